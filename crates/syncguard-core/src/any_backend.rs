@@ -1,0 +1,142 @@
+//! The erased handle: one type for every backend.
+
+use std::any::Any;
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use crate::{Acquired, Backend, Capabilities, Key, Lease, LockId, LockRecord, Result, Ttl};
+
+/// Any backend, behind one type: for structs, for a choice at run time, for code without generics.
+///
+/// Cloning is cheap and shares the backend. The price is one allocation and one indirect call per
+/// operation.
+#[derive(Clone)]
+pub struct AnyBackend(Arc<dyn Erased>);
+
+impl AnyBackend {
+    /// Erases the type of a backend. Erasing twice is no worse than once.
+    #[must_use]
+    pub fn new(backend: impl Backend) -> Self {
+        match (&backend as &dyn Any).downcast_ref::<Self>() {
+            Some(erased) => erased.clone(),
+            None => Self(Arc::new(backend)),
+        }
+    }
+}
+
+impl fmt::Debug for AnyBackend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+#[deny(clippy::missing_trait_methods)]
+impl Backend for AnyBackend {
+    fn capabilities(&self) -> Capabilities {
+        self.0.capabilities()
+    }
+
+    async fn acquire(&self, key: &Key, id: &LockId, ttl: Ttl) -> Result<Acquired> {
+        self.0.acquire(key, id, ttl).await
+    }
+
+    async fn extend(&self, lease: &Lease, ttl: Ttl) -> Result<Option<Lease>> {
+        self.0.extend(lease, ttl).await
+    }
+
+    async fn release(&self, lease: &Lease) -> Result<bool> {
+        self.0.release(lease).await
+    }
+
+    async fn extend_by_id(&self, id: &LockId, ttl: Ttl) -> Result<Option<Lease>> {
+        self.0.extend_by_id(id, ttl).await
+    }
+
+    async fn release_by_id(&self, id: &LockId) -> Result<bool> {
+        self.0.release_by_id(id).await
+    }
+
+    async fn get(&self, key: &Key) -> Result<Option<LockRecord>> {
+        self.0.get(key).await
+    }
+
+    async fn find(&self, id: &LockId) -> Result<Option<LockRecord>> {
+        self.0.find(id).await
+    }
+
+    // No `async fn`: interest counts from the call.
+    fn maybe_free(&self, key: &Key) -> impl Future<Output = ()> + Send + 'static {
+        self.0.maybe_free(key)
+    }
+}
+
+type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// The boxed twin of [`Backend`]. It stays private: two visible traits with the same method names
+/// would make every call ambiguous.
+trait Erased: fmt::Debug + Send + Sync {
+    fn capabilities(&self) -> Capabilities;
+    fn acquire<'a>(
+        &'a self,
+        key: &'a Key,
+        id: &'a LockId,
+        ttl: Ttl,
+    ) -> BoxFuture<'a, Result<Acquired>>;
+    fn extend<'a>(&'a self, lease: &'a Lease, ttl: Ttl) -> BoxFuture<'a, Result<Option<Lease>>>;
+    fn release<'a>(&'a self, lease: &'a Lease) -> BoxFuture<'a, Result<bool>>;
+    fn extend_by_id<'a>(&'a self, id: &'a LockId, ttl: Ttl)
+    -> BoxFuture<'a, Result<Option<Lease>>>;
+    fn release_by_id<'a>(&'a self, id: &'a LockId) -> BoxFuture<'a, Result<bool>>;
+    fn get<'a>(&'a self, key: &'a Key) -> BoxFuture<'a, Result<Option<LockRecord>>>;
+    fn find<'a>(&'a self, id: &'a LockId) -> BoxFuture<'a, Result<Option<LockRecord>>>;
+    fn maybe_free(&self, key: &Key) -> BoxFuture<'static, ()>;
+}
+
+impl<B: Backend> Erased for B {
+    fn capabilities(&self) -> Capabilities {
+        Backend::capabilities(self)
+    }
+
+    fn acquire<'a>(
+        &'a self,
+        key: &'a Key,
+        id: &'a LockId,
+        ttl: Ttl,
+    ) -> BoxFuture<'a, Result<Acquired>> {
+        Box::pin(Backend::acquire(self, key, id, ttl))
+    }
+
+    fn extend<'a>(&'a self, lease: &'a Lease, ttl: Ttl) -> BoxFuture<'a, Result<Option<Lease>>> {
+        Box::pin(Backend::extend(self, lease, ttl))
+    }
+
+    fn release<'a>(&'a self, lease: &'a Lease) -> BoxFuture<'a, Result<bool>> {
+        Box::pin(Backend::release(self, lease))
+    }
+
+    fn extend_by_id<'a>(
+        &'a self,
+        id: &'a LockId,
+        ttl: Ttl,
+    ) -> BoxFuture<'a, Result<Option<Lease>>> {
+        Box::pin(Backend::extend_by_id(self, id, ttl))
+    }
+
+    fn release_by_id<'a>(&'a self, id: &'a LockId) -> BoxFuture<'a, Result<bool>> {
+        Box::pin(Backend::release_by_id(self, id))
+    }
+
+    fn get<'a>(&'a self, key: &'a Key) -> BoxFuture<'a, Result<Option<LockRecord>>> {
+        Box::pin(Backend::get(self, key))
+    }
+
+    fn find<'a>(&'a self, id: &'a LockId) -> BoxFuture<'a, Result<Option<LockRecord>>> {
+        Box::pin(Backend::find(self, id))
+    }
+
+    fn maybe_free(&self, key: &Key) -> BoxFuture<'static, ()> {
+        Box::pin(Backend::maybe_free(self, key))
+    }
+}

@@ -1,0 +1,289 @@
+//! The one error type of the workspace, and the codes that callers match on.
+
+use std::borrow::Cow;
+use std::error::Error as StdError;
+use std::fmt;
+
+use crate::{Fingerprint, Key, LockId};
+
+/// The result of a lock operation.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What kind of failure an [`Error`] is.
+///
+/// Contention is no failure: a key that somebody else holds is
+/// [`Acquired::Held`](crate::Acquired::Held).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorCode {
+    /// Cancelled by the caller.
+    Aborted,
+    /// The wait limit or the retries were used up by contention.
+    AcquisitionTimeout,
+    /// Bad credentials or a missing permission.
+    AuthFailed,
+    /// Anything unclassified, and stored data that cannot be read.
+    Internal,
+    /// A bad key, lock id, TTL or configuration; missing tables; a malformed request.
+    InvalidArgument,
+    /// The lease ended while the work still ran.
+    Lost,
+    /// No answer in time. The operation may still have been carried out.
+    NetworkTimeout,
+    /// A quota, too many connections, or no memory left for writes.
+    RateLimited,
+    /// The server is down, starting, read-only or cannot be reached.
+    ServiceUnavailable,
+}
+
+impl ErrorCode {
+    /// The name of the code, as SyncGuard spells it in every language.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Aborted => "Aborted",
+            Self::AcquisitionTimeout => "AcquisitionTimeout",
+            Self::AuthFailed => "AuthFailed",
+            Self::Internal => "Internal",
+            Self::InvalidArgument => "InvalidArgument",
+            Self::Lost => "Lost",
+            Self::NetworkTimeout => "NetworkTimeout",
+            Self::RateLimited => "RateLimited",
+            Self::ServiceUnavailable => "ServiceUnavailable",
+        }
+    }
+
+    /// Whether the same request may succeed a moment later: the server was unavailable, too slow or
+    /// too busy.
+    #[must_use]
+    pub const fn is_transient(self) -> bool {
+        matches!(
+            self,
+            Self::NetworkTimeout | Self::RateLimited | Self::ServiceUnavailable
+        )
+    }
+}
+
+impl fmt::Display for ErrorCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// The operation that an [`Error`] or an event speaks of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Operation {
+    /// Taking a lock.
+    Acquire,
+    /// Building a backend: its configuration, its first connection, its tables.
+    Configure,
+    /// Renewing a lease.
+    Extend,
+    /// Looking a lease up by its id.
+    Find,
+    /// Looking a lease up by its key.
+    Get,
+    /// Giving a lease back.
+    Release,
+    /// Running a closure under a lock.
+    Run,
+    /// Finishing background work.
+    Shutdown,
+}
+
+impl Operation {
+    /// The name of the operation, in lower case.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Acquire => "acquire",
+            Self::Configure => "configure",
+            Self::Extend => "extend",
+            Self::Find => "find",
+            Self::Get => "get",
+            Self::Release => "release",
+            Self::Run => "run",
+            Self::Shutdown => "shutdown",
+        }
+    }
+}
+
+impl fmt::Display for Operation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Why a lock operation failed: a code to match on, the operation, what it was about, and the cause.
+///
+/// Keys and lock ids appear as fingerprints only, so an error can be logged as it is. `Display` is
+/// one line without the cause; the cause, such as the driver's own error, is
+/// [`source`](StdError::source).
+///
+/// ```
+/// use syncguard_core::{Error, ErrorCode, Key, Operation};
+///
+/// let key = Key::new("payment:42")?;
+/// let error = Error::new(ErrorCode::ServiceUnavailable, Operation::Acquire)
+///     .with_key(&key)
+///     .with_message("the server is loading its data");
+///
+/// assert!(error.is_transient());
+/// assert_eq!(
+///     error.to_string(),
+///     "acquire of key 602228725e82081670294dde: ServiceUnavailable: the server is loading its data",
+/// );
+/// # Ok::<(), Error>(())
+/// ```
+#[derive(Debug)]
+pub struct Error {
+    code: ErrorCode,
+    operation: Operation,
+    key: Option<Fingerprint>,
+    id: Option<Fingerprint>,
+    message: Option<Cow<'static, str>>,
+    source: Option<Box<dyn StdError + Send + Sync>>,
+}
+
+impl Error {
+    /// An error of this code in this operation.
+    #[must_use]
+    pub const fn new(code: ErrorCode, operation: Operation) -> Self {
+        Self {
+            code,
+            operation,
+            key: None,
+            id: None,
+            message: None,
+            source: None,
+        }
+    }
+
+    /// Names the key, by its fingerprint.
+    #[must_use]
+    pub fn with_key(mut self, key: &Key) -> Self {
+        self.key = Some(key.fingerprint());
+        self
+    }
+
+    /// Names the lock id, by its fingerprint.
+    #[must_use]
+    pub fn with_id(mut self, id: &LockId) -> Self {
+        self.id = Some(id.fingerprint());
+        self
+    }
+
+    /// Says in a few words what went wrong or what to do. It must hold no raw key or lock id.
+    #[must_use]
+    pub fn with_message(mut self, message: impl Into<Cow<'static, str>>) -> Self {
+        self.message = Some(message.into());
+        self
+    }
+
+    /// Sets the operation: for input that was parsed before the operation was known.
+    #[must_use]
+    pub const fn with_operation(mut self, operation: Operation) -> Self {
+        self.operation = operation;
+        self
+    }
+
+    /// Keeps the cause.
+    #[must_use]
+    pub fn with_source(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        self.source = Some(source.into());
+        self
+    }
+
+    /// What kind of failure this is.
+    #[must_use]
+    pub const fn code(&self) -> ErrorCode {
+        self.code
+    }
+
+    /// The operation that failed.
+    #[must_use]
+    pub const fn operation(&self) -> Operation {
+        self.operation
+    }
+
+    /// The fingerprint of the key, where the operation had one.
+    #[must_use]
+    pub const fn key(&self) -> Option<Fingerprint> {
+        self.key
+    }
+
+    /// The fingerprint of the lock id, where the operation had only that.
+    #[must_use]
+    pub const fn id(&self) -> Option<Fingerprint> {
+        self.id
+    }
+
+    /// Whether the same request may succeed a moment later.
+    #[must_use]
+    pub const fn is_transient(&self) -> bool {
+        self.code.is_transient()
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.operation)?;
+        match (self.key, self.id) {
+            (Some(key), _) => write!(f, " of key {key}")?,
+            (None, Some(id)) => write!(f, " of lock id {id}")?,
+            (None, None) => {}
+        }
+        write!(f, ": {}", self.code)?;
+        match &self.message {
+            Some(message) => write!(f, ": {message}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl StdError for Error {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.source.as_deref().map(|source| source as _)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn e1_display_names_operation_key_and_code_and_leaves_the_source_to_source() {
+        let key = Key::new("secret-key").unwrap();
+        let error = Error::new(ErrorCode::Internal, Operation::Get)
+            .with_key(&key)
+            .with_source("connection reset");
+        let text = error.to_string();
+        assert_eq!(text, format!("get of key {}: Internal", key.fingerprint()));
+        assert_eq!(error.source().unwrap().to_string(), "connection reset");
+        assert!(!format!("{error:?}").contains("secret-key"));
+    }
+
+    #[test]
+    fn e1_only_unavailability_slowness_and_load_are_transient() {
+        let transient: Vec<_> = [
+            ErrorCode::Aborted,
+            ErrorCode::AcquisitionTimeout,
+            ErrorCode::AuthFailed,
+            ErrorCode::Internal,
+            ErrorCode::InvalidArgument,
+            ErrorCode::Lost,
+            ErrorCode::NetworkTimeout,
+            ErrorCode::RateLimited,
+            ErrorCode::ServiceUnavailable,
+        ]
+        .into_iter()
+        .filter(|code| code.is_transient())
+        .map(ErrorCode::as_str)
+        .collect();
+        assert_eq!(
+            transient,
+            ["NetworkTimeout", "RateLimited", "ServiceUnavailable"]
+        );
+    }
+}

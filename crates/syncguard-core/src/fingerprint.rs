@@ -1,0 +1,56 @@
+//! Short names for keys and lock ids that are fit for logs.
+
+use std::fmt;
+
+use unicode_normalization::UnicodeNormalization;
+
+/// A 96-bit name for a key or a lock id, the same in every SyncGuard client, for logs, spans and
+/// events.
+///
+/// It keeps raw text out of logs; it is no cryptographic hash, and a short text can be guessed from
+/// it.
+///
+/// ```
+/// use syncguard_core::Fingerprint;
+///
+/// assert_eq!(Fingerprint::of("resource:123").to_string(), "e90a28c676a29a3291e2874a");
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Fingerprint([u32; 3]);
+
+impl Fingerprint {
+    /// The fingerprint of a text, taken over its NFC form.
+    #[must_use]
+    pub fn of(text: &str) -> Self {
+        Self::of_nfc(text.nfc())
+    }
+
+    /// The fingerprint of characters that are in NFC already.
+    pub(crate) fn of_nfc(chars: impl Iterator<Item = char>) -> Self {
+        let mut sums = [0u32; 3];
+        for c in chars {
+            for unit in c.encode_utf16(&mut [0; 2]) {
+                let unit = u32::from(*unit);
+                for (sum, (base, weight)) in sums.iter_mut().zip([(31, 1), (127, 3), (2047, 7)]) {
+                    *sum = sum
+                        .wrapping_mul(base)
+                        .wrapping_add(unit.wrapping_mul(weight));
+                }
+            }
+        }
+        Self(sums)
+    }
+}
+
+impl fmt::Display for Fingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [a, b, c] = self.0;
+        write!(f, "{a:08x}{b:08x}{c:08x}")
+    }
+}
+
+impl fmt::Debug for Fingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}

@@ -1,0 +1,165 @@
+//! The identity of one acquisition.
+
+use std::fmt;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde::{Deserialize, Serialize};
+
+use crate::{Error, ErrorCode, Fingerprint, Operation};
+
+/// The identity of one acquisition: 16 random bytes as 22 base64url characters.
+///
+/// It is made by the caller before the first byte is sent, so that an acquisition whose reply was
+/// lost can be repeated or undone. Whoever knows it can release and extend the lease, so treat it
+/// like a password: `Debug` shows only the [fingerprint](LockId::fingerprint).
+///
+/// ```
+/// use syncguard_core::LockId;
+///
+/// let id: LockId = "AAECAwQFBgcICQoLDA0ODw".parse()?;
+/// assert_eq!(id.as_str(), "AAECAwQFBgcICQoLDA0ODw");
+/// assert!("too short".parse::<LockId>().is_err());
+/// # Ok::<(), syncguard_core::InvalidLockId>(())
+/// ```
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct LockId(String);
+
+impl LockId {
+    /// The length of the text form, in bytes.
+    pub const LEN: usize = 22;
+
+    /// Makes a new id from the random source of the operating system.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorCode::Internal`] when the operating system gives no random bytes.
+    pub fn random() -> Result<Self, Error> {
+        let mut bytes = [0; 16];
+        getrandom::fill(&mut bytes).map_err(|source| {
+            Error::new(ErrorCode::Internal, Operation::Acquire)
+                .with_message("the operating system gave no random bytes")
+                .with_source(source)
+        })?;
+        Ok(Self(URL_SAFE_NO_PAD.encode(bytes)))
+    }
+
+    /// The 22 characters. Keep them out of logs.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The name of this id for logs.
+    #[must_use]
+    pub fn fingerprint(&self) -> Fingerprint {
+        Fingerprint::of_nfc(self.0.chars())
+    }
+}
+
+impl fmt::Debug for LockId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "LockId({})", self.fingerprint())
+    }
+}
+
+impl TryFrom<String> for LockId {
+    type Error = InvalidLockId;
+
+    /// Accepts what matches `^[A-Za-z0-9_-]{22}$`, as other clients do.
+    fn try_from(text: String) -> Result<Self, InvalidLockId> {
+        let legal = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
+        if text.len() == Self::LEN && text.bytes().all(legal) {
+            Ok(Self(text))
+        } else {
+            Err(InvalidLockId { _private: () })
+        }
+    }
+}
+
+impl std::str::FromStr for LockId {
+    type Err = InvalidLockId;
+
+    fn from_str(text: &str) -> Result<Self, InvalidLockId> {
+        text.to_owned().try_into()
+    }
+}
+
+impl From<LockId> for String {
+    fn from(id: LockId) -> Self {
+        id.0
+    }
+}
+
+/// A text that is no [`LockId`]. It does not repeat the text, which may be nearly one.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a lock id is 22 characters out of A-Z, a-z, 0-9, '_' and '-'")]
+pub struct InvalidLockId {
+    _private: (),
+}
+
+impl From<InvalidLockId> for Error {
+    fn from(invalid: InvalidLockId) -> Self {
+        Self::new(ErrorCode::InvalidArgument, Operation::Find).with_message(invalid.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn i1_exactly_22_characters_of_the_alphabet() {
+        for good in [
+            "AAECAwQFBgcICQoLDA0ODw",
+            "______________________",
+            "-_aZ09aaaaaaaaaaaaaaaa",
+        ] {
+            assert_eq!(good.parse::<LockId>().unwrap().as_str(), good);
+        }
+        let bad = [
+            "",
+            "AAECAwQFBgcICQoLDA0OD",
+            "AAECAwQFBgcICQoLDA0ODww",
+            "AAECAwQFBgcICQoLDA0OD=",
+            "AAECAwQFBgcICQoLDA0OD+",
+            "AAECAwQFBgcICQoLDA0OD/",
+            "AAECAwQFBgcICQoLDA0ODw\n",
+            " AECAwQFBgcICQoLDA0ODw",
+            "\u{410}ECAwQFBgcICQoLDA0ODw",
+        ];
+        for bad in bad {
+            assert!(bad.parse::<LockId>().is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn k4_debug_is_a_fingerprint() {
+        let id: LockId = "AAECAwQFBgcICQoLDA0ODw".parse().unwrap();
+        assert_eq!(format!("{id:?}"), "LockId(a687c40ec524bcca15bf5b02)");
+    }
+
+    proptest! {
+        #[test]
+        fn i1_parsing_accepts_exactly_the_pattern(text in "[A-Za-z0-9_+/=-]{21,23}") {
+            let legal = text.len() == 22 && !text.contains(['+', '/', '=']);
+            prop_assert_eq!(text.parse::<LockId>().is_ok(), legal);
+        }
+    }
+
+    #[test]
+    fn i1_random_ids_parse_and_differ() {
+        let ids: std::collections::HashSet<_> = (0..1000)
+            .map(|_| {
+                LockId::random()
+                    .unwrap()
+                    .as_str()
+                    .parse::<LockId>()
+                    .unwrap()
+            })
+            .collect();
+        assert_eq!(ids.len(), 1000);
+    }
+}

@@ -1,0 +1,97 @@
+//! How the store meets the trait.
+
+use std::future::Future;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use syncguard_core::{
+    Acquired, Backend, Capabilities, Clock, Key, Lease, LockId, LockRecord, Result, Timestamp, Ttl,
+};
+
+use crate::clock::{ManualClock, Source};
+use crate::store::Store;
+
+/// Locks within one process. Clones share them.
+#[derive(Clone, Debug)]
+pub struct MemoryBackend {
+    store: Arc<Mutex<Store>>,
+    clock: Source,
+}
+
+impl MemoryBackend {
+    /// A store without locks, on tokio's clock.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::on(Source::tokio())
+    }
+
+    /// A store without locks, on a clock that is moved by hand.
+    #[must_use]
+    pub fn with_clock(clock: &ManualClock) -> Self {
+        Self::on(Source::Manual(clock.clone()))
+    }
+
+    fn on(clock: Source) -> Self {
+        Self {
+            store: Arc::default(),
+            clock,
+        }
+    }
+
+    /// The store for one atomic step, and the time of that step.
+    fn step(&self) -> (MutexGuard<'_, Store>, Timestamp) {
+        // No step can panic halfway, so a poisoned store is still whole.
+        let store = self.store.lock().unwrap_or_else(PoisonError::into_inner);
+        (store, self.clock.now())
+    }
+}
+
+impl Default for MemoryBackend {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Backend for MemoryBackend {
+    fn capabilities(&self) -> Capabilities {
+        Capabilities::new(Clock::Server).with_hints()
+    }
+
+    async fn acquire(&self, key: &Key, id: &LockId, ttl: Ttl) -> Result<Acquired> {
+        let (mut store, now) = self.step();
+        store
+            .acquire(key, id, ttl, now)
+            .map_err(|error| error.with_key(key))
+    }
+
+    async fn extend(&self, lease: &Lease, ttl: Ttl) -> Result<Option<Lease>> {
+        self.extend_by_id(lease.id(), ttl).await
+    }
+
+    async fn release(&self, lease: &Lease) -> Result<bool> {
+        self.release_by_id(lease.id()).await
+    }
+
+    async fn extend_by_id(&self, id: &LockId, ttl: Ttl) -> Result<Option<Lease>> {
+        let (mut store, now) = self.step();
+        Ok(store.extend(id, ttl, now))
+    }
+
+    async fn release_by_id(&self, id: &LockId) -> Result<bool> {
+        let (mut store, now) = self.step();
+        Ok(store.release(id, now))
+    }
+
+    async fn get(&self, key: &Key) -> Result<Option<LockRecord>> {
+        let (store, now) = self.step();
+        Ok(store.get(key, now).cloned())
+    }
+
+    async fn find(&self, id: &LockId) -> Result<Option<LockRecord>> {
+        let (store, now) = self.step();
+        Ok(store.find(id, now).cloned())
+    }
+
+    fn maybe_free(&self, key: &Key) -> impl Future<Output = ()> + Send + 'static {
+        self.step().0.freed(key)
+    }
+}

@@ -1,0 +1,113 @@
+//! The contract in code: what is stored, and what each operation does to it at one point in time.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::sync::Arc;
+
+use syncguard_core::{
+    Acquired, Fence, Key, Lease, LockId, LockRecord, Result, TOLERANCE, Timestamp, Ttl, is_live,
+};
+use tokio::sync::Notify;
+
+/// All locks. Every method is one atomic step, since the caller holds the mutex around it.
+#[derive(Debug, Default)]
+pub(crate) struct Store {
+    /// One per key that was ever locked: a fence counter is never deleted (R5).
+    slots: HashMap<Key, Slot>,
+    /// The keys of the leases that were not released, by id.
+    keys: HashMap<LockId, Key>,
+}
+
+#[derive(Debug, Default)]
+struct Slot {
+    fence: u64,
+    record: Option<LockRecord>,
+    freed: Arc<Notify>,
+}
+
+impl Store {
+    pub(crate) fn acquire(
+        &mut self,
+        key: &Key,
+        id: &LockId,
+        ttl: Ttl,
+        now: Timestamp,
+    ) -> Result<Acquired> {
+        let slot = self.slots.entry(key.clone()).or_default();
+        let live = slot
+            .record
+            .as_ref()
+            .filter(|record| is_live(record.expires_at(), now));
+        let (fence, acquired_at) = match live {
+            // A4: the same acquisition again.
+            Some(record) if record.id() == id => (record.fence(), record.acquired_at()),
+            Some(record) => {
+                let remaining = Some(record.expires_at().since(now) + TOLERANCE)
+                    .filter(|_| record.expires_at() >= now)
+                    .unwrap_or_else(|| TOLERANCE.saturating_sub(now.since(record.expires_at())));
+                return Ok(Acquired::Held {
+                    remaining: Some(remaining),
+                });
+            }
+            // A6: checked before anything is written.
+            None => (Fence::granted(slot.fence + 1)?, now),
+        };
+        slot.fence = slot.fence.max(fence.get());
+        let expires_at = now.after(ttl);
+        let record = LockRecord::new(key.clone(), id.clone(), fence, acquired_at, expires_at);
+        if let Some(previous) = slot.record.replace(record) {
+            self.keys.remove(previous.id());
+        }
+        self.keys.insert(id.clone(), key.clone());
+        Ok(Acquired::Granted(Lease::new(
+            key.clone(),
+            id.clone(),
+            fence,
+            expires_at,
+        )))
+    }
+
+    pub(crate) fn extend(&mut self, id: &LockId, ttl: Ttl, now: Timestamp) -> Option<Lease> {
+        let record = self.find(id, now)?;
+        let (key, fence, expires_at) = (record.key(), record.fence(), now.after(ttl));
+        let extended = LockRecord::new(
+            key.clone(),
+            id.clone(),
+            fence,
+            record.acquired_at(),
+            expires_at,
+        );
+        let lease = Lease::new(key.clone(), id.clone(), fence, expires_at);
+        self.slots.get_mut(lease.key())?.record = Some(extended);
+        Some(lease)
+    }
+
+    pub(crate) fn release(&mut self, id: &LockId, now: Timestamp) -> bool {
+        let Some(record) = self.find(id, now) else {
+            return false;
+        };
+        let key = record.key().clone();
+        self.keys.remove(id);
+        if let Some(slot) = self.slots.get_mut(&key) {
+            slot.record = None;
+            slot.freed.notify_waiters();
+        }
+        true
+    }
+
+    pub(crate) fn get(&self, key: &Key, now: Timestamp) -> Option<&LockRecord> {
+        let record = self.slots.get(key)?.record.as_ref()?;
+        is_live(record.expires_at(), now).then_some(record)
+    }
+
+    pub(crate) fn find(&self, id: &LockId, now: Timestamp) -> Option<&LockRecord> {
+        self.get(self.keys.get(id)?, now)
+            .filter(|record| record.id() == id)
+    }
+
+    /// Resolves at the first release of this key after the call.
+    pub(crate) fn freed(&mut self, key: &Key) -> impl Future<Output = ()> + Send + use<> {
+        let freed = self.slots.entry(key.clone()).or_default().freed.clone();
+        freed.notified_owned()
+    }
+}
