@@ -31,7 +31,9 @@ mod store;
 
 pub use backend::MemoryBackend;
 pub use clock::ManualClock;
-pub use syncguard_core::{
-    Acquired, AnyBackend, Backend, Capabilities, Clock, Error, ErrorCode, Fence, Fingerprint, Key,
-    Lease, LockId, LockRecord, Operation, Result, Timestamp, Ttl,
+pub use syncguard::{
+    AnyBackend, Backend, Backoff, CancellationToken, Capabilities, Clock, Error, ErrorCode, Event,
+    Fence, Fingerprint, Jitter, Key, Lease, LockGuard, LockId, LockManager, LockManagerBuilder,
+    LockRecord, LockRequest, Operation, Outcome, Reason, Result, Timestamp, Ttl,
 };
+pub use syncguard_core::Acquired;

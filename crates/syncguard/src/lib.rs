@@ -1,1 +1,55 @@
-//! Distributed locks.
+//! The runtime of SyncGuard: waiting, holding, renewing and releasing, on top of any
+//! [`Backend`](syncguard_core::Backend).
+//!
+//! A service depends on a backend crate, such as `syncguard-redis`, which brings all names from
+//! here. Depend on this crate to write code for any backend.
+//!
+//! | | |
+//! |---|---|
+//! | [`LockManager`] | locks on one backend; the entry point |
+//! | [`LockRequest`] | what to ask for, and the verbs `acquire`, `try_acquire`, `run`, `adopt` |
+//! | [`LockGuard`] | a lock that is held |
+//! | [`Backoff`], [`Jitter`] | pauses between attempts |
+//! | [`Event`], [`Outcome`], [`Reason`] | what an observer is told |
+//!
+//! # What it promises
+//!
+//! - A future of this crate may be dropped at any await point; no lease leaks.
+//! - A guard may be dropped anywhere, also outside a runtime; its lease is released in the
+//!   background, and [`LockManager::shutdown`] finishes what is under way.
+//! - Loss of a lease is signalled at the latest when its time is up on this machine's monotonic
+//!   clock, by a timer that waits for no I/O.
+//!
+//! # What it does not promise
+//!
+//! A lease is not a mutex: a process that is paused for longer than its TTL goes on for a moment
+//! without the lock. Where that can do harm, hand [`LockGuard::fence`] to the protected resource
+//! and let it refuse a lower fence than it has seen.
+//!
+//! # Tracing
+//!
+//! Span `syncguard.acquire` (level `DEBUG`) covers a wait, with `key`, `attempts` and, after a
+//! failure, `code`. Span `syncguard` (`DEBUG`) covers each operation on the backend, with
+//! `operation`, `key`, `id` and `code`. Keys and ids are fingerprints.
+
+mod attempt;
+mod background;
+mod backoff;
+mod guard;
+mod hold;
+mod keep_alive;
+mod manager;
+mod observe;
+mod request;
+mod wait;
+
+pub use backoff::{Backoff, Jitter};
+pub use guard::LockGuard;
+pub use manager::{LockManager, LockManagerBuilder};
+pub use observe::{Event, Outcome, Reason};
+pub use request::LockRequest;
+pub use syncguard_core::{
+    AnyBackend, Backend, Capabilities, Clock, Error, ErrorCode, Fence, Fingerprint, Key, Lease,
+    LockId, LockRecord, Operation, Result, Timestamp, Ttl,
+};
+pub use tokio_util::sync::CancellationToken;

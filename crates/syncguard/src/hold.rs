@@ -1,0 +1,216 @@
+//! One lease being held: its present state, and the operations on it, one at a time.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use syncguard_core::{Fence, Lease, Result, Timestamp, Ttl};
+use tokio::runtime::Handle;
+use tokio::sync::{Mutex, watch};
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+use crate::manager::Inner;
+
+/// A lease that is held, shared by its guard and its keeper.
+#[derive(Debug)]
+pub(crate) struct Hold {
+    manager: Arc<Inner>,
+    /// Where background work runs, also when the guard is dropped outside the runtime.
+    handle: Handle,
+    /// As it was granted; what never changes is read from here.
+    granted: Lease,
+    state: watch::Sender<State>,
+    /// Whose turn it is to send something for this lease (H7).
+    turn: Mutex<()>,
+    lost: CancellationToken,
+}
+
+#[derive(Clone, Debug)]
+struct State {
+    lease: Lease,
+    ttl: Ttl,
+    /// When the lease is over at the latest as far as the holder may rely on it: counted on the
+    /// monotonic clock from before the request was sent (T4).
+    deadline: Instant,
+    /// When a keep-alive renews: after a third of the TTL (H4).
+    renew_at: Instant,
+    /// The guard has let go: nothing but a release is sent from here on.
+    ended: bool,
+}
+
+impl Hold {
+    pub(crate) fn new(
+        manager: Arc<Inner>,
+        handle: Handle,
+        lease: Lease,
+        ttl: Ttl,
+        sent: Instant,
+    ) -> Self {
+        if lease.fence() > Fence::WARN_ABOVE {
+            tracing::warn!(
+                key = %lease.key().fingerprint(),
+                fence = %lease.fence(),
+                "a tenth of the fences of this key are used up"
+            );
+        }
+        let state = State {
+            lease: lease.clone(),
+            ttl,
+            deadline: after(sent, ttl.as_duration()),
+            renew_at: after(sent, ttl.as_duration() / 3),
+            ended: false,
+        };
+        Self {
+            manager,
+            handle,
+            granted: lease,
+            state: watch::Sender::new(state),
+            turn: Mutex::new(()),
+            lost: CancellationToken::new(),
+        }
+    }
+
+    pub(crate) const fn granted(&self) -> &Lease {
+        &self.granted
+    }
+
+    pub(crate) fn lease(&self) -> Lease {
+        self.state.borrow().lease.clone()
+    }
+
+    pub(crate) fn expires_at(&self) -> Timestamp {
+        self.state.borrow().lease.expires_at()
+    }
+
+    pub(crate) fn ttl(&self) -> Ttl {
+        self.state.borrow().ttl
+    }
+
+    pub(crate) fn remaining(&self) -> Duration {
+        if self.lost.is_cancelled() {
+            return Duration::ZERO;
+        }
+        self.state
+            .borrow()
+            .deadline
+            .saturating_duration_since(Instant::now())
+    }
+
+    pub(crate) const fn lost(&self) -> &CancellationToken {
+        &self.lost
+    }
+
+    /// Whether the lease is over, also when the timer that signals it has not run yet.
+    pub(crate) fn is_lost(&self) -> bool {
+        self.remaining().is_zero()
+    }
+
+    pub(crate) fn lose(&self) {
+        self.lost.cancel();
+    }
+
+    /// Lets go of the lease: the keeper stops, and no renewal is sent any more.
+    pub(crate) fn end(&self) {
+        self.state.send_modify(|state| state.ended = true);
+    }
+
+    /// Resolves once the guard has let go.
+    pub(crate) async fn ended(&self) {
+        // The sender lives in `self`, so the channel cannot be closed.
+        let _ = self.state.subscribe().wait_for(|state| state.ended).await;
+    }
+
+    /// Resolves when the deadline has passed, however often it is moved.
+    pub(crate) async fn deadline_passed(&self) {
+        self.reached(|state| state.deadline).await;
+    }
+
+    /// Resolves when a keep-alive should renew.
+    pub(crate) async fn renewal_due(&self) {
+        self.reached(|state| state.renew_at).await;
+    }
+
+    async fn reached(&self, moment: impl Fn(&State) -> Instant) {
+        let mut state = self.state.subscribe();
+        loop {
+            let moment = moment(&state.borrow_and_update());
+            if Instant::now() >= moment {
+                return;
+            }
+            tokio::select! {
+                () = sleep_until(moment) => {}
+                _ = state.changed() => {}
+            }
+        }
+    }
+
+    /// The new expiry, or `None` when the lease is gone, which is signalled as a loss.
+    pub(crate) async fn extend(&self, ttl: Ttl) -> Result<Option<Timestamp>> {
+        let _turn = self.turn.lock().await;
+        let lease = self.lease();
+        // The guard has let go: this was a renewal that came too late (H7).
+        if self.state.borrow().ended {
+            return Ok(None);
+        }
+        // A loss is final, even if the server would still say yes.
+        if self.is_lost() {
+            self.lose();
+            return Ok(None);
+        }
+        let sent = Instant::now();
+        let (deadline, renew_at) = (
+            after(sent, ttl.as_duration()),
+            after(sent, ttl.as_duration() / 3),
+        );
+        // A shorter TTL may take effect although its reply gets lost.
+        self.state.send_if_modified(|state| {
+            let shorter = deadline < state.deadline;
+            state.deadline = state.deadline.min(deadline);
+            state.renew_at = state.renew_at.min(renew_at);
+            shorter
+        });
+        let Some(lease) = self.manager.backend.extend(&lease, ttl, false).await? else {
+            self.lose();
+            return Ok(None);
+        };
+        let expires_at = lease.expires_at();
+        self.state.send_modify(|state| {
+            let ended = state.ended;
+            *state = State {
+                lease,
+                ttl,
+                deadline,
+                renew_at,
+                ended,
+            };
+        });
+        Ok(Some(expires_at))
+    }
+
+    /// Ends the lease. It waits for a renewal under way, or cuts it short.
+    pub(crate) async fn release(&self) -> Result<bool> {
+        self.end();
+        let _turn = self.turn.lock().await;
+        self.manager
+            .backend
+            .release(&self.lease(), self.is_lost())
+            .await
+    }
+
+    /// Ends the lease without anybody waiting for it.
+    pub(crate) fn release_in_background(self: Arc<Self>) {
+        self.end();
+        let (manager, handle) = (self.manager.clone(), self.handle.clone());
+        let until = self.state.borrow().deadline;
+        manager.background.release(&handle, until, move || {
+            let hold = self.clone();
+            async move { hold.release().await }
+        });
+    }
+}
+
+/// No clock gets as far as the longest TTL: a moment that cannot be represented never comes.
+pub(crate) fn after(sent: Instant, duration: Duration) -> Instant {
+    sent.checked_add(duration)
+        .unwrap_or(sent + Duration::from_secs(1 << 32))
+}
