@@ -8,10 +8,7 @@ use crate::{Capabilities, Key, Lease, LockId, LockRecord, Result, Ttl};
 
 /// What an acquisition attempt found.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[allow(
-    clippy::exhaustive_enums,
-    reason = "an attempt has no third outcome that is no error"
-)]
+#[allow(clippy::exhaustive_enums, reason = "an attempt has no third outcome that is no error")]
 pub enum Acquired {
     /// The key is ours.
     Granted(Lease),

@@ -24,11 +24,7 @@ impl Capabilities {
     /// and which gives no hints.
     #[must_use]
     pub const fn new(clock: Clock) -> Self {
-        Self {
-            clock,
-            ends_at_ttl: false,
-            pushes_hints: false,
-        }
+        Self { clock, ends_at_ttl: false, pushes_hints: false }
     }
 
     /// The store itself removes a lease at its TTL, so that it ends up to the

@@ -57,10 +57,7 @@ impl ErrorCode {
     /// too busy.
     #[must_use]
     pub const fn is_transient(self) -> bool {
-        matches!(
-            self,
-            Self::NetworkTimeout | Self::RateLimited | Self::ServiceUnavailable
-        )
+        matches!(self, Self::NetworkTimeout | Self::RateLimited | Self::ServiceUnavailable)
     }
 }
 
@@ -150,14 +147,7 @@ impl Error {
     /// An error of this code in this operation.
     #[must_use]
     pub const fn new(code: ErrorCode, operation: Operation) -> Self {
-        Self {
-            code,
-            operation,
-            key: None,
-            id: None,
-            message: None,
-            source: None,
-        }
+        Self { code, operation, key: None, id: None, message: None, source: None }
     }
 
     /// Names the key, by its fingerprint.
@@ -281,9 +271,6 @@ mod tests {
         .filter(|code| code.is_transient())
         .map(ErrorCode::as_str)
         .collect();
-        assert_eq!(
-            transient,
-            ["NetworkTimeout", "RateLimited", "ServiceUnavailable"]
-        );
+        assert_eq!(transient, ["NetworkTimeout", "RateLimited", "ServiceUnavailable"]);
     }
 }

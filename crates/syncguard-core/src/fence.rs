@@ -117,14 +117,9 @@ mod tests {
 
     #[test]
     fn text_is_exactly_15_digits() {
-        for bad in [
-            "",
-            "1",
-            "00000000000001",
-            "0000000000000001",
-            "+00000000000001",
-            " 00000000000001",
-        ] {
+        for bad in
+            ["", "1", "00000000000001", "0000000000000001", "+00000000000001", " 00000000000001"]
+        {
             assert!(bad.parse::<Fence>().is_err(), "{bad:?}");
         }
         assert!(Fence::new(1_000_000_000_000_000).is_err());
@@ -134,24 +129,15 @@ mod tests {
     fn a6_the_limit_is_a_number() {
         assert!(Fence::granted(900_000_000_000_000).is_ok());
         for over in [900_000_000_000_001, 1_000_000_000_000_000, u64::MAX] {
-            assert_eq!(
-                Fence::granted(over).unwrap_err().code(),
-                ErrorCode::Internal
-            );
+            assert_eq!(Fence::granted(over).unwrap_err().code(), ErrorCode::Internal);
         }
     }
 
     #[test]
     fn serde_is_the_text() {
         let fence = Fence::new(7).unwrap();
-        assert_eq!(
-            serde_json::to_string(&fence).unwrap(),
-            "\"000000000000007\""
-        );
-        assert_eq!(
-            serde_json::from_str::<Fence>("\"000000000000007\"").unwrap(),
-            fence
-        );
+        assert_eq!(serde_json::to_string(&fence).unwrap(), "\"000000000000007\"");
+        assert_eq!(serde_json::from_str::<Fence>("\"000000000000007\"").unwrap(), fence);
         assert!(serde_json::from_str::<Fence>("7").is_err());
     }
 

@@ -32,9 +32,7 @@ impl Fingerprint {
             for unit in c.encode_utf16(&mut [0; 2]) {
                 let unit = u32::from(*unit);
                 for (sum, (base, weight)) in sums.iter_mut().zip([(31, 1), (127, 3), (2047, 7)]) {
-                    *sum = sum
-                        .wrapping_mul(base)
-                        .wrapping_add(unit.wrapping_mul(weight));
+                    *sum = sum.wrapping_mul(base).wrapping_add(unit.wrapping_mul(weight));
                 }
             }
         }

@@ -152,16 +152,10 @@ mod tests {
     fn k1_bytes_are_counted_after_normalisation() {
         assert_eq!(Key::new(""), Err(InvalidKey::Empty));
         assert!(Key::new(&"x".repeat(512)).is_ok());
-        assert_eq!(
-            Key::new(&"x".repeat(513)),
-            Err(InvalidKey::TooLong { len: 513 })
-        );
+        assert_eq!(Key::new(&"x".repeat(513)), Err(InvalidKey::TooLong { len: 513 }));
         // 768 decomposed bytes become 512 composed ones; U+0958 grows from 3 bytes to 6.
         assert!(Key::new(&"e\u{301}".repeat(256)).is_ok());
-        assert_eq!(
-            Key::new(&"\u{958}".repeat(86)),
-            Err(InvalidKey::TooLong { len: 516 })
-        );
+        assert_eq!(Key::new(&"\u{958}".repeat(86)), Err(InvalidKey::TooLong { len: 516 }));
         assert!(Key::new(&"\u{1f512}".repeat(128)).is_ok());
     }
 

@@ -46,9 +46,7 @@ impl KeySpace {
         }
         let limit = limit.saturating_sub(reserve);
         if prefix.len() + HASH_LEN > limit {
-            return Err(InvalidPrefix {
-                max: limit.saturating_sub(HASH_LEN + 1),
-            });
+            return Err(InvalidPrefix { max: limit.saturating_sub(HASH_LEN + 1) });
         }
         Ok(Self { prefix, limit })
     }
@@ -86,11 +84,7 @@ impl KeySpace {
     fn name(&self, key: &str) -> String {
         // The prefix stays as it was given, except where it is a part of a derived key.
         let full: String = self.prefix.chars().chain(key.nfc()).collect();
-        if full.len() <= self.limit {
-            full
-        } else {
-            self.hashed(&full)
-        }
+        if full.len() <= self.limit { full } else { self.hashed(&full) }
     }
 
     fn hashed(&self, full: &str) -> String {

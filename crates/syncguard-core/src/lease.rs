@@ -24,13 +24,7 @@ impl Lease {
     /// A lease as a backend granted it.
     #[must_use]
     pub const fn new(key: Key, id: LockId, fence: Fence, expires_at: Timestamp) -> Self {
-        Self {
-            key,
-            id,
-            fence,
-            expires_at,
-            revision: None,
-        }
+        Self { key, id, fence, expires_at, revision: None }
     }
 
     /// Adds a mark of the backend's own, with which it can recognise what it stored.
@@ -100,13 +94,7 @@ impl LockRecord {
         acquired_at: Timestamp,
         expires_at: Timestamp,
     ) -> Self {
-        Self {
-            key,
-            id,
-            fence,
-            acquired_at,
-            expires_at,
-        }
+        Self { key, id, fence, acquired_at, expires_at }
     }
 
     /// The key.
@@ -170,9 +158,6 @@ mod tests {
     #[test]
     fn k4_debug_shows_no_raw_name() {
         let text = format!("{:?}", lease());
-        assert!(
-            !text.contains("payment") && !text.contains("AAECAw"),
-            "{text}"
-        );
+        assert!(!text.contains("payment") && !text.contains("AAECAw"), "{text}");
     }
 }

@@ -112,11 +112,7 @@ mod tests {
 
     #[test]
     fn i1_exactly_22_characters_of_the_alphabet() {
-        for good in [
-            "AAECAwQFBgcICQoLDA0ODw",
-            "______________________",
-            "-_aZ09aaaaaaaaaaaaaaaa",
-        ] {
+        for good in ["AAECAwQFBgcICQoLDA0ODw", "______________________", "-_aZ09aaaaaaaaaaaaaaaa"] {
             assert_eq!(good.parse::<LockId>().unwrap().as_str(), good);
         }
         let bad = [
@@ -152,13 +148,7 @@ mod tests {
     #[test]
     fn i1_random_ids_parse_and_differ() {
         let ids: std::collections::HashSet<_> = (0..1000)
-            .map(|_| {
-                LockId::random()
-                    .unwrap()
-                    .as_str()
-                    .parse::<LockId>()
-                    .unwrap()
-            })
+            .map(|_| LockId::random().unwrap().as_str().parse::<LockId>().unwrap())
             .collect();
         assert_eq!(ids.len(), 1000);
     }

@@ -135,13 +135,9 @@ mod tests {
     #[test]
     fn t2_a_lease_is_live_until_the_tolerance_has_passed() {
         let now = Timestamp::from_millis(1_795_451_239_701);
-        for (offset, live) in [
-            (5_000, true),
-            (0, true),
-            (-999, true),
-            (-1_000, false),
-            (-5_000, false),
-        ] {
+        for (offset, live) in
+            [(5_000, true), (0, true), (-999, true), (-1_000, false), (-5_000, false)]
+        {
             let expires_at = Timestamp::from_millis(now.0.checked_add_signed(offset).unwrap());
             assert_eq!(is_live(expires_at, now), live, "{offset}");
         }
@@ -155,10 +151,7 @@ mod tests {
         assert_eq!(of(Duration::from_micros(1_500)), Err(InvalidTtl::Fraction));
         assert_eq!(of(Duration::from_millis(1)).unwrap().as_millis(), 1);
         assert_eq!(of(Duration::from_millis(1 << 52)).unwrap(), Ttl::MAX);
-        assert_eq!(
-            of(Duration::from_millis((1 << 52) + 1)),
-            Err(InvalidTtl::TooLong)
-        );
+        assert_eq!(of(Duration::from_millis((1 << 52) + 1)), Err(InvalidTtl::TooLong));
         assert_eq!(of(Duration::MAX), Err(InvalidTtl::Fraction));
         assert_eq!(of(Duration::from_secs(u64::MAX)), Err(InvalidTtl::TooLong));
     }

@@ -39,10 +39,7 @@ fn k3_storage_keys() {
 fn k4_fingerprints() {
     for vector in vectors("fingerprints") {
         let fingerprint = Fingerprint::of(vector["text"].as_str().unwrap());
-        assert_eq!(
-            fingerprint.to_string(),
-            vector["fingerprint"].as_str().unwrap()
-        );
+        assert_eq!(fingerprint.to_string(), vector["fingerprint"].as_str().unwrap());
     }
 }
 

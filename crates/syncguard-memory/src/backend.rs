@@ -31,10 +31,7 @@ impl MemoryBackend {
     }
 
     fn on(clock: Source) -> Self {
-        Self {
-            store: Arc::default(),
-            clock,
-        }
+        Self { store: Arc::default(), clock }
     }
 
     /// The store for one atomic step, and the time of that step.
@@ -58,9 +55,7 @@ impl Backend for MemoryBackend {
 
     async fn acquire(&self, key: &Key, id: &LockId, ttl: Ttl) -> Result<Acquired> {
         let (mut store, now) = self.step();
-        store
-            .acquire(key, id, ttl, now)
-            .map_err(|error| error.with_key(key))
+        store.acquire(key, id, ttl, now).map_err(|error| error.with_key(key))
     }
 
     async fn extend(&self, lease: &Lease, ttl: Ttl) -> Result<Option<Lease>> {

@@ -24,9 +24,7 @@ impl ManualClock {
         // The closure always returns a value, so this cannot fail.
         let _ = self
             .0
-            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |now| {
-                Some(now.saturating_add(by))
-            });
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |now| Some(now.saturating_add(by)));
     }
 
     /// The time it shows.
@@ -56,13 +54,8 @@ pub(crate) enum Source {
 
 impl Source {
     pub(crate) fn tokio() -> Self {
-        let wall = SystemTime::now()
-            .duration_since(SystemTime::UNIX_EPOCH)
-            .unwrap_or_default();
-        Self::Tokio {
-            wall,
-            start: Instant::now(),
-        }
+        let wall = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        Self::Tokio { wall, start: Instant::now() }
     }
 
     pub(crate) fn now(&self) -> Timestamp {

@@ -34,10 +34,7 @@ impl Store {
         now: Timestamp,
     ) -> Result<Acquired> {
         let slot = self.slots.entry(key.clone()).or_default();
-        let live = slot
-            .record
-            .as_ref()
-            .filter(|record| is_live(record.expires_at(), now));
+        let live = slot.record.as_ref().filter(|record| is_live(record.expires_at(), now));
         let (fence, acquired_at) = match live {
             // A4: the same acquisition again.
             Some(record) if record.id() == id => (record.fence(), record.acquired_at()),
@@ -45,9 +42,7 @@ impl Store {
                 let remaining = Some(record.expires_at().since(now) + TOLERANCE)
                     .filter(|_| record.expires_at() >= now)
                     .unwrap_or_else(|| TOLERANCE.saturating_sub(now.since(record.expires_at())));
-                return Ok(Acquired::Held {
-                    remaining: Some(remaining),
-                });
+                return Ok(Acquired::Held { remaining: Some(remaining) });
             }
             // A6: checked before anything is written.
             None => (Fence::granted(slot.fence + 1)?, now),
@@ -59,24 +54,14 @@ impl Store {
             self.keys.remove(previous.id());
         }
         self.keys.insert(id.clone(), key.clone());
-        Ok(Acquired::Granted(Lease::new(
-            key.clone(),
-            id.clone(),
-            fence,
-            expires_at,
-        )))
+        Ok(Acquired::Granted(Lease::new(key.clone(), id.clone(), fence, expires_at)))
     }
 
     pub(crate) fn extend(&mut self, id: &LockId, ttl: Ttl, now: Timestamp) -> Option<Lease> {
         let record = self.find(id, now)?;
         let (key, fence, expires_at) = (record.key(), record.fence(), now.after(ttl));
-        let extended = LockRecord::new(
-            key.clone(),
-            id.clone(),
-            fence,
-            record.acquired_at(),
-            expires_at,
-        );
+        let extended =
+            LockRecord::new(key.clone(), id.clone(), fence, record.acquired_at(), expires_at);
         let lease = Lease::new(key.clone(), id.clone(), fence, expires_at);
         self.slots.get_mut(lease.key())?.record = Some(extended);
         Some(lease)
@@ -101,8 +86,7 @@ impl Store {
     }
 
     pub(crate) fn find(&self, id: &LockId, now: Timestamp) -> Option<&LockRecord> {
-        self.get(self.keys.get(id)?, now)
-            .filter(|record| record.id() == id)
+        self.get(self.keys.get(id)?, now).filter(|record| record.id() == id)
     }
 
     /// Resolves at the first release of this key after the call.

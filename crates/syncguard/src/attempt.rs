@@ -9,6 +9,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use crate::LockGuard;
+use crate::background::unfinished;
 use crate::hold::{Hold, after};
 use crate::keep_alive::keep;
 use crate::manager::Inner;
@@ -39,12 +40,7 @@ impl Attempts {
                 .with_message("locks are taken inside a tokio runtime with its timer enabled")
                 .with_source(source)
         })?;
-        Ok(Self {
-            manager,
-            handle,
-            ttl,
-            keep_alive,
-        })
+        Ok(Self { manager, handle, ttl, keep_alive })
     }
 
     /// Tries once to take `key`.
@@ -55,11 +51,7 @@ impl Attempts {
     pub(crate) async fn acquire(&self, key: &Key, id: &LockId) -> Attempt {
         let (manager, key, id, ttl) = (self.manager.clone(), key.clone(), id.clone(), self.ttl);
         let undo = Undo::new(self, &id);
-        self.run(
-            async move { manager.backend.acquire(&key, &id, ttl).await },
-            Some(undo),
-        )
-        .await
+        self.run(async move { manager.backend.acquire(&key, &id, ttl).await }, Some(undo)).await
     }
 
     /// Tries once to go on with a lease that was detached. A lease that is gone is *held*.
@@ -82,12 +74,7 @@ impl Attempts {
         undo: Option<Undo>,
     ) -> Attempt {
         let (answer, answered) = oneshot::channel();
-        let Self {
-            manager,
-            handle,
-            ttl,
-            keep_alive,
-        } = self.clone();
+        let Self { manager, handle, ttl, keep_alive } = self.clone();
         let tracked = manager.background.token();
         // The handle of the task is not needed: the token tracks it while it works, and from the
         // grant on its end is that of the guard.
@@ -148,15 +135,11 @@ impl Undo {
 impl Drop for Undo {
     fn drop(&mut self) {
         if let Some((attempts, id)) = self.0.take() {
-            let Attempts {
-                manager,
-                handle,
-                ttl,
-                ..
-            } = attempts;
+            let Attempts { manager, handle, ttl, .. } = attempts;
             let background = manager.background.clone();
             let until = after(Instant::now(), ttl.as_duration());
-            background.release(&handle, until, move || {
+            let unfinished = unfinished().with_id(&id);
+            background.release(&handle, until, unfinished, move || {
                 let (manager, id) = (manager.clone(), id.clone());
                 async move { manager.backend.release_by_id(&id).await }
             });

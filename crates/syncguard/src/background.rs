@@ -29,11 +29,7 @@ pub(crate) struct Background {
 
 impl Background {
     pub(crate) fn new(on_release_error: Option<Arc<OnReleaseError>>) -> Self {
-        Self {
-            tracker: TaskTracker::new(),
-            closing: CancellationToken::new(),
-            on_release_error,
-        }
+        Self { tracker: TaskTracker::new(), closing: CancellationToken::new(), on_release_error }
     }
 
     /// Keeps shutdown waiting until it is dropped.
@@ -48,14 +44,18 @@ impl Background {
 
     /// Runs `release` on the runtime of `handle`, again and again while it fails transiently and
     /// the lease has not ended at `until`. It may be called anywhere, also outside a runtime and
-    /// while that runtime shuts down.
-    pub(crate) fn release<F, R>(&self, handle: &Handle, until: Instant, release: F)
-    where
+    /// while that runtime shuts down; if it is not even run, `unfinished` is reported.
+    pub(crate) fn release<F, R>(
+        &self,
+        handle: &Handle,
+        until: Instant,
+        unfinished: Error,
+        release: F,
+    ) where
         F: Fn() -> R + Send + Sync + 'static,
         R: Future<Output = Result<bool>> + Send,
     {
-        // If the runtime drops the task unfinished, this reports it.
-        let mut unfinished = Unfinished(Some(self.clone()));
+        let mut unfinished = Unfinished(Some((self.clone(), unfinished)));
         let task = async move {
             let mut pauses = Backoff::default().pauses(Some(MAX_RETRIES));
             let outcome = loop {
@@ -70,7 +70,7 @@ impl Background {
                     _ => break Err(error),
                 }
             };
-            if let (Some(background), Err(error)) = (unfinished.0.take(), outcome) {
+            if let (Some((background, _)), Err(error)) = (unfinished.0.take(), outcome) {
                 background.report(&error);
             }
         };
@@ -82,13 +82,11 @@ impl Background {
     pub(crate) async fn shutdown(&self, limit: Duration) -> Result<()> {
         self.closing.cancel();
         self.tracker.close();
-        timeout(limit, self.tracker.wait())
-            .await
-            .map_err(|elapsed| {
-                Error::new(ErrorCode::NetworkTimeout, Operation::Shutdown)
-                    .with_message("releases were still under way; their leases end by their TTL")
-                    .with_source(elapsed)
-            })
+        timeout(limit, self.tracker.wait()).await.map_err(|elapsed| {
+            Error::new(ErrorCode::NetworkTimeout, Operation::Shutdown)
+                .with_message("releases were still under way; their leases end by their TTL")
+                .with_source(elapsed)
+        })
     }
 
     fn report(&self, error: &Error) {
@@ -114,15 +112,19 @@ impl fmt::Debug for Background {
     }
 }
 
-struct Unfinished(Option<Background>);
+/// Reports its error when the runtime drops a task before its end.
+struct Unfinished(Option<(Background, Error)>);
 
 impl Drop for Unfinished {
     fn drop(&mut self) {
-        if let Some(background) = self.0.take() {
-            background.report(
-                &Error::new(ErrorCode::Aborted, Operation::Release)
-                    .with_message("the runtime was shut down before the release was done"),
-            );
+        if let Some((background, error)) = self.0.take() {
+            background.report(&error);
         }
     }
+}
+
+/// What is reported when a release could not be carried out to its end.
+pub(crate) fn unfinished() -> Error {
+    Error::new(ErrorCode::Aborted, Operation::Release)
+        .with_message("the runtime was shut down before the release was done")
 }

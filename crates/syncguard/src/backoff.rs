@@ -44,21 +44,13 @@ impl Backoff {
     /// does not load the server.
     #[must_use]
     pub const fn exponential(first: Duration) -> Self {
-        Self {
-            first,
-            factor: 2.0,
-            jitter: Jitter::Equal,
-        }
+        Self { first, factor: 2.0, jitter: Jitter::Equal }
     }
 
     /// `delay` each time: for work whose length is known.
     #[must_use]
     pub const fn fixed(delay: Duration) -> Self {
-        Self {
-            first: delay,
-            factor: 1.0,
-            jitter: Jitter::Equal,
-        }
+        Self { first: delay, factor: 1.0, jitter: Jitter::Equal }
     }
 
     /// Sets the jitter. Default: [`Jitter::Equal`]. Take [`Jitter::None`] only where there is one
@@ -98,19 +90,13 @@ mod tests {
     use super::*;
 
     fn millis(backoff: Backoff, retries: u32) -> Vec<u128> {
-        backoff
-            .pauses(Some(retries))
-            .map(|pause| pause.as_millis())
-            .collect()
+        backoff.pauses(Some(retries)).map(|pause| pause.as_millis()).collect()
     }
 
     #[test]
     fn w1_exponential_doubles_up_to_the_longest_pause() {
         let backoff = Backoff::default().with_jitter(Jitter::None);
-        assert_eq!(
-            millis(backoff, 9),
-            [100, 200, 400, 800, 1600, 3200, 6400, 10_000, 10_000]
-        );
+        assert_eq!(millis(backoff, 9), [100, 200, 400, 800, 1600, 3200, 6400, 10_000, 10_000]);
     }
 
     #[test]
@@ -123,11 +109,7 @@ mod tests {
     #[test]
     fn w1_jitter_stays_in_its_half_or_whole() {
         let backoff = Backoff::fixed(Duration::from_secs(1));
-        assert!(
-            millis(backoff, 1000)
-                .iter()
-                .all(|pause| (500..=1000).contains(pause))
-        );
+        assert!(millis(backoff, 1000).iter().all(|pause| (500..=1000).contains(pause)));
         let full = millis(backoff.with_jitter(Jitter::Full), 1000);
         assert!(full.iter().all(|pause| *pause <= 1000));
         assert!(full.iter().any(|pause| *pause < 500));

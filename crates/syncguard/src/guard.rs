@@ -89,9 +89,7 @@ impl LockGuard {
     /// If the future is dropped, the lease is extended or not, as after an error.
     pub async fn extend(&self, ttl: Duration) -> Result<Timestamp> {
         let ttl = Ttl::try_from(ttl).map_err(|invalid| {
-            Error::from(invalid)
-                .with_operation(Operation::Extend)
-                .with_key(self.key())
+            Error::from(invalid).with_operation(Operation::Extend).with_key(self.key())
         })?;
         let extended = self.hold.extend(ttl).await?;
         extended.ok_or_else(|| Error::new(ErrorCode::Lost, Operation::Extend).with_key(self.key()))
@@ -133,10 +131,7 @@ impl LockGuard {
     /// assert!(locks.is_locked("report:user-7").await?);
     /// # Ok(()) }
     /// ```
-    #[allow(
-        clippy::must_use_candidate,
-        reason = "a rate limit has no use for the lease"
-    )]
+    #[allow(clippy::must_use_candidate, reason = "a rate limit has no use for the lease")]
     pub fn detach(mut self) -> Lease {
         self.armed = false;
         self.hold.end();

@@ -9,6 +9,7 @@ use tokio::sync::{Mutex, watch};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
+use crate::background::unfinished;
 use crate::manager::Inner;
 
 /// A lease that is held, shared by its guard and its keeper.
@@ -90,10 +91,7 @@ impl Hold {
         if self.lost.is_cancelled() {
             return Duration::ZERO;
         }
-        self.state
-            .borrow()
-            .deadline
-            .saturating_duration_since(Instant::now())
+        self.state.borrow().deadline.saturating_duration_since(Instant::now())
     }
 
     pub(crate) const fn lost(&self) -> &CancellationToken {
@@ -158,10 +156,8 @@ impl Hold {
             return Ok(None);
         }
         let sent = Instant::now();
-        let (deadline, renew_at) = (
-            after(sent, ttl.as_duration()),
-            after(sent, ttl.as_duration() / 3),
-        );
+        let (deadline, renew_at) =
+            (after(sent, ttl.as_duration()), after(sent, ttl.as_duration() / 3));
         // A shorter TTL may take effect although its reply gets lost.
         self.state.send_if_modified(|state| {
             let shorter = deadline < state.deadline;
@@ -176,13 +172,7 @@ impl Hold {
         let expires_at = lease.expires_at();
         self.state.send_modify(|state| {
             let ended = state.ended;
-            *state = State {
-                lease,
-                ttl,
-                deadline,
-                renew_at,
-                ended,
-            };
+            *state = State { lease, ttl, deadline, renew_at, ended };
         });
         Ok(Some(expires_at))
     }
@@ -191,10 +181,7 @@ impl Hold {
     pub(crate) async fn release(&self) -> Result<bool> {
         self.end();
         let _turn = self.turn.lock().await;
-        self.manager
-            .backend
-            .release(&self.lease(), self.is_lost())
-            .await
+        self.manager.backend.release(&self.lease(), self.is_lost()).await
     }
 
     /// Ends the lease without anybody waiting for it.
@@ -202,7 +189,8 @@ impl Hold {
         self.end();
         let (manager, handle) = (self.manager.clone(), self.handle.clone());
         let until = self.state.borrow().deadline;
-        manager.background.release(&handle, until, move || {
+        let unfinished = unfinished().with_key(self.granted.key());
+        manager.background.release(&handle, until, unfinished, move || {
             let hold = self.clone();
             async move { hold.release().await }
         });
@@ -211,6 +199,5 @@ impl Hold {
 
 /// No clock gets as far as the longest TTL: a moment that cannot be represented never comes.
 pub(crate) fn after(sent: Instant, duration: Duration) -> Instant {
-    sent.checked_add(duration)
-        .unwrap_or(sent + Duration::from_secs(1 << 32))
+    sent.checked_add(duration).unwrap_or(sent + Duration::from_secs(1 << 32))
 }

@@ -86,9 +86,7 @@ impl LockManager {
     where
         K: TryInto<Key, Error: Into<Error>>,
     {
-        let key = key
-            .try_into()
-            .map_err(|bad| bad.into().with_operation(Operation::Get))?;
+        let key = key.try_into().map_err(|bad| bad.into().with_operation(Operation::Get))?;
         self.inner.backend.get(&key).await
     }
 
@@ -146,9 +144,7 @@ impl LockManager {
     /// If the future is dropped, the lease is extended or not.
     pub async fn extend_by_id(&self, id: &LockId, ttl: Duration) -> Result<Option<Lease>> {
         let ttl = Ttl::try_from(ttl).map_err(|invalid| {
-            Error::from(invalid)
-                .with_operation(Operation::Extend)
-                .with_id(id)
+            Error::from(invalid).with_operation(Operation::Extend).with_id(id)
         })?;
         self.inner.backend.extend_by_id(id, ttl).await
     }
@@ -179,10 +175,7 @@ impl LockManager {
     ///
     /// It may be dropped and called again.
     pub async fn shutdown(&self) -> Result<()> {
-        self.inner
-            .background
-            .shutdown(self.inner.shutdown_limit)
-            .await
+        self.inner.background.shutdown(self.inner.shutdown_limit).await
     }
 }
 
@@ -234,17 +227,8 @@ impl LockManagerBuilder {
     /// Makes the manager.
     #[must_use]
     pub fn build(self) -> LockManager {
-        let Self {
-            backend,
-            observer,
-            raw_names,
-            on_release_error,
-            shutdown_limit,
-        } = self;
-        let observer = observer.map(|on_event| Observer {
-            on_event,
-            raw_names,
-        });
+        let Self { backend, observer, raw_names, on_release_error, shutdown_limit } = self;
+        let observer = observer.map(|on_event| Observer { on_event, raw_names });
         LockManager {
             inner: Arc::new(Inner {
                 backend: Observed { backend, observer },

@@ -116,9 +116,7 @@ pub(crate) struct Observer {
 
 impl fmt::Debug for Observer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Observer")
-            .field("raw_names", &self.raw_names)
-            .finish_non_exhaustive()
+        f.debug_struct("Observer").field("raw_names", &self.raw_names).finish_non_exhaustive()
     }
 }
 
@@ -135,8 +133,7 @@ impl Observed {
             matches!(acquired, Acquired::Held { .. }).then_some(Reason::Locked)
         };
         let call = self.backend.acquire(key, id, ttl);
-        self.observe(Operation::Acquire, Some(key), Some(id), call, refused)
-            .await
+        self.observe(Operation::Acquire, Some(key), Some(id), call, refused).await
     }
 
     /// `over` says whether the lease has ended by time, for the reason of a refusal.
@@ -148,51 +145,36 @@ impl Observed {
     ) -> Result<Option<Lease>> {
         let call = self.backend.extend(lease, ttl);
         let (key, id) = (Some(lease.key()), Some(lease.id()));
-        self.observe(Operation::Extend, key, id, call, |lease| {
-            gone(lease.is_some(), over)
-        })
-        .await
+        self.observe(Operation::Extend, key, id, call, |lease| gone(lease.is_some(), over)).await
     }
 
     pub(crate) async fn release(&self, lease: &Lease, over: bool) -> Result<bool> {
         let call = self.backend.release(lease);
         let (key, id) = (Some(lease.key()), Some(lease.id()));
-        self.observe(Operation::Release, key, id, call, |released| {
-            gone(*released, over)
-        })
-        .await
+        self.observe(Operation::Release, key, id, call, |released| gone(*released, over)).await
     }
 
     pub(crate) async fn extend_by_id(&self, id: &LockId, ttl: Ttl) -> Result<Option<Lease>> {
         let call = self.backend.extend_by_id(id, ttl);
-        self.observe(Operation::Extend, None, Some(id), call, |lease| {
-            gone(lease.is_some(), false)
-        })
-        .await
+        self.observe(Operation::Extend, None, Some(id), call, |lease| gone(lease.is_some(), false))
+            .await
     }
 
     pub(crate) async fn release_by_id(&self, id: &LockId) -> Result<bool> {
         let call = self.backend.release_by_id(id);
-        self.observe(Operation::Release, None, Some(id), call, |done| {
-            gone(*done, false)
-        })
-        .await
+        self.observe(Operation::Release, None, Some(id), call, |done| gone(*done, false)).await
     }
 
     pub(crate) async fn get(&self, key: &Key) -> Result<Option<LockRecord>> {
         let call = self.backend.get(key);
-        self.observe(Operation::Get, Some(key), None, call, |found| {
-            gone(found.is_some(), false)
-        })
-        .await
+        self.observe(Operation::Get, Some(key), None, call, |found| gone(found.is_some(), false))
+            .await
     }
 
     pub(crate) async fn find(&self, id: &LockId) -> Result<Option<LockRecord>> {
         let call = self.backend.find(id);
-        self.observe(Operation::Find, None, Some(id), call, |found| {
-            gone(found.is_some(), false)
-        })
-        .await
+        self.observe(Operation::Find, None, Some(id), call, |found| gone(found.is_some(), false))
+            .await
     }
 
     async fn observe<T>(

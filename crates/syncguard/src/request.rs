@@ -122,27 +122,15 @@ impl LockRequest {
     /// The future may be dropped at any point. A lease that the server grants to it all the same is
     /// released in the background. What is lost is the time waited.
     pub async fn acquire(self) -> Result<LockGuard> {
-        let Ready {
-            manager,
-            key,
-            attempts,
-            limits,
-            backoff,
-            retries,
-        } = self.ready()?;
+        let Ready { manager, key, attempts, limits, backoff, retries } = self.ready()?;
         let span = debug_span!(
             "syncguard.acquire",
             key = %key.fingerprint(),
             attempts = field::Empty,
             code = field::Empty,
         );
-        let mut wait = Wait {
-            manager: &manager,
-            attempts: &attempts,
-            key: &key,
-            limits: &limits,
-            made: 0,
-        };
+        let mut wait =
+            Wait { manager: &manager, attempts: &attempts, key: &key, limits: &limits, made: 0 };
         let result = wait.run(backoff, retries).instrument(span.clone()).await;
         span.record("attempts", wait.made);
         if let Err(error) = &result {
@@ -162,20 +150,9 @@ impl LockRequest {
     ///
     /// As [`acquire`](Self::acquire).
     pub async fn try_acquire(self) -> Result<Option<LockGuard>> {
-        let Ready {
-            key,
-            attempts,
-            limits,
-            ..
-        } = self.ready()?;
+        let Ready { key, attempts, limits, .. } = self.ready()?;
         let id = LockId::random().map_err(|error| error.with_key(&key))?;
-        once(
-            &limits,
-            &key,
-            Operation::Acquire,
-            attempts.acquire(&key, &id),
-        )
-        .await
+        once(&limits, &key, Operation::Acquire, attempts.acquire(&key, &id)).await
     }
 
     /// Goes on with a lease that was [detached](LockGuard::detach), here or in another process:
@@ -203,14 +180,8 @@ impl LockRequest {
     ///
     /// If the future is dropped, the lease stands as it was, or is adopted and released.
     pub async fn adopt(self, lease: &Lease) -> Result<Option<LockGuard>> {
-        let Ready {
-            key,
-            attempts,
-            limits,
-            ..
-        } = self
-            .ready()
-            .map_err(|error| error.with_operation(Operation::Extend))?;
+        let Ready { key, attempts, limits, .. } =
+            self.ready().map_err(|error| error.with_operation(Operation::Extend))?;
         if lease.key() != &key {
             return Err(Error::new(ErrorCode::InvalidArgument, Operation::Extend)
                 .with_key(&key)
@@ -280,14 +251,7 @@ impl LockRequest {
             (None, None) => Some(DEFAULT_RETRIES),
             (retries, _) => retries,
         };
-        Ok(Ready {
-            manager: self.manager,
-            key,
-            attempts,
-            limits,
-            backoff: self.backoff,
-            retries,
-        })
+        Ok(Ready { manager: self.manager, key, attempts, limits, backoff: self.backoff, retries })
     }
 }
 

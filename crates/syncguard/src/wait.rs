@@ -46,9 +46,7 @@ impl Limits {
         } else {
             "the lock manager is shut down"
         };
-        Error::new(ErrorCode::Aborted, Operation::Acquire)
-            .with_key(key)
-            .with_message(by)
+        Error::new(ErrorCode::Aborted, Operation::Acquire).with_key(key).with_message(by)
     }
 }
 
@@ -81,11 +79,7 @@ impl Wait<'_> {
             // Interest begins before the attempt, so that no release is missed in between.
             let maybe_free = self.manager.backend.backend.maybe_free(self.key);
             self.made += 1;
-            let attempt = match self
-                .limits
-                .bound(self.attempts.acquire(self.key, &id))
-                .await
-            {
+            let attempt = match self.limits.bound(self.attempts.acquire(self.key, &id)).await {
                 Ok(attempt) => attempt,
                 Err(stop) => return Err(self.stopped(stop, failure)),
             };
@@ -121,9 +115,8 @@ impl Wait<'_> {
                     None => return Err(self.stopped(Stop::TimeUp, failure)),
                 },
             };
-            let due = remaining.map_or(due, |remaining| {
-                due.min(Instant::now() + at_least(remaining))
-            });
+            let due =
+                remaining.map_or(due, |remaining| due.min(Instant::now() + at_least(remaining)));
             retry_at = Some(due);
             // After a failure a hint means nothing.
             let held = failure.is_none();
@@ -148,10 +141,7 @@ impl Wait<'_> {
             (Stop::TimeUp, Some(failure)) => failure,
             (Stop::TimeUp, None) => Error::new(ErrorCode::AcquisitionTimeout, Operation::Acquire)
                 .with_key(self.key)
-                .with_message(format!(
-                    "not granted within the limits, attempts: {}",
-                    self.made
-                )),
+                .with_message(format!("not granted within the limits, attempts: {}", self.made)),
         }
     }
 }

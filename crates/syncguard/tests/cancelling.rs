@@ -1,0 +1,91 @@
+//! C: futures dropped at every await point.
+
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+mod support;
+
+use std::future::poll_fn;
+use std::pin::pin;
+use std::task::Poll;
+use std::time::Duration;
+
+use support::{Fault, Spoilt};
+use syncguard::{LockManager, Operation};
+use tokio::time::timeout;
+
+const MS: Duration = Duration::from_millis(1);
+
+/// Polls a future up to `polls` times and drops it. `Some` when it was done before that.
+async fn poll_and_drop<T>(future: impl Future<Output = T>, polls: usize) -> Option<T> {
+    let mut future = pin!(future);
+    let mut left = polls;
+    poll_fn(|cx| {
+        if left == 0 {
+            return Poll::Ready(None);
+        }
+        left -= 1;
+        future.as_mut().poll(cx).map(Some)
+    })
+    .await
+}
+
+#[tokio::test(start_paused = true)]
+async fn c1_an_acquire_dropped_after_any_number_of_polls_leaves_no_lease() {
+    for fault in [Fault::None, Fault::Late(50 * MS), Fault::ReplyLost] {
+        for polls in 0..100 {
+            let backend = Spoilt::new();
+            let locks = LockManager::new(backend.clone());
+            backend.next(Operation::Acquire, [fault, Fault::Late(30 * MS)]);
+            let done = poll_and_drop(locks.lock("key").acquire(), polls).await;
+            let finished = done.is_some();
+            drop(done);
+            locks.shutdown().await.unwrap();
+            assert!(!locks.is_locked("key").await.unwrap(), "{fault:?}, {polls} polls");
+            if finished {
+                break;
+            }
+            assert!(polls < 99, "the acquire never finished");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn c2_a_dropped_release_is_finished_in_the_background() {
+    for polls in 0..10 {
+        let backend = Spoilt::new();
+        let locks = LockManager::new(backend.clone());
+        let guard = locks.lock("key").acquire().await.unwrap();
+        backend.next(Operation::Release, [Fault::Late(50 * MS)]);
+        let done = poll_and_drop(guard.release(), polls).await;
+        locks.shutdown().await.unwrap();
+        assert!(!locks.is_locked("key").await.unwrap(), "{polls} polls");
+        if done.is_some() {
+            return;
+        }
+    }
+    panic!("the release never finished");
+}
+
+#[tokio::test(start_paused = true)]
+async fn c2_a_dropped_extend_leaves_the_guard_usable() {
+    let backend = Spoilt::new();
+    let locks = LockManager::new(backend.clone());
+    let guard = locks.lock("key").acquire().await.unwrap();
+    backend.next(Operation::Extend, [Fault::Hangs]);
+    assert!(timeout(MS, guard.extend(Duration::from_secs(60))).await.is_err());
+    guard.extend(Duration::from_secs(90)).await.unwrap();
+    assert!(guard.release().await.unwrap());
+}
+
+#[tokio::test(start_paused = true)]
+async fn h6_run_releases_when_dropped_and_when_the_work_panics() {
+    let locks = LockManager::new(Spoilt::new());
+    let work = locks.lock("key").run(async |_| std::future::pending::<()>().await);
+    assert!(timeout(MS, work).await.is_err());
+    let panicking = locks.lock("other").run(async |_| panic!("the work fails"));
+    let handle = tokio::runtime::Handle::current();
+    assert!(handle.spawn(panicking).await.unwrap_err().is_panic());
+    locks.shutdown().await.unwrap();
+    assert!(!locks.is_locked("key").await.unwrap());
+    assert!(!locks.is_locked("other").await.unwrap());
+}

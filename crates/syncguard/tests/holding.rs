@@ -1,0 +1,251 @@
+//! H: renewal, loss and release, on a clock that stands still between them.
+
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+mod support;
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use support::{Fault, Spoilt, millis};
+use syncguard::{Error, ErrorCode, LockManager, Operation};
+use tokio::time::{Instant, sleep, timeout};
+
+const MS: Duration = Duration::from_millis(1);
+const TTL: Duration = Duration::from_millis(900);
+
+#[tokio::test(start_paused = true)]
+async fn h4_a_keep_alive_renews_at_a_third_of_the_ttl() {
+    let backend = Spoilt::new();
+    let locks = LockManager::new(backend.clone());
+    let start = Instant::now();
+    let guard = locks.lock("key").ttl(TTL).keep_alive().acquire().await.unwrap();
+    sleep(3 * TTL + 50 * MS).await;
+    let renewals = backend.calls(Operation::Extend);
+    let times: Vec<_> = renewals.iter().map(|call| millis(start, *call)).collect();
+    assert_eq!(times, [300, 600, 900, 1_200, 1_500, 1_800, 2_100, 2_400, 2_700]);
+    assert!(!guard.is_lost());
+    assert!(guard.release().await.unwrap());
+
+    sleep(2 * TTL).await;
+    assert_eq!(backend.calls(Operation::Extend).len(), renewals.len(), "H7");
+}
+
+#[tokio::test(start_paused = true)]
+async fn h4_a_failed_renewal_is_no_loss() {
+    let backend = Spoilt::new();
+    let locks = LockManager::new(backend.clone());
+    let guard = locks.lock("key").ttl(TTL).keep_alive().acquire().await.unwrap();
+    let failures = [
+        Fault::Refused(ErrorCode::ServiceUnavailable),
+        Fault::Refused(ErrorCode::AuthFailed),
+        Fault::ReplyLost,
+    ];
+    backend.next(Operation::Extend, failures);
+    sleep(2 * TTL).await;
+    assert!(!guard.is_lost());
+    // One failed at 300 ms, the next after a twelfth of the TTL each.
+    assert!(backend.calls(Operation::Extend).len() > failures.len());
+}
+
+#[tokio::test(start_paused = true)]
+async fn h5_loss_is_signalled_at_the_deadline_while_the_renewal_hangs() {
+    let backend = Spoilt::new();
+    let locks = LockManager::new(backend.clone());
+    // The request takes 100 ms, which the holder must not count as lease time (T4).
+    backend.next(Operation::Acquire, [Fault::Late(100 * MS)]);
+    backend.next(Operation::Extend, [Fault::Hangs]);
+    let start = Instant::now();
+    let guard = locks.lock("key").ttl(TTL).keep_alive().acquire().await.unwrap();
+    assert_eq!(guard.remaining(), 800 * MS);
+    let token = guard.lost_token();
+    assert!(!guard.is_lost() && !token.is_cancelled());
+    guard.lost().await;
+    assert_eq!(millis(start, Instant::now()), 900);
+    assert!(guard.is_lost() && token.is_cancelled());
+    assert_eq!(guard.remaining(), Duration::ZERO);
+    assert_eq!(guard.extend(TTL).await.unwrap_err().code(), ErrorCode::Lost);
+}
+
+#[tokio::test(start_paused = true)]
+async fn h5_loss_is_signalled_as_soon_as_the_backend_says_so() {
+    let backend = Spoilt::new();
+    let locks = LockManager::new(backend.clone());
+    let start = Instant::now();
+    let guard = locks.lock("key").ttl(TTL).keep_alive().acquire().await.unwrap();
+    assert!(locks.release_by_id(guard.id()).await.unwrap());
+    guard.lost().await;
+    assert_eq!(millis(start, Instant::now()), 300);
+    assert!(!guard.release().await.unwrap());
+}
+
+#[tokio::test(start_paused = true)]
+async fn h5_without_keep_alive_the_deadline_is_the_signal() {
+    let locks = LockManager::new(Spoilt::new());
+    let start = Instant::now();
+    let guard = locks.lock("key").ttl(TTL).acquire().await.unwrap();
+    sleep(500 * MS).await;
+    guard.extend(TTL).await.unwrap();
+    guard.lost().await;
+    assert_eq!(millis(start, Instant::now()), 1_400);
+}
+
+#[tokio::test(start_paused = true)]
+async fn t4_a_shorter_ttl_whose_reply_is_lost_counts_at_once() {
+    let backend = Spoilt::new();
+    let locks = LockManager::new(backend.clone());
+    let guard = locks.lock("key").ttl(TTL).acquire().await.unwrap();
+    backend.next(Operation::Extend, [Fault::ReplyLost]);
+    assert!(guard.extend(200 * MS).await.is_err());
+    assert_eq!(guard.remaining(), 200 * MS);
+    // A longer one counts only when it is confirmed.
+    backend.next(Operation::Extend, [Fault::ReplyLost]);
+    assert!(guard.extend(2 * TTL).await.is_err());
+    assert_eq!(guard.remaining(), 200 * MS);
+    guard.extend(2 * TTL).await.unwrap();
+    assert_eq!(guard.remaining(), 2 * TTL);
+}
+
+#[tokio::test(start_paused = true)]
+async fn h7_a_release_cuts_a_hanging_renewal_short() {
+    let backend = Spoilt::new();
+    let locks = LockManager::new(backend.clone());
+    backend.next(Operation::Extend, [Fault::Hangs]);
+    let guard = locks.lock("key").ttl(TTL).keep_alive().acquire().await.unwrap();
+    sleep(400 * MS).await;
+    assert_eq!(backend.calls(Operation::Extend).len(), 1);
+    assert!(timeout(100 * MS, guard.release()).await.unwrap().unwrap());
+}
+
+#[tokio::test(start_paused = true)]
+async fn h2_a_failed_release_is_told_to_the_caller_and_goes_on_in_the_background() {
+    let backend = Spoilt::new();
+    let locks = LockManager::new(backend.clone());
+    let guard = locks.lock("key").acquire().await.unwrap();
+    backend.next(Operation::Release, [Fault::Refused(ErrorCode::ServiceUnavailable); 3]);
+    assert_eq!(guard.release().await.unwrap_err().code(), ErrorCode::ServiceUnavailable);
+    locks.shutdown().await.unwrap();
+    assert!(!locks.is_locked("key").await.unwrap());
+    assert_eq!(backend.calls(Operation::Release).len(), 4);
+}
+
+fn reporting(backend: &Spoilt) -> (LockManager, Arc<Mutex<Vec<String>>>) {
+    let reports = Arc::new(Mutex::new(Vec::new()));
+    let sink = reports.clone();
+    let locks = LockManager::builder(backend.clone())
+        .on_release_error(move |error: &Error| {
+            sink.lock().unwrap().push(error.to_string());
+            panic!("a callback that panics harms nobody");
+        })
+        .build();
+    (locks, reports)
+}
+
+#[tokio::test(start_paused = true)]
+async fn h2_a_background_release_that_fails_for_good_is_reported_once() {
+    let backend = Spoilt::new();
+    let (locks, reports) = reporting(&backend);
+    let key = syncguard::Fingerprint::of("key");
+    drop(locks.lock("key").acquire().await.unwrap());
+    backend.next(Operation::Release, [Fault::Refused(ErrorCode::AuthFailed)]);
+    locks.shutdown().await.unwrap();
+    assert_eq!(*reports.lock().unwrap(), [format!("release of key {key}: AuthFailed")]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn h3_shutdown_gives_up_at_its_limit() {
+    let backend = Spoilt::new();
+    let locks = LockManager::builder(backend.clone()).shutdown_limit(500 * MS).build();
+    backend.next(Operation::Release, [Fault::Hangs]);
+    drop(locks.lock("key").acquire().await.unwrap());
+    let start = Instant::now();
+    assert_eq!(locks.shutdown().await.unwrap_err().code(), ErrorCode::NetworkTimeout);
+    assert_eq!(millis(start, Instant::now()), 500);
+}
+
+#[test]
+fn h2_a_guard_may_be_dropped_outside_a_runtime_and_after_its_runtime_is_gone() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    let backend = Spoilt::new();
+    let (locks, reports) = reporting(&backend);
+    let outside = runtime.block_on(locks.lock("outside").acquire()).unwrap();
+    let after = runtime.block_on(locks.lock("after").acquire()).unwrap();
+
+    drop(outside);
+    runtime.block_on(locks.shutdown()).unwrap();
+    assert!(!runtime.block_on(locks.is_locked("outside")).unwrap());
+    assert!(reports.lock().unwrap().is_empty());
+
+    drop(runtime);
+    drop(after);
+    let key = syncguard::Fingerprint::of("after");
+    assert_eq!(
+        *reports.lock().unwrap(),
+        [format!(
+            "release of key {key}: Aborted: the runtime was shut down before the release was done"
+        )]
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn h6_run_stops_the_work_with_lost() {
+    let backend = Spoilt::new();
+    let locks = LockManager::new(backend.clone());
+    backend.next(Operation::Extend, [Fault::Hangs]);
+    let start = Instant::now();
+    let request = locks.lock("key").ttl(TTL).keep_alive();
+    let error = request.run(async |_| std::future::pending::<()>().await).await.unwrap_err();
+    assert_eq!(error.code(), ErrorCode::Lost);
+    assert_eq!(millis(start, Instant::now()), 900);
+}
+
+#[tokio::test(start_paused = true)]
+async fn h6_run_without_keep_alive_lets_the_work_end() {
+    let locks = LockManager::new(Spoilt::new());
+    let request = locks.lock("key").ttl(TTL);
+    let done = request.run(async |lock| {
+        sleep(3 * TTL).await;
+        lock.is_lost()
+    });
+    assert!(done.await.unwrap());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_observer_sees_every_operation_and_its_reason() {
+    let events = Arc::new(Mutex::new(Vec::new()));
+    let sink = events.clone();
+    let backend = Spoilt::new();
+    let locks = LockManager::builder(backend.clone())
+        .observer(move |event| {
+            let names = (event.raw_key().is_some(), event.raw_id().is_some());
+            let text = format!("{:?} {:?}", event.operation(), event.outcome());
+            sink.lock().unwrap().push((text, names, event.duration()));
+            panic!("an observer that panics harms nobody");
+        })
+        .build();
+    backend.next(Operation::Acquire, [Fault::Late(20 * MS)]);
+    let guard = locks.lock("key").ttl(TTL).acquire().await.unwrap();
+    assert!(locks.lock("key").try_acquire().await.unwrap().is_none());
+    assert!(locks.owns(guard.id()).await.unwrap());
+    sleep(TTL + 1_000 * MS).await;
+    assert!(!guard.release().await.unwrap());
+    assert!(!locks.is_locked("key").await.unwrap());
+    backend.next(Operation::Get, [Fault::Refused(ErrorCode::AuthFailed)]);
+    assert!(locks.get("key").await.is_err());
+
+    let events = events.lock().unwrap();
+    let texts: Vec<_> = events.iter().map(|event| event.0.as_str()).collect();
+    assert_eq!(
+        texts,
+        [
+            "Acquire Done",
+            "Acquire Refused(Locked)",
+            "Find Done",
+            "Release Refused(Expired)",
+            "Get Refused(NotFound)",
+            "Get Failed(AuthFailed)",
+        ]
+    );
+    assert!(events.iter().all(|event| event.1 == (false, false)), "raw names were not asked for");
+    assert_eq!(events[0].2, 20 * MS);
+}

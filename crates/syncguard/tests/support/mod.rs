@@ -1,0 +1,128 @@
+//! A memory backend whose answers can be spoilt, and which notes when it was asked.
+
+#![allow(
+    dead_code,
+    unreachable_pub,
+    clippy::unwrap_used,
+    reason = "shared by test files, each of which uses a part; a test may panic"
+)]
+
+use std::collections::VecDeque;
+use std::future::pending;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use syncguard_core::{
+    Acquired, Backend, Capabilities, Error, ErrorCode, Key, Lease, LockId, LockRecord, Operation,
+    Result, Ttl,
+};
+use syncguard_memory::MemoryBackend;
+use tokio::time::{Instant, sleep};
+
+/// What happens to an operation.
+#[derive(Clone, Copy, Debug)]
+pub enum Fault {
+    /// It is carried out and answered.
+    None,
+    /// It is not carried out and fails.
+    Refused(ErrorCode),
+    /// It is carried out, and its reply is lost.
+    ReplyLost,
+    /// It is carried out after this time.
+    Late(Duration),
+    /// It is not carried out and never answered.
+    Hangs,
+}
+
+#[derive(Clone, Debug)]
+pub struct Spoilt {
+    pub store: MemoryBackend,
+    faults: Arc<Mutex<VecDeque<(Operation, Fault)>>>,
+    calls: Arc<Mutex<Vec<(Operation, Instant)>>>,
+}
+
+impl Spoilt {
+    pub fn new() -> Self {
+        Self { store: MemoryBackend::new(), faults: Arc::default(), calls: Arc::default() }
+    }
+
+    /// What happens to the next calls of this operation, one after the other.
+    pub fn next(&self, operation: Operation, faults: impl IntoIterator<Item = Fault>) {
+        let faults = faults.into_iter().map(|fault| (operation, fault));
+        self.faults.lock().unwrap().extend(faults);
+    }
+
+    /// When this operation was called.
+    pub fn calls(&self, operation: Operation) -> Vec<Instant> {
+        let calls = self.calls.lock().unwrap();
+        let of = calls.iter().filter(|call| call.0 == operation);
+        of.map(|call| call.1).collect()
+    }
+
+    async fn pass<T>(&self, op: Operation, call: impl Future<Output = Result<T>>) -> Result<T> {
+        self.calls.lock().unwrap().push((op, Instant::now()));
+        let fault = {
+            let mut faults = self.faults.lock().unwrap();
+            let next = faults.iter().position(|fault| fault.0 == op);
+            next.and_then(|next| faults.remove(next))
+        };
+        match fault.map_or(Fault::None, |fault| fault.1) {
+            Fault::None => call.await,
+            Fault::Refused(code) => Err(Error::new(code, op)),
+            Fault::ReplyLost => {
+                call.await?;
+                Err(Error::new(ErrorCode::NetworkTimeout, op))
+            }
+            Fault::Late(by) => {
+                sleep(by).await;
+                call.await
+            }
+            Fault::Hangs => pending().await,
+        }
+    }
+}
+
+#[deny(clippy::missing_trait_methods)]
+impl Backend for Spoilt {
+    fn capabilities(&self) -> Capabilities {
+        self.store.capabilities()
+    }
+
+    async fn acquire(&self, key: &Key, id: &LockId, ttl: Ttl) -> Result<Acquired> {
+        self.pass(Operation::Acquire, self.store.acquire(key, id, ttl)).await
+    }
+
+    async fn extend(&self, lease: &Lease, ttl: Ttl) -> Result<Option<Lease>> {
+        self.pass(Operation::Extend, self.store.extend(lease, ttl)).await
+    }
+
+    async fn release(&self, lease: &Lease) -> Result<bool> {
+        self.pass(Operation::Release, self.store.release(lease)).await
+    }
+
+    async fn extend_by_id(&self, id: &LockId, ttl: Ttl) -> Result<Option<Lease>> {
+        self.pass(Operation::Extend, self.store.extend_by_id(id, ttl)).await
+    }
+
+    async fn release_by_id(&self, id: &LockId) -> Result<bool> {
+        self.pass(Operation::Release, self.store.release_by_id(id)).await
+    }
+
+    async fn get(&self, key: &Key) -> Result<Option<LockRecord>> {
+        self.pass(Operation::Get, self.store.get(key)).await
+    }
+
+    async fn find(&self, id: &LockId) -> Result<Option<LockRecord>> {
+        self.pass(Operation::Find, self.store.find(id)).await
+    }
+
+    /// Without hints, so that the tests see the timers.
+    fn maybe_free(&self, _key: &Key) -> impl Future<Output = ()> + Send + 'static {
+        pending()
+    }
+}
+
+/// Milliseconds between two moments.
+pub fn millis(from: Instant, to: Instant) -> u128 {
+    to.duration_since(from).as_millis()
+}

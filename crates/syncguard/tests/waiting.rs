@@ -1,0 +1,198 @@
+//! W: when attempts are made, on a clock that stands still between them.
+
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+mod support;
+
+use std::time::Duration;
+
+use support::{Fault, Spoilt, millis};
+use syncguard::{Backoff, CancellationToken, ErrorCode, Jitter, LockManager, Operation};
+use tokio::runtime::Handle;
+use tokio::time::Instant;
+
+const MS: Duration = Duration::from_millis(1);
+const HOUR: Duration = Duration::from_secs(3600);
+
+fn plain() -> Backoff {
+    Backoff::default().with_jitter(Jitter::None)
+}
+
+/// When attempts were made, in milliseconds from `start`.
+fn attempts(backend: &Spoilt, start: Instant) -> Vec<u128> {
+    let calls = backend.calls(Operation::Acquire);
+    let since = calls.iter().filter(|call| **call >= start);
+    since.map(|call| millis(start, *call)).collect()
+}
+
+/// Timers go off at whole milliseconds, so each may add one.
+fn assert_near(times: &[u128], expected: &[u128]) {
+    let near = |(time, expected): (&u128, &u128)| (*expected..expected + 20).contains(time);
+    let all_near = times.iter().zip(expected).all(near);
+    assert!(times.len() == expected.len() && all_near, "{times:?} for {expected:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn w1_w2_by_default_it_doubles_from_100_ms_and_gives_up_after_5_s() {
+    let backend = Spoilt::new();
+    let locks = LockManager::new(backend.clone());
+    let _held = locks.lock("key").ttl(HOUR).acquire().await.unwrap();
+    tokio::time::advance(MS).await;
+
+    let start = Instant::now();
+    let error = locks.lock("key").backoff(plain()).acquire().await.unwrap_err();
+    assert_eq!(error.code(), ErrorCode::AcquisitionTimeout);
+    assert_eq!(millis(start, Instant::now()), 5_000);
+    assert_near(&attempts(&backend, start), &[0, 100, 300, 700, 1_500, 3_100]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn w1_by_default_there_are_10_retries() {
+    let backend = Spoilt::new();
+    let locks = LockManager::new(backend.clone());
+    let _held = locks.lock("key").ttl(HOUR).acquire().await.unwrap();
+    tokio::time::advance(MS).await;
+
+    let start = Instant::now();
+    let often = Backoff::fixed(10 * MS).with_jitter(Jitter::None);
+    let error = locks.lock("key").backoff(often).acquire().await.unwrap_err();
+    assert_eq!(error.code(), ErrorCode::AcquisitionTimeout);
+    assert_near(&attempts(&backend, start), &[0, 10, 20, 30, 40, 50, 60, 70, 80, 90, 100]);
+
+    // A wait limit of one's own is the only limit, unless both are set.
+    let start = Instant::now();
+    let request = locks.lock("key").backoff(often).wait(500 * MS);
+    assert!(request.acquire().await.is_err());
+    assert!(attempts(&backend, start).len() > 40);
+    let start = Instant::now();
+    let request = locks.lock("key").backoff(often).wait(500 * MS).max_retries(2);
+    assert!(request.acquire().await.is_err());
+    assert_eq!(attempts(&backend, start).len(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn w3_a_pause_is_cut_to_the_time_the_lease_still_has() {
+    let backend = Spoilt::new();
+    let locks = LockManager::new(backend.clone());
+    locks.lock("key").ttl(1_000 * MS).acquire().await.unwrap().detach();
+
+    tokio::time::advance(MS).await;
+    let start = Instant::now();
+    let slow = Backoff::fixed(4_500 * MS).with_jitter(Jitter::None);
+    let guard = locks.lock("key").backoff(slow).acquire().await.unwrap();
+    // The TTL and the tolerance of the one clock there is.
+    assert_near(&attempts(&backend, start), &[0, 1_999]);
+    assert_eq!(guard.fence().get(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn w4_a_transient_failure_is_tried_again_with_the_same_id() {
+    let backend = Spoilt::new();
+    let locks = LockManager::new(backend.clone());
+    backend.next(
+        Operation::Acquire,
+        [Fault::ReplyLost, Fault::Refused(ErrorCode::ServiceUnavailable)],
+    );
+    let guard = locks.lock("key").acquire().await.unwrap();
+    // The first attempt was granted, and the third found it: a new id would have been refused.
+    assert_eq!(guard.fence().get(), 1);
+    assert_eq!(backend.calls(Operation::Acquire).len(), 3);
+    locks.shutdown().await.unwrap();
+    assert!(backend.calls(Operation::Release).is_empty(), "nothing was undone");
+}
+
+#[tokio::test(start_paused = true)]
+async fn w4_a_transient_failure_that_lasts_is_returned_as_itself() {
+    let backend = Spoilt::new();
+    let locks = LockManager::new(backend.clone());
+    backend.next(Operation::Acquire, [Fault::Refused(ErrorCode::RateLimited); 20]);
+    let start = Instant::now();
+    let error = locks.lock("key").acquire().await.unwrap_err();
+    assert_eq!(error.code(), ErrorCode::RateLimited);
+    assert_eq!(error.key(), Some(syncguard::Fingerprint::of("key")));
+    assert_eq!(millis(start, Instant::now()), 5_000);
+}
+
+#[tokio::test(start_paused = true)]
+async fn w4_other_failures_return_at_once() {
+    let backend = Spoilt::new();
+    let locks = LockManager::new(backend.clone());
+    for code in [ErrorCode::AuthFailed, ErrorCode::Internal, ErrorCode::InvalidArgument] {
+        backend.next(Operation::Acquire, [Fault::Refused(code)]);
+        let start = Instant::now();
+        assert_eq!(locks.lock("key").acquire().await.unwrap_err().code(), code);
+        assert_eq!(attempts(&backend, start), [0]);
+        tokio::time::advance(MS).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn w2_the_limit_is_hard_while_an_attempt_hangs_and_what_it_got_is_released() {
+    let backend = Spoilt::new();
+    let locks = LockManager::new(backend.clone());
+    backend.next(Operation::Acquire, [Fault::Late(700 * MS)]);
+    let start = Instant::now();
+    let error = locks.lock("key").wait(300 * MS).acquire().await.unwrap_err();
+    assert_eq!(error.code(), ErrorCode::AcquisitionTimeout);
+    assert_eq!(millis(start, Instant::now()), 300);
+
+    locks.shutdown().await.unwrap();
+    assert_eq!(millis(start, Instant::now()), 700);
+    assert_eq!(backend.calls(Operation::Release).len(), 1);
+    assert!(!locks.is_locked("key").await.unwrap());
+}
+
+#[tokio::test(start_paused = true)]
+async fn w2_an_attempt_without_an_answer_is_undone_by_id() {
+    let backend = Spoilt::new();
+    let locks = LockManager::new(backend.clone());
+    backend.next(Operation::Acquire, [Fault::ReplyLost]);
+    let error = locks.lock("key").max_retries(0).acquire().await.unwrap_err();
+    assert_eq!(error.code(), ErrorCode::NetworkTimeout);
+    locks.shutdown().await.unwrap();
+    assert!(!locks.is_locked("key").await.unwrap());
+}
+
+#[tokio::test(start_paused = true)]
+async fn w5_a_token_ends_the_wait() {
+    let backend = Spoilt::new();
+    let locks = LockManager::new(backend.clone());
+    let _held = locks.lock("key").ttl(HOUR).acquire().await.unwrap();
+    let token = CancellationToken::new();
+    let waiting =
+        Handle::current().spawn(locks.lock("key").wait(HOUR).cancel(token.clone()).acquire());
+    tokio::time::sleep(50 * MS).await;
+    token.cancel();
+    assert_eq!(waiting.await.unwrap().unwrap_err().code(), ErrorCode::Aborted);
+
+    // Cancelled beforehand, nothing is sent.
+    let before = backend.calls(Operation::Acquire).len();
+    let request = locks.lock("other").cancel(token);
+    assert_eq!(request.try_acquire().await.unwrap_err().code(), ErrorCode::Aborted);
+    assert_eq!(backend.calls(Operation::Acquire).len(), before);
+}
+
+#[tokio::test(start_paused = true)]
+async fn try_acquire_makes_one_attempt() {
+    let backend = Spoilt::new();
+    let locks = LockManager::new(backend.clone());
+    let _held = locks.lock("key").acquire().await.unwrap();
+    assert!(locks.lock("key").try_acquire().await.unwrap().is_none());
+    assert_eq!(backend.calls(Operation::Acquire).len(), 2);
+
+    backend.next(Operation::Acquire, [Fault::Hangs]);
+    let error = locks.lock("other").wait(100 * MS).try_acquire().await.unwrap_err();
+    assert_eq!(error.code(), ErrorCode::NetworkTimeout);
+}
+
+#[tokio::test(start_paused = true)]
+async fn shutdown_ends_waits_and_refuses_requests() {
+    let locks = LockManager::new(Spoilt::new());
+    let held = locks.lock("key").ttl(HOUR).acquire().await.unwrap();
+    let waiting = Handle::current().spawn(locks.lock("key").wait(HOUR).acquire());
+    tokio::time::sleep(MS).await;
+    locks.shutdown().await.unwrap();
+    assert_eq!(waiting.await.unwrap().unwrap_err().code(), ErrorCode::Aborted);
+    assert_eq!(locks.lock("new").acquire().await.unwrap_err().code(), ErrorCode::Aborted);
+    assert!(held.release().await.unwrap(), "a guard outlives the shutdown");
+}
