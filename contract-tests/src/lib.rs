@@ -81,7 +81,8 @@ where
     let trial = |case: suite::Case| {
         let (runtime, connect, store) = (runtime.clone(), connect.clone(), store.clone());
         Trial::test(format!("{name}::{}", case.name()), move || {
-            runtime.block_on(async {
+            // Moved, so that what the last trial drops is dropped inside the runtime.
+            runtime.block_on(async move {
                 let client = async || connect().await.map(AnyBackend::new).map_err(describe);
                 let connected = async || Ok(Store::new(client().await?, client().await?));
                 let store: &Result<Store, String> = store.get_or_init(connected).await;
