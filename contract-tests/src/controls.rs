@@ -12,7 +12,7 @@ use std::sync::Once;
 use libtest_mimic::{Failed, Trial};
 use syncguard_core::AnyBackend;
 
-use self::broken::{Broken, Fault};
+pub(crate) use self::broken::{Broken, Fault};
 use crate::store::Store;
 use crate::suite;
 

@@ -40,10 +40,13 @@
 )]
 
 mod controls;
+mod model;
 mod store;
 mod suite;
 
 use std::error::Error;
+use std::iter;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -76,21 +79,51 @@ where
     E: Into<Box<dyn Error + Send + Sync>>,
     F: Future<Output = Result<B, E>> + Send + 'static,
 {
-    let connect = Arc::new(connect);
-    let store = Arc::new(OnceCell::new());
-    let trial = |case: suite::Case| {
-        let (runtime, connect, store) = (runtime.clone(), connect.clone(), store.clone());
+    let suite = Arc::new(Suite {
+        runtime: runtime.clone(),
+        connect: Box::new(move || {
+            let client = connect();
+            Box::pin(async move { client.await.map(AnyBackend::new).map_err(describe) })
+        }),
+        store: OnceCell::new(),
+    });
+    let case = |case: suite::Case| {
+        let suite = suite.clone();
         Trial::test(format!("{name}::{}", case.name()), move || {
             // Moved, so that what the last trial drops is dropped inside the runtime.
-            runtime.block_on(async move {
-                let client = async || connect().await.map(AnyBackend::new).map_err(describe);
-                let connected = async || Ok(Store::new(client().await?, client().await?));
-                let store: &Result<Store, String> = store.get_or_init(connected).await;
-                run(case, store.clone()?).await
-            })
+            let runtime = suite.runtime.clone();
+            runtime.block_on(async move { run(case, suite.store().await?).await })
         })
     };
-    suite::cases().map(trial).collect()
+    let same = suite.clone();
+    let model = format!("{name}::model::random_operations_agree_with_memory");
+    let model = Trial::test(model, move || {
+        let store = same.runtime.block_on(same.store())?;
+        Ok(model::agrees_with_memory(&same.runtime, &store)?)
+    });
+    // It takes longest, so it comes first.
+    iter::once(model).chain(suite::cases().map(case)).collect()
+}
+
+type Connect =
+    dyn Fn() -> Pin<Box<dyn Future<Output = Result<AnyBackend, String>> + Send>> + Send + Sync;
+
+/// What the trials of one backend share.
+struct Suite {
+    runtime: Handle,
+    connect: Box<Connect>,
+    store: OnceCell<Result<Store, String>>,
+}
+
+impl Suite {
+    /// The store under test: the first trial connects to it.
+    async fn store(&self) -> Result<Store, String> {
+        let connect = async || {
+            let (one, two) = ((self.connect)().await?, (self.connect)().await?);
+            Ok(Store::new(one, two))
+        };
+        self.store.get_or_init(connect).await.clone()
+    }
 }
 
 async fn run(case: suite::Case, store: Store) -> Result<(), Failed> {

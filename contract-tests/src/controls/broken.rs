@@ -12,7 +12,7 @@ use syncguard_memory::MemoryBackend;
 
 /// How a backend can be wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Fault {
+pub(crate) enum Fault {
     AcquireTakesAHeldKey,
     AcquireReadsThenWrites,
     FencesStartAgainAfterARelease,
@@ -34,7 +34,7 @@ pub(super) enum Fault {
 
 /// A memory backend with one fault.
 #[derive(Debug)]
-pub(super) struct Broken {
+pub(crate) struct Broken {
     inner: MemoryBackend,
     fault: Fault,
     memo: Mutex<Memo>,
@@ -49,7 +49,7 @@ struct Memo {
 }
 
 impl Broken {
-    pub(super) fn new(fault: Fault) -> Self {
+    pub(crate) fn new(fault: Fault) -> Self {
         Self {
             inner: MemoryBackend::new(),
             fault,
