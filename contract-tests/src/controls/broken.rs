@@ -1,0 +1,234 @@
+//! A memory backend with one fault.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::sync::{Mutex, MutexGuard};
+use std::time::SystemTime;
+
+use syncguard_core::{
+    Acquired, Backend, Capabilities, Fence, Key, Lease, LockId, LockRecord, Result, Timestamp, Ttl,
+};
+use syncguard_memory::MemoryBackend;
+
+/// How a backend can be wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fault {
+    AcquireTakesAHeldKey,
+    AcquireReadsThenWrites,
+    FencesStartAgainAfterARelease,
+    FencesRiseOnlyAtARelease,
+    RepeatIsANewGrant,
+    KeysAreCut,
+    ReleaseIgnoresTheOwner,
+    ReleaseWantsTheLatestLease,
+    ReleaseIsTrueTwice,
+    ExtendIgnoresTheOwner,
+    ExtendRevives,
+    ExtendAdds,
+    ExtendRaisesTheFence,
+    NoTolerance,
+    LookShowsTheDead,
+    FindIgnoresTheOwner,
+    LookRenews,
+}
+
+/// A memory backend with one fault.
+#[derive(Debug)]
+pub(crate) struct Broken {
+    inner: MemoryBackend,
+    fault: Fault,
+    memo: Mutex<Memo>,
+}
+
+/// What the faults need to remember.
+#[derive(Debug, Default)]
+struct Memo {
+    fences: HashMap<Key, u64>,
+    keys: HashMap<LockId, Key>,
+    seen: HashMap<Key, LockRecord>,
+}
+
+impl Broken {
+    pub(crate) fn new(fault: Fault) -> Self {
+        Self {
+            inner: MemoryBackend::new(),
+            fault,
+            memo: Mutex::default(),
+        }
+    }
+
+    fn memo(&self) -> MutexGuard<'_, Memo> {
+        self.memo.lock().unwrap()
+    }
+
+    /// The key that was once granted to this id.
+    fn key_of(&self, id: &LockId) -> Option<Key> {
+        self.memo().keys.get(id).cloned()
+    }
+
+    /// The id that holds the key which was once granted to this one.
+    async fn holder_instead_of(&self, id: &LockId) -> Result<LockId> {
+        let Some(key) = self.key_of(id) else {
+            return Ok(id.clone());
+        };
+        let holder = self.inner.get(&key).await?;
+        Ok(holder.map_or_else(|| id.clone(), |record| record.id().clone()))
+    }
+
+    async fn free(&self, key: &Key) -> Result<()> {
+        if let Some(holder) = self.inner.get(key).await? {
+            self.inner.release_by_id(holder.id()).await?;
+        }
+        Ok(())
+    }
+}
+
+#[deny(clippy::missing_trait_methods)]
+impl Backend for Broken {
+    fn capabilities(&self) -> Capabilities {
+        self.inner.capabilities()
+    }
+
+    async fn acquire(&self, key: &Key, id: &LockId, ttl: Ttl) -> Result<Acquired> {
+        let mut key = key.clone();
+        match self.fault {
+            Fault::AcquireTakesAHeldKey => self.free(&key).await?,
+            Fault::AcquireReadsThenWrites if self.inner.get(&key).await?.is_none() => {
+                tokio::task::yield_now().await;
+                self.free(&key).await?;
+            }
+            Fault::RepeatIsANewGrant => {
+                self.inner.release_by_id(id).await?;
+            }
+            Fault::KeysAreCut => {
+                let head: String = key.as_str().chars().take(100).collect();
+                key = Key::new(&head)?;
+            }
+            _ => {}
+        }
+        let Acquired::Granted(lease) = self.inner.acquire(&key, id, ttl).await? else {
+            return Ok(Acquired::Held { remaining: None });
+        };
+        let record = self.inner.get(&key).await?;
+        let mut memo = self.memo();
+        memo.keys.insert(id.clone(), key.clone());
+        memo.seen.extend(record.map(|record| (key.clone(), record)));
+        let count = memo.fences.entry(key).or_default();
+        let fence = match self.fault {
+            Fault::FencesStartAgainAfterARelease => {
+                *count += 1;
+                Fence::granted(*count)?
+            }
+            Fault::FencesRiseOnlyAtARelease => Fence::granted(*count + 1)?,
+            _ => lease.fence(),
+        };
+        Ok(Acquired::Granted(with_fence(&lease, fence)))
+    }
+
+    async fn extend(&self, lease: &Lease, ttl: Ttl) -> Result<Option<Lease>> {
+        self.extend_by_id(lease.id(), ttl).await
+    }
+
+    async fn release(&self, lease: &Lease) -> Result<bool> {
+        if self.fault == Fault::ReleaseWantsTheLatestLease {
+            let record = self.inner.find(lease.id()).await?;
+            if record.is_some_and(|record| record.expires_at() != lease.expires_at()) {
+                return Ok(false);
+            }
+        }
+        self.release_by_id(lease.id()).await
+    }
+
+    async fn extend_by_id(&self, id: &LockId, mut ttl: Ttl) -> Result<Option<Lease>> {
+        let mut id = id.clone();
+        match self.fault {
+            Fault::ExtendIgnoresTheOwner => id = self.holder_instead_of(&id).await?,
+            Fault::ExtendAdds => {
+                if let Some(record) = self.inner.find(&id).await? {
+                    let old = record.expires_at().since(record.acquired_at());
+                    ttl = (ttl.as_duration() + old).try_into()?;
+                }
+            }
+            _ => {}
+        }
+        let extended = self.inner.extend_by_id(&id, ttl).await?;
+        match (self.fault, extended) {
+            (Fault::ExtendRevives, None) => {
+                let Some(key) = self.key_of(&id) else {
+                    return Ok(None);
+                };
+                match self.inner.acquire(&key, &id, ttl).await? {
+                    Acquired::Granted(lease) => Ok(Some(lease)),
+                    Acquired::Held { .. } => Ok(None),
+                }
+            }
+            (Fault::ExtendRaisesTheFence, Some(lease)) => {
+                let fence = Fence::granted(lease.fence().get() + 1)?;
+                Ok(Some(with_fence(&lease, fence)))
+            }
+            (_, extended) => Ok(extended),
+        }
+    }
+
+    async fn release_by_id(&self, id: &LockId) -> Result<bool> {
+        let mut id = id.clone();
+        if self.fault == Fault::ReleaseIgnoresTheOwner {
+            id = self.holder_instead_of(&id).await?;
+        }
+        let released = self.inner.release_by_id(&id).await?;
+        let mut memo = self.memo();
+        let Some(key) = memo.keys.get(&id).cloned() else {
+            return Ok(released);
+        };
+        memo.seen.remove(&key);
+        match self.fault {
+            Fault::FencesStartAgainAfterARelease => drop(memo.fences.remove(&key)),
+            Fault::FencesRiseOnlyAtARelease => *memo.fences.entry(key).or_default() += 1,
+            _ => {}
+        }
+        Ok(released || self.fault == Fault::ReleaseIsTrueTwice)
+    }
+
+    async fn get(&self, key: &Key) -> Result<Option<LockRecord>> {
+        let record = self.inner.get(key).await?;
+        match self.fault {
+            Fault::NoTolerance => Ok(record.filter(|record| record.expires_at() > now())),
+            Fault::LookRenews => {
+                if let Some(record) = &record {
+                    let ttl = record.expires_at().since(record.acquired_at());
+                    self.inner
+                        .extend_by_id(record.id(), ttl.try_into()?)
+                        .await?;
+                }
+                self.inner.get(key).await
+            }
+            Fault::LookShowsTheDead => Ok(record.or_else(|| self.memo().seen.get(key).cloned())),
+            _ => Ok(record),
+        }
+    }
+
+    async fn find(&self, id: &LockId) -> Result<Option<LockRecord>> {
+        match self.fault {
+            Fault::FindIgnoresTheOwner => {
+                let holder = self.holder_instead_of(id).await?;
+                self.inner.find(&holder).await
+            }
+            _ => self.inner.find(id).await,
+        }
+    }
+
+    fn maybe_free(&self, key: &Key) -> impl Future<Output = ()> + Send + 'static {
+        self.inner.maybe_free(key)
+    }
+}
+
+fn with_fence(lease: &Lease, fence: Fence) -> Lease {
+    let (key, id) = (lease.key().clone(), lease.id().clone());
+    Lease::new(key, id, fence, lease.expires_at())
+}
+
+fn now() -> Timestamp {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    let millis = now.unwrap().as_millis();
+    Timestamp::from_millis(u64::try_from(millis).unwrap())
+}

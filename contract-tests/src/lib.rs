@@ -1,0 +1,146 @@
+//! One behavioural suite for every SyncGuard backend, your own included.
+//!
+//! The suite is the contract as [libtest-mimic] trials: one per line or facet of it, named by
+//! section and number, such as `mystore::release::r2_true_exactly_once_of_ten`. To prove a backend,
+//! make a test target with `harness = false` out of these lines:
+//!
+//! ```
+//! use std::process::ExitCode;
+//! use syncguard_memory::{Error, MemoryBackend};
+//!
+//! fn main() -> std::io::Result<ExitCode> {
+//!     let runtime = tokio::runtime::Runtime::new()?;
+//!     let backend = MemoryBackend::new();
+//!     let trials = contract_tests::trials(runtime.handle(), "mystore", move || {
+//!         let client = backend.clone();
+//!         async move { Ok::<_, Error>(client) }
+//!     });
+//! #   let args = libtest_mimic::Arguments { list: true, ..Default::default() };
+//! #   return Ok(libtest_mimic::run(&args, trials).exit_code());
+//!     let args = libtest_mimic::Arguments::from_args();
+//!     Ok(libtest_mimic::run(&args, trials).exit_code())
+//! }
+//! ```
+//!
+//! Every trial uses keys of its own, so trials run in parallel and beside other users of the store.
+//! None of them depends on luck with time: what must hold while a lease lives is asked of leases
+//! that outlive any trial, and what must happen at its end is awaited. Where a backend's
+//! [`Capabilities`](syncguard_core::Capabilities) say that it differs, something else is asserted;
+//! nothing is left out.
+//!
+//! [`controls`] are the proof of the suite itself: backends that are broken on purpose, each of
+//! which the right case must reject.
+//!
+//! [libtest-mimic]: libtest_mimic
+
+#![allow(
+    clippy::expect_used,
+    clippy::unwrap_used,
+    reason = "an assertion of the suite may panic"
+)]
+
+mod controls;
+mod model;
+mod store;
+mod suite;
+
+use std::error::Error;
+use std::iter;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+pub use controls::controls;
+use libtest_mimic::{Failed, Trial};
+use syncguard_core::{AnyBackend, Backend};
+use tokio::runtime::Handle;
+use tokio::sync::OnceCell;
+
+use crate::store::Store;
+
+/// No case takes longer, however busy the machine; a case that does is one that hangs.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// The whole suite for one backend, as trials whose names begin with `name`.
+///
+/// `connect` makes a client of the store under test. It is called when the first trial runs, and
+/// twice: cases that concern several processes use both clients, so both must see the same locks.
+/// If it fails, every trial fails with what it says.
+///
+/// The clients live on `runtime`, which must be a multi-thread runtime with its time and I/O
+/// drivers enabled, and must outlive the trials.
+pub fn trials<B, E, F>(
+    runtime: &Handle,
+    name: &str,
+    connect: impl Fn() -> F + Send + Sync + 'static,
+) -> Vec<Trial>
+where
+    B: Backend,
+    E: Into<Box<dyn Error + Send + Sync>>,
+    F: Future<Output = Result<B, E>> + Send + 'static,
+{
+    let suite = Arc::new(Suite {
+        runtime: runtime.clone(),
+        connect: Box::new(move || {
+            let client = connect();
+            Box::pin(async move { client.await.map(AnyBackend::new).map_err(describe) })
+        }),
+        store: OnceCell::new(),
+    });
+    let case = |case: suite::Case| {
+        let suite = suite.clone();
+        Trial::test(format!("{name}::{}", case.name()), move || {
+            // Moved, so that what the last trial drops is dropped inside the runtime.
+            let runtime = suite.runtime.clone();
+            runtime.block_on(async move { run(case, suite.store().await?).await })
+        })
+    };
+    let same = suite.clone();
+    let model = format!("{name}::model::random_operations_agree_with_memory");
+    let model = Trial::test(model, move || {
+        let store = same.runtime.block_on(same.store())?;
+        Ok(model::agrees_with_memory(&same.runtime, &store)?)
+    });
+    // It takes longest, so it comes first.
+    iter::once(model).chain(suite::cases().map(case)).collect()
+}
+
+type Connect =
+    dyn Fn() -> Pin<Box<dyn Future<Output = Result<AnyBackend, String>> + Send>> + Send + Sync;
+
+/// What the trials of one backend share.
+struct Suite {
+    runtime: Handle,
+    connect: Box<Connect>,
+    store: OnceCell<Result<Store, String>>,
+}
+
+impl Suite {
+    /// The store under test: the first trial connects to it.
+    async fn store(&self) -> Result<Store, String> {
+        let connect = async || {
+            let (one, two) = ((self.connect)().await?, (self.connect)().await?);
+            Ok(Store::new(one, two))
+        };
+        self.store.get_or_init(connect).await.clone()
+    }
+}
+
+async fn run(case: suite::Case, store: Store) -> Result<(), Failed> {
+    match tokio::time::timeout(LIMIT, case.run(store)).await {
+        Ok(outcome) => Ok(outcome.map_err(describe)?),
+        Err(_) => Err(format!("the case hangs: it takes longer than {LIMIT:?}").into()),
+    }
+}
+
+/// An error with its causes, in one line.
+fn describe(error: impl Into<Box<dyn Error + Send + Sync>>) -> String {
+    let error = error.into();
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}

@@ -1,0 +1,259 @@
+//! Random sequences of operations get the same answers from a backend as from the memory backend
+//! with a clock that is moved by hand, and that one's are those of the contract.
+
+#[cfg(test)]
+mod oracle;
+
+use std::time::Duration;
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+use proptest::test_runner::{Config, TestRunner};
+use syncguard_core::{
+    Acquired, AnyBackend, Backend, Fence, Key, Lease, LockId, LockRecord, Result, TOLERANCE,
+    Timestamp,
+};
+use syncguard_memory::{ManualClock, MemoryBackend};
+use tokio::runtime::Handle;
+use tokio::time::sleep;
+
+use crate::store::{LONG, PAUSE, Store, fresh_id, fresh_key, race, ttl};
+
+const KEYS: usize = 3;
+
+/// Two rivals for each key. An id is never used for two keys (I2): this one is for the key `id % KEYS`.
+const IDS: usize = 2 * KEYS;
+
+const AT_ONCE: Duration = Duration::from_millis(1);
+
+/// One operation; keys and ids are numbers of those that the sequence uses.
+#[derive(Clone, Debug)]
+enum Step {
+    Acquire {
+        id: usize,
+        ttl: Duration,
+    },
+    Extend {
+        id: usize,
+        ttl: Duration,
+        by_id: bool,
+    },
+    Release {
+        id: usize,
+        by_id: bool,
+    },
+    Get {
+        key: usize,
+    },
+    Find {
+        id: usize,
+    },
+    /// The lease of this key, if there is one, is made to end, and has ended.
+    Die {
+        key: usize,
+    },
+}
+
+/// What came of it. A fence is given by its rank among those of its key, for there may be gaps.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Answer {
+    Held,
+    Lease { fence: usize },
+    Released(bool),
+    Record { key: usize, id: usize, fence: usize },
+    Nothing,
+}
+
+fn step(ttls: &'static [Duration]) -> impl Strategy<Value = Step> {
+    let ttl = prop::sample::select(ttls);
+    prop_oneof![
+        4 => (0..IDS, ttl.clone()).prop_map(|(id, ttl)| Step::Acquire { id, ttl }),
+        3 => (0..IDS, ttl, any::<bool>())
+            .prop_map(|(id, ttl, by_id)| Step::Extend { id, ttl, by_id }),
+        3 => (0..IDS, any::<bool>()).prop_map(|(id, by_id)| Step::Release { id, by_id }),
+        1 => (0..KEYS).prop_map(|key| Step::Get { key }),
+        1 => (0..IDS).prop_map(|id| Step::Find { id }),
+        1 => (0..KEYS).prop_map(|key| Step::Die { key }),
+    ]
+}
+
+/// The check of one backend. Many sequences run at the same time, since on some servers it takes a
+/// second until a lease has ended.
+pub(crate) fn agrees_with_memory(runtime: &Handle, store: &Store) -> Result<(), String> {
+    let sequences = vec(vec(step(&[LONG]), 1..24), 16);
+    let mut runner = TestRunner::new(Config {
+        cases: 4,
+        failure_persistence: None,
+        max_shrink_time: 20_000,
+        ..Config::default()
+    });
+    let outcome = runner.run(&sequences, |sequences| {
+        let compared = race(sequences.len(), |turn| {
+            compare(store.client(turn), sequences[turn].clone())
+        });
+        let differences = runtime.block_on(compared);
+        let difference = differences.into_iter().find_map(Result::err);
+        difference.map_or(Ok(()), |text| Err(TestCaseError::fail(text)))
+    });
+    outcome.map_err(|error| error.to_string())
+}
+
+/// Plays a sequence on a backend and on the model, up to the first answer that differs.
+async fn compare(backend: AnyBackend, sequence: Vec<Step>) -> Result<(), String> {
+    let mut real = Player::new(backend, None);
+    let clock = ManualClock::new();
+    let mut model = Player::new(
+        AnyBackend::new(MemoryBackend::with_clock(&clock)),
+        Some(clock),
+    );
+    for (number, step) in sequence.iter().enumerate() {
+        let expected = model.play(step).await.map_err(crate::describe)?;
+        let answer = real.play(step).await.map_err(crate::describe)?;
+        if answer != expected {
+            return Err(format!(
+                "step {number}, {step:?}: {answer:?} instead of {expected:?}"
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Plays steps on one backend, with keys and ids of its own.
+struct Player {
+    backend: AnyBackend,
+    /// Moved to let leases die; without one they are waited for.
+    clock: Option<ManualClock>,
+    keys: Vec<Key>,
+    ids: Vec<LockId>,
+    /// The lease that each id was last given, or one made up.
+    leases: Vec<Lease>,
+    /// Per key, in the order in which they appeared.
+    fences: Vec<Vec<Fence>>,
+}
+
+impl Player {
+    fn new(backend: AnyBackend, clock: Option<ManualClock>) -> Self {
+        let keys: Vec<Key> = (0..KEYS).map(|_| fresh_key()).collect();
+        let ids: Vec<LockId> = (0..IDS).map(|_| fresh_id()).collect();
+        let made_up = |(number, id): (usize, &LockId)| {
+            let key = keys[number % KEYS].clone();
+            Lease::new(key, id.clone(), Fence::MAX, Timestamp::from_millis(0))
+        };
+        Self {
+            leases: ids.iter().enumerate().map(made_up).collect(),
+            backend,
+            clock,
+            keys,
+            ids,
+            fences: vec![Vec::new(); KEYS],
+        }
+    }
+
+    async fn play(&mut self, step: &Step) -> Result<Answer> {
+        let backend = self.backend.clone();
+        match *step {
+            Step::Acquire { id, ttl: duration } => {
+                let key = &self.keys[id % KEYS];
+                match backend.acquire(key, &self.ids[id], ttl(duration)).await? {
+                    Acquired::Granted(lease) => Ok(self.leased(id, lease)),
+                    Acquired::Held { .. } => Ok(Answer::Held),
+                }
+            }
+            Step::Extend {
+                id,
+                ttl: duration,
+                by_id,
+            } => {
+                let extended = if by_id {
+                    backend.extend_by_id(&self.ids[id], ttl(duration)).await?
+                } else {
+                    backend.extend(&self.leases[id], ttl(duration)).await?
+                };
+                Ok(extended.map_or(Answer::Nothing, |lease| self.leased(id, lease)))
+            }
+            Step::Release { id, by_id } => Ok(Answer::Released(if by_id {
+                backend.release_by_id(&self.ids[id]).await?
+            } else {
+                backend.release(&self.leases[id]).await?
+            })),
+            Step::Get { key } => {
+                let record = backend.get(&self.keys[key]).await?;
+                Ok(self.recorded(record))
+            }
+            Step::Find { id } => {
+                let record = backend.find(&self.ids[id]).await?;
+                Ok(self.recorded(record))
+            }
+            Step::Die { key } => {
+                let key = self.keys[key].clone();
+                let record = backend.get(&key).await?;
+                if let Some(record) = &record {
+                    backend.extend_by_id(record.id(), ttl(AT_ONCE)).await?;
+                    self.until_dead(&key).await?;
+                }
+                Ok(self.recorded(record))
+            }
+        }
+    }
+
+    async fn until_dead(&self, key: &Key) -> Result<()> {
+        if let Some(clock) = &self.clock {
+            clock.advance(AT_ONCE + TOLERANCE);
+        }
+        while self.backend.get(key).await?.is_some() {
+            sleep(PAUSE).await;
+        }
+        Ok(())
+    }
+
+    fn leased(&mut self, id: usize, lease: Lease) -> Answer {
+        let fence = self.rank(id % KEYS, lease.fence());
+        self.leases[id] = lease;
+        Answer::Lease { fence }
+    }
+
+    fn recorded(&mut self, record: Option<LockRecord>) -> Answer {
+        let Some(record) = record else {
+            return Answer::Nothing;
+        };
+        let key = self.keys.iter().position(|key| key == record.key());
+        let id = self.ids.iter().position(|id| id == record.id());
+        let (key, id) = (key.expect("a key of ours"), id.expect("an id of ours"));
+        let fence = self.rank(key, record.fence());
+        Answer::Record { key, id, fence }
+    }
+
+    /// The rank of a fence that was seen before, or the next one for a fence above all others.
+    fn rank(&mut self, key: usize, fence: Fence) -> usize {
+        let seen = &mut self.fences[key];
+        let known = seen.iter().position(|known| *known == fence);
+        known.unwrap_or_else(|| {
+            assert!(seen.last() < Some(&fence), "a fence that did not rise");
+            seen.push(fence);
+            seen.len() - 1
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::controls::{Broken, Fault};
+
+    #[tokio::test]
+    async fn a_broken_backend_does_not_agree() {
+        let sequence = vec![
+            Step::Acquire { id: 0, ttl: LONG },
+            Step::Die { key: 0 },
+            Step::Extend {
+                id: 0,
+                ttl: LONG,
+                by_id: false,
+            },
+        ];
+        let broken = AnyBackend::new(Broken::new(Fault::ExtendRevives));
+        let outcome = compare(broken, sequence).await;
+        let difference = "step 2, Extend { id: 0, ttl: 3600s, by_id: false }";
+        assert!(outcome.unwrap_err().starts_with(difference));
+    }
+}

@@ -1,0 +1,115 @@
+//! The store under test as a case sees it, and the steps that cases have in common.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use syncguard_core::{Acquired, AnyBackend, Backend, Key, Lease, LockId, Result, Ttl};
+use tokio::sync::Barrier;
+use tokio::task::JoinSet;
+use tokio::time::sleep;
+
+/// A TTL that outlives every case, so that a busy machine cannot end such a lease.
+pub(crate) const LONG: Duration = Duration::from_secs(3_600);
+
+/// How long a case sleeps between two looks at something that it waits for.
+pub(crate) const PAUSE: Duration = Duration::from_millis(5);
+
+/// Two clients of the store under test.
+#[derive(Clone, Debug)]
+pub(crate) struct Store {
+    pub(crate) one: AnyBackend,
+    pub(crate) two: AnyBackend,
+}
+
+impl Store {
+    pub(crate) fn new(one: AnyBackend, two: AnyBackend) -> Self {
+        Self { one, two }
+    }
+
+    /// One of the two clients, by turns.
+    pub(crate) fn client(&self, turn: usize) -> AnyBackend {
+        [&self.one, &self.two][turn % 2].clone()
+    }
+
+    /// Takes a key that must be free.
+    pub(crate) async fn take(&self, key: &Key, duration: Duration) -> Result<Lease> {
+        let acquired = self.one.acquire(key, &fresh_id(), ttl(duration)).await?;
+        Ok(granted(acquired))
+    }
+
+    /// Takes a key that must be free, and waits until the lease is dead.
+    pub(crate) async fn take_and_let_die(&self, key: &Key) -> Result<Lease> {
+        let lease = self.take(key, Duration::from_millis(1)).await?;
+        self.until_dead(key).await?;
+        Ok(lease)
+    }
+
+    /// Waits until the store itself says that nobody holds this key.
+    pub(crate) async fn until_dead(&self, key: &Key) -> Result<()> {
+        while self.one.get(key).await?.is_some() {
+            sleep(PAUSE).await;
+        }
+        Ok(())
+    }
+
+    /// Whether somebody holds the key, as an attempt to take it finds.
+    pub(crate) async fn is_held(&self, key: &Key) -> Result<bool> {
+        let acquired = self.two.acquire(key, &fresh_id(), ttl(LONG)).await?;
+        Ok(matches!(acquired, Acquired::Held { .. }))
+    }
+}
+
+/// The lease of an attempt that must have succeeded.
+#[track_caller]
+pub(crate) fn granted(acquired: Acquired) -> Lease {
+    match acquired {
+        Acquired::Granted(lease) => lease,
+        Acquired::Held { .. } => panic!("a free key was not granted"),
+    }
+}
+
+/// An attempt as the runtime makes it: a transient failure is repeated with the same id (W4). For
+/// racers, whom some stores turn away when there are too many.
+pub(crate) async fn contend(client: &AnyBackend, key: &Key, id: &LockId) -> Result<Acquired> {
+    loop {
+        match client.acquire(key, id, ttl(LONG)).await {
+            Err(error) if error.is_transient() => sleep(PAUSE).await,
+            outcome => return outcome,
+        }
+    }
+}
+
+/// Runs `n` futures that start at the same moment, and returns what they gave in no special order.
+pub(crate) async fn race<T, F>(n: usize, racer: impl Fn(usize) -> F) -> Vec<T>
+where
+    T: Send + 'static,
+    F: Future<Output = T> + Send + 'static,
+{
+    let start = Arc::new(Barrier::new(n));
+    let racers = (0..n).map(|turn| {
+        let (start, racer) = (start.clone(), racer(turn));
+        async move {
+            start.wait().await;
+            racer.await
+        }
+    });
+    racers.collect::<JoinSet<T>>().join_all().await
+}
+
+/// A key that nobody else uses.
+pub(crate) fn fresh_key() -> Key {
+    key(&format!("contract-tests:{}", fresh_id().as_str()))
+}
+
+pub(crate) fn key(text: &str) -> Key {
+    Key::new(text).expect("the suite uses legal keys")
+}
+
+pub(crate) fn fresh_id() -> LockId {
+    LockId::random().expect("the operating system gives random bytes")
+}
+
+pub(crate) fn ttl(duration: Duration) -> Ttl {
+    duration.try_into().expect("the suite uses legal TTLs")
+}

@@ -1,0 +1,68 @@
+//! The cases, one file per section of the contract.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+
+use syncguard_core::Result;
+
+use crate::store::Store;
+
+/// Lists the cases of a file by their names. The cases themselves are private functions, so one
+/// that is not listed is dead code.
+macro_rules! cases {
+    ($($case:ident),+ $(,)?) => {
+        pub(super) const CASES: &[$crate::suite::Case] = &[$($crate::suite::Case {
+            module: module_path!(),
+            name: stringify!($case),
+            run: |store| Box::pin($case(store)),
+        }),+];
+    };
+}
+
+mod acquire;
+mod ids;
+mod keys;
+mod lookup;
+mod release;
+mod time;
+
+/// One line of the contract, or a facet of one.
+#[derive(Clone, Copy)]
+pub(crate) struct Case {
+    module: &'static str,
+    name: &'static str,
+    run: fn(Store) -> Running,
+}
+
+type Running = Pin<Box<dyn Future<Output = Result<()>>>>;
+
+impl Case {
+    /// Section and name: `release::r2_true_exactly_once_of_ten`.
+    pub(crate) fn name(self) -> String {
+        let section = self.module.rsplit("::").next().unwrap_or_default();
+        format!("{section}::{}", self.name)
+    }
+
+    pub(crate) fn run(self, store: Store) -> Running {
+        (self.run)(store)
+    }
+}
+
+impl fmt::Debug for Case {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name())
+    }
+}
+
+pub(crate) fn cases() -> impl Iterator<Item = Case> {
+    let sections = [
+        keys::CASES,
+        ids::CASES,
+        time::CASES,
+        acquire::CASES,
+        release::CASES,
+        lookup::CASES,
+    ];
+    sections.into_iter().flatten().copied()
+}

@@ -1,0 +1,161 @@
+//! The servers that the backends are proved on.
+//!
+//! A server is started in a container when the first trial asks for it, and removed when its
+//! [`Server`] is dropped, or when the process is interrupted. Where an environment variable names a
+//! running server or another image, that is taken instead: `SYNCGUARD_REDIS_URL`,
+//! `SYNCGUARD_REDIS_IMAGE`, and so on.
+
+use std::env;
+use std::fmt::Display;
+use std::time::Duration;
+
+use testcontainers::core::{IntoContainerPort, WaitFor};
+use testcontainers::runners::AsyncRunner;
+use testcontainers::{ContainerAsync, GenericImage, ImageExt, TestcontainersError};
+use tokio::sync::OnceCell;
+use tokio::time::{Instant, sleep};
+
+/// How long a server may take to accept clients after it said that it is ready: an official image
+/// of Postgres starts twice.
+const STARTING: Duration = Duration::from_secs(30);
+
+/// One server, which is not running until it is asked for.
+#[derive(Debug)]
+pub(crate) struct Server {
+    /// As in `SYNCGUARD_REDIS_URL`.
+    name: &'static str,
+    official: &'static str,
+    port: u16,
+    ready: &'static str,
+    environment: &'static [(&'static str, &'static str)],
+    /// What the official image is told to run, if it has no one purpose.
+    command: &'static [&'static str],
+    /// What stands before host and port in the server's URL.
+    scheme: &'static str,
+    running: OnceCell<Result<Running, String>>,
+}
+
+#[derive(Debug)]
+struct Running {
+    url: String,
+    /// Removed when dropped.
+    _container: Option<ContainerAsync<GenericImage>>,
+}
+
+impl Server {
+    pub(crate) const fn redis() -> Self {
+        Self {
+            name: "REDIS",
+            official: "redis:7",
+            port: 6379,
+            ready: "Ready to accept connections",
+            environment: &[],
+            command: &[],
+            scheme: "redis://",
+            running: OnceCell::const_new(),
+        }
+    }
+
+    pub(crate) const fn postgres() -> Self {
+        Self {
+            name: "POSTGRES",
+            official: "postgres:17",
+            port: 5432,
+            ready: "database system is ready to accept connections",
+            environment: &[("POSTGRES_PASSWORD", "postgres")],
+            command: &[],
+            scheme: "postgres://postgres:postgres@",
+            running: OnceCell::const_new(),
+        }
+    }
+
+    pub(crate) const fn firestore() -> Self {
+        Self {
+            name: "FIRESTORE",
+            official: "gcr.io/google.com/cloudsdktool/google-cloud-cli:emulators",
+            port: 8080,
+            ready: "Dev App Server is now running",
+            environment: &[],
+            command: &[
+                "gcloud",
+                "emulators",
+                "firestore",
+                "start",
+                "--host-port=0.0.0.0:8080",
+            ],
+            scheme: "http://",
+            running: OnceCell::const_new(),
+        }
+    }
+
+    /// A client of this server, which is started if need be.
+    pub(crate) async fn client<B, E, F>(&self, connect: impl Fn(String) -> F) -> Result<B, String>
+    where
+        E: Display,
+        F: Future<Output = Result<B, E>>,
+    {
+        let running = self.running.get_or_init(|| self.run()).await;
+        let url = &running.as_ref().map_err(Clone::clone)?.url;
+        let deadline = Instant::now() + STARTING;
+        loop {
+            match connect(url.clone()).await {
+                Ok(client) => return Ok(client),
+                Err(_) if Instant::now() < deadline => sleep(Duration::from_millis(100)).await,
+                Err(error) => return Err(format!("no connection to {}: {error}", self.name)),
+            }
+        }
+    }
+
+    async fn run(&self) -> Result<Running, String> {
+        if let Some(url) = self.variable("URL") {
+            return Ok(Running {
+                url,
+                _container: None,
+            });
+        }
+        self.start().await.map_err(|error| {
+            format!(
+                "this needs a {name} server: start Docker, or set SYNCGUARD_{name}_URL to a running \
+                 one, or let contract-tests/run do what is missing ({error})",
+                name = self.name
+            )
+        })
+    }
+
+    async fn start(&self) -> Result<Running, TestcontainersError> {
+        let given = self.variable("IMAGE");
+        let (image, command) = match &given {
+            Some(image) => (image.as_str(), &[][..]),
+            None => (self.official, self.command),
+        };
+        // A colon before the last slash is that of a registry's port.
+        let (name, tag) = match image.rsplit_once(':') {
+            Some((name, tag)) if !tag.contains('/') => (name, tag),
+            _ => (image, "latest"),
+        };
+        let mut container = GenericImage::new(name, tag)
+            .with_exposed_port(self.port.tcp())
+            .with_wait_for(WaitFor::message_on_either_std(self.ready))
+            // By this, contract-tests/run finds what an interrupted run left.
+            .with_label("syncguard.test-run", test_run())
+            .with_cmd(command.iter().copied());
+        for (variable, value) in self.environment {
+            container = container.with_env_var(*variable, *value);
+        }
+        let container = container.start().await?;
+        let port = container.get_host_port_ipv4(self.port.tcp()).await?;
+        Ok(Running {
+            url: format!("{}127.0.0.1:{port}", self.scheme),
+            _container: Some(container),
+        })
+    }
+
+    fn variable(&self, what: &str) -> Option<String> {
+        let value = env::var(format!("SYNCGUARD_{}_{what}", self.name));
+        value.ok().filter(|value| !value.is_empty())
+    }
+}
+
+fn test_run() -> String {
+    env::var("SYNCGUARD_TEST_RUN").unwrap_or_else(|_| std::process::id().to_string())
+}
