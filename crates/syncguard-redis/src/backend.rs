@@ -1,0 +1,231 @@
+//! How Redis meets the trait: one script for each operation.
+
+use std::fmt;
+use std::time::Duration;
+
+use fred::bytes_utils::Str;
+use fred::error::ErrorKind;
+use fred::interfaces::ClientLike;
+use fred::types::Value;
+use fred::types::config::Options;
+use syncguard_core::{
+    Acquired, Backend, Capabilities, Clock, Error, ErrorCode, Fence, Key, Lease, LockId,
+    LockRecord, Operation, Result, Timestamp, Ttl, is_live,
+};
+
+use crate::config::{Connection, RedisBackendBuilder};
+use crate::error::classify;
+use crate::names::Names;
+use crate::record;
+use crate::scripts::{self, Script};
+
+/// Locks on a Redis server, cluster or compatible store. Clones share the connection.
+#[derive(Clone)]
+pub struct RedisBackend {
+    connection: Connection,
+    options: Options,
+    names: Names,
+}
+
+impl RedisBackend {
+    /// Connects to a server by its URL, with the default options: see
+    /// [`RedisBackendBuilder::connect`].
+    ///
+    /// # Errors
+    ///
+    /// As [`RedisBackendBuilder::connect`].
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`RedisBackendBuilder::connect`].
+    pub async fn connect(url: &str) -> Result<Self> {
+        Self::builder().connect(url).await
+    }
+
+    /// A backend on your own fred `Client` or `Pool`, with the default options: see
+    /// [`RedisBackendBuilder::build`].
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidArgument`](ErrorCode::InvalidArgument) for a client of a cluster: the default key
+    /// prefix has no hash tag.
+    pub fn new(client: impl Into<Connection>) -> Result<Self> {
+        Self::builder().build(client)
+    }
+
+    /// A builder, for other options than the default ones.
+    pub fn builder() -> RedisBackendBuilder {
+        RedisBackendBuilder::default()
+    }
+
+    pub(crate) fn from_parts(connection: Connection, options: Options, names: Names) -> Self {
+        Self {
+            connection,
+            options,
+            names,
+        }
+    }
+
+    async fn call<const K: usize, const A: usize>(
+        &self,
+        operation: Operation,
+        script: &Script,
+        keys: [String; K],
+        args: [String; A],
+    ) -> Result<Value> {
+        let client = self.connection.next();
+        let (keys, args) = (keys.map(Str::from), args.map(Str::from));
+        let answer = script.call(client, &self.options, keys, args).await;
+        answer.map_err(|error| {
+            if *error.kind() == ErrorKind::Timeout && !client.is_connected() {
+                Error::new(ErrorCode::ServiceUnavailable, operation)
+                    .with_message("no connection to the server within the time limit")
+                    .with_source(error)
+            } else {
+                classify(error, operation)
+            }
+        })
+    }
+}
+
+impl fmt::Debug for RedisBackend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RedisBackend")
+            .field("prefix", &self.names.prefix())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Backend for RedisBackend {
+    fn capabilities(&self) -> Capabilities {
+        Capabilities::new(Clock::Server).with_end_at_ttl()
+    }
+
+    async fn acquire(&self, key: &Key, id: &LockId, ttl: Ttl) -> Result<Acquired> {
+        let operation = Operation::Acquire;
+        let lock = self.names.lock(key, operation)?;
+        let counter = self.names.counter(&lock);
+        let keys = [lock, self.names.index(id), counter];
+        let args = [record::head(key, id), ttl.as_millis().to_string()];
+        let answer = self.call(operation, &scripts::ACQUIRE, keys, args).await;
+        match answer.map_err(|error| error.with_key(key))? {
+            Value::Integer(left) => Ok(Acquired::Held {
+                remaining: u64::try_from(left).ok().map(Duration::from_millis),
+            }),
+            answer => {
+                let record = record(&answer, operation).map_err(|error| error.with_key(key))?;
+                let fence = Fence::granted(record.fence().get())?;
+                let lease = Lease::new(key.clone(), id.clone(), fence, record.expires_at());
+                Ok(Acquired::Granted(lease))
+            }
+        }
+    }
+
+    async fn extend(&self, lease: &Lease, ttl: Ttl) -> Result<Option<Lease>> {
+        let (key, id, operation) = (lease.key(), lease.id(), Operation::Extend);
+        let keys = [self.names.lock(key, operation)?, self.names.index(id)];
+        let args = [record::head(key, id), ttl.as_millis().to_string()];
+        let answer = self.call(operation, &scripts::EXTEND, keys, args).await;
+        extended(answer).map_err(|error| error.with_key(key))
+    }
+
+    async fn release(&self, lease: &Lease) -> Result<bool> {
+        let (key, id, operation) = (lease.key(), lease.id(), Operation::Release);
+        let keys = [self.names.lock(key, operation)?, self.names.index(id)];
+        let args = [record::head(key, id)];
+        let answer = self.call(operation, &scripts::RELEASE, keys, args).await;
+        released(answer).map_err(|error| error.with_key(key))
+    }
+
+    async fn extend_by_id(&self, id: &LockId, ttl: Ttl) -> Result<Option<Lease>> {
+        let keys = [self.names.index(id)];
+        let args = [
+            id.as_str().to_owned(),
+            self.names.prefix().to_owned(),
+            ttl.as_millis().to_string(),
+        ];
+        let answer = self
+            .call(Operation::Extend, &scripts::EXTEND_BY_ID, keys, args)
+            .await;
+        extended(answer).map_err(|error| error.with_id(id))
+    }
+
+    async fn release_by_id(&self, id: &LockId) -> Result<bool> {
+        let keys = [self.names.index(id)];
+        let args = [id.as_str().to_owned(), self.names.prefix().to_owned()];
+        let answer = self
+            .call(Operation::Release, &scripts::RELEASE_BY_ID, keys, args)
+            .await;
+        released(answer).map_err(|error| error.with_id(id))
+    }
+
+    async fn get(&self, key: &Key) -> Result<Option<LockRecord>> {
+        let operation = Operation::Get;
+        let keys = [self.names.lock(key, operation)?];
+        let answer = self.call(operation, &scripts::GET, keys, []).await;
+        answer
+            .and_then(|answer| live(&answer, operation))
+            .map_err(|error| error.with_key(key))
+    }
+
+    async fn find(&self, id: &LockId) -> Result<Option<LockRecord>> {
+        let operation = Operation::Find;
+        let keys = [self.names.index(id)];
+        let args = [self.names.prefix().to_owned()];
+        let answer = self.call(operation, &scripts::FIND, keys, args).await;
+        answer
+            .and_then(|answer| live(&answer, operation))
+            .map(|record| record.filter(|record| record.id() == id))
+            .map_err(|error| error.with_id(id))
+    }
+}
+
+/// The lease of a record that a script has renewed, if there was one to renew.
+fn extended(answer: Result<Value>) -> Result<Option<Lease>> {
+    let answer = answer?;
+    if answer.is_null() {
+        return Ok(None);
+    }
+    let record = record(&answer, Operation::Extend)?;
+    Ok(Some(Lease::new(
+        record.key().clone(),
+        record.id().clone(),
+        record.fence(),
+        record.expires_at(),
+    )))
+}
+
+fn released(answer: Result<Value>) -> Result<bool> {
+    match answer? {
+        Value::Null => Ok(false),
+        Value::Integer(1) => Ok(true),
+        _ => Err(unreadable(Operation::Release)),
+    }
+}
+
+/// The record of a look-up, if it is live at the server's time, which came with it.
+fn live(answer: &Value, operation: Operation) -> Result<Option<LockRecord>> {
+    let (json, seconds, micros) = match answer {
+        Value::Null => return Ok(None),
+        Value::Array(parts) => match parts.as_slice() {
+            [json, seconds, micros] => (json, seconds.as_u64(), micros.as_u64()),
+            _ => return Err(unreadable(operation)),
+        },
+        _ => return Err(unreadable(operation)),
+    };
+    let (Some(seconds), Some(micros)) = (seconds, micros) else {
+        return Err(unreadable(operation));
+    };
+    let now = Timestamp::from_millis(seconds * 1_000 + micros / 1_000);
+    let record = record(json, operation)?;
+    Ok(Some(record).filter(|record| is_live(record.expires_at(), now)))
+}
+
+fn record(json: &Value, operation: Operation) -> Result<LockRecord> {
+    let json = json.as_bytes().ok_or_else(|| unreadable(operation))?;
+    record::parse(json).map_err(|error| unreadable(operation).with_source(error))
+}
+
+fn unreadable(operation: Operation) -> Error {
+    Error::new(ErrorCode::Internal, operation).with_message("what is stored cannot be read")
+}

@@ -1,0 +1,257 @@
+//! How a backend is built: its options, and the connection it works on.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use fred::clients::{Client, Pool};
+use fred::interfaces::ClientLike;
+use fred::types::config::{Config, Options, ReconnectPolicy, UnresponsiveConfig};
+use fred::types::{Builder, ConnectHandle};
+use syncguard_core::{Error, ErrorCode, Operation, Result};
+
+use crate::RedisBackend;
+use crate::error::classify;
+use crate::names::Names;
+
+/// Options of a [`RedisBackend`], ended by [`connect`](Self::connect) or [`build`](Self::build).
+///
+/// # Default
+///
+/// - key prefix: `syncguard`
+/// - command timeout: 3 seconds
+#[derive(Clone, Debug)]
+#[must_use = "options do nothing until `connect` or `build`"]
+pub struct RedisBackendBuilder {
+    key_prefix: String,
+    command_timeout: Duration,
+}
+
+impl Default for RedisBackendBuilder {
+    fn default() -> Self {
+        Self {
+            key_prefix: "syncguard".to_owned(),
+            command_timeout: Duration::from_secs(3),
+        }
+    }
+}
+
+impl RedisBackendBuilder {
+    /// What the name of everything stored begins with, before a colon. `syncguard` by default.
+    ///
+    /// Change it to keep the locks of several systems on one server apart, or for a Redis Cluster,
+    /// where it must hold a hash tag: `{syncguard}`. All processes, in all languages, that contend
+    /// for the same locks use the same prefix. It may be empty.
+    pub fn key_prefix(mut self, prefix: impl Into<String>) -> Self {
+        self.key_prefix = prefix.into();
+        self
+    }
+
+    /// How long a command may take, reconnecting included. 3 seconds by default.
+    ///
+    /// That is longer than a healthy server stays away for a fork or a slow command. And it is
+    /// short enough to try again: within the 5 seconds for which a lock is waited for by default,
+    /// and, when a keep-alive renews a lease of 30 seconds, several times before the lease ends.
+    /// Keep it well below a third of your shortest TTL. A command that ran out of time may still
+    /// be carried out.
+    pub fn command_timeout(mut self, timeout: Duration) -> Self {
+        self.command_timeout = timeout;
+        self
+    }
+
+    /// Connects to a server by its URL, with one connection that all locks share.
+    ///
+    /// The backend owns the connection: it reconnects when it breaks or hangs, and closes it when
+    /// the last clone of the backend is dropped.
+    ///
+    /// | server | URL |
+    /// |---|---|
+    /// | single | `redis://user:password@host:6379/0` |
+    /// | cluster | `redis-cluster://host:7000?node=host2:7000` |
+    /// | behind sentinels | `redis-sentinel://host:26379?sentinelServiceName=main&node=host2:26379` |
+    ///
+    /// `rediss`, `rediss-cluster` and `rediss-sentinel` use TLS and need one of the `tls-` features.
+    /// For anything else that fred can do, make a client and give it to [`build`](Self::build).
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidArgument`](ErrorCode::InvalidArgument) when the URL or an option is not valid;
+    /// otherwise as the crate's [table](crate#errors) says, such as
+    /// [`ServiceUnavailable`](ErrorCode::ServiceUnavailable) when nobody listens there. It takes
+    /// at most twice the command timeout.
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped future may leave an unused connection open.
+    pub async fn connect(self, url: &str) -> Result<RedisBackend> {
+        let config = parse_url(url)?;
+        let names = Names::new(&self.key_prefix, config.server.is_clustered())?;
+        let options = self.options()?;
+        let limit = self.command_timeout;
+
+        let mut builder = Builder::from_config(config);
+        builder
+            .with_connection_config(|connection| {
+                connection.tcp.nodelay = Some(true);
+                connection.connection_timeout = limit;
+                connection.internal_command_timeout = limit;
+                connection.max_command_attempts = 1;
+                // A connection that swallows everything would otherwise stay until the operating
+                // system gives it up, which takes minutes.
+                connection.unresponsive = UnresponsiveConfig {
+                    max_timeout: Some(limit * 2),
+                    interval: limit / 2,
+                };
+            })
+            .with_performance_config(|performance| performance.default_command_timeout = limit)
+            // For ever, after 20 ms at first and every second later.
+            .set_policy(ReconnectPolicy::new_exponential(0, 20, 1_000, 2));
+        let failed = |error| classify(error, Operation::Configure);
+        let client = builder.build().map_err(failed)?;
+
+        // `biased`: the outcome is listened for before the connection is made.
+        let (connected, task) = tokio::join!(
+            biased;
+            tokio::time::timeout(limit * 2, client.wait_for_connect()),
+            async { Task(client.connect()) },
+        );
+        match connected {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => return Err(failed(error)),
+            Err(_) => {
+                return Err(Error::new(ErrorCode::NetworkTimeout, Operation::Configure)
+                    .with_message("no connection in time"));
+            }
+        }
+        let connection = Connection(Clients::Owned(client, Arc::new(task)));
+        Ok(RedisBackend::from_parts(connection, options, names))
+    }
+
+    /// Builds a backend on your own fred `Client` or `Pool`, which you connect and close.
+    ///
+    /// Its own settings stay as they are, but for the commands of locks: those have the time limit
+    /// of this builder, and are sent once only.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidArgument`](ErrorCode::InvalidArgument) when an option is not valid, or when it is a
+    /// client of a cluster and the key prefix has no hash tag.
+    pub fn build(self, client: impl Into<Connection>) -> Result<RedisBackend> {
+        let connection = client.into();
+        let names = Names::new(&self.key_prefix, connection.next().is_clustered())?;
+        Ok(RedisBackend::from_parts(connection, self.options()?, names))
+    }
+
+    fn options(&self) -> Result<Options> {
+        // For fred, no time at all means no limit.
+        if self.command_timeout.is_zero() {
+            return Err(Error::new(ErrorCode::InvalidArgument, Operation::Configure)
+                .with_message("the command timeout must not be zero"));
+        }
+        Ok(Options {
+            timeout: Some(self.command_timeout),
+            max_attempts: Some(1),
+            ..Options::default()
+        })
+    }
+}
+
+fn parse_url(url: &str) -> Result<Config> {
+    let invalid = |message| {
+        Error::new(ErrorCode::InvalidArgument, Operation::Configure).with_message(message)
+    };
+    let scheme = url.split(':').next().unwrap_or_default();
+    if !(scheme.starts_with("redis") || scheme.starts_with("valkey")) {
+        return Err(invalid("the URL must begin with redis:// or one of its variants"));
+    }
+    let tls = scheme.starts_with("rediss") || scheme.starts_with("valkeys");
+    if tls && cfg!(not(any(feature = "tls-rustls", feature = "tls-rustls-ring"))) {
+        return Err(invalid(
+            "the URL asks for TLS: turn on the feature `tls-rustls` or `tls-rustls-ring`",
+        ));
+    }
+    Config::from_url(url).map_err(|error| invalid("the URL is not valid").with_source(error))
+}
+
+/// What a backend sends its commands through: a fred `Client`, or a `Pool` of them.
+#[derive(Clone, Debug)]
+pub struct Connection(Clients);
+
+#[derive(Clone, Debug)]
+enum Clients {
+    One(Client),
+    Owned(Client, #[expect(dead_code, reason = "it ends with the last clone")] Arc<Task>),
+    Pool(Pool),
+}
+
+impl Connection {
+    /// The client for the next command.
+    pub(crate) fn next(&self) -> &Client {
+        match &self.0 {
+            Clients::One(client) | Clients::Owned(client, _) => client,
+            Clients::Pool(pool) => pool.next_connected(),
+        }
+    }
+}
+
+impl From<Client> for Connection {
+    fn from(client: Client) -> Self {
+        Self(Clients::One(client))
+    }
+}
+
+impl From<Pool> for Connection {
+    fn from(pool: Pool) -> Self {
+        Self(Clients::Pool(pool))
+    }
+}
+
+/// The task of a connection that is ours. It would go on after the last client is gone.
+#[derive(Debug)]
+struct Task(ConnectHandle);
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn refused(builder: RedisBackendBuilder, url: &str) -> String {
+        let error = builder.connect(url).await.unwrap_err();
+        assert_eq!(error.code(), ErrorCode::InvalidArgument, "{error}");
+        error.to_string()
+    }
+
+    #[tokio::test]
+    async fn e3_a_url_that_cannot_be_used_is_refused_before_any_connection() {
+        let builder = RedisBackendBuilder::default;
+        for url in ["", "localhost", "http://localhost", "redis://", "redis://h/x"] {
+            refused(builder(), url).await;
+        }
+        let text = refused(builder(), "redis-cluster://127.0.0.1:1").await;
+        assert!(text.contains("hash tag"), "{text}");
+        refused(builder().key_prefix("fence"), "redis://127.0.0.1:1").await;
+        refused(builder().command_timeout(Duration::ZERO), "redis://127.0.0.1:1").await;
+    }
+
+    #[cfg(not(any(feature = "tls-rustls", feature = "tls-rustls-ring")))]
+    #[tokio::test]
+    async fn e3_tls_needs_a_feature() {
+        for url in ["rediss://h", "rediss-cluster://h", "valkeys-sentinel://h"] {
+            let text = refused(RedisBackendBuilder::default(), url).await;
+            assert!(text.contains("tls-rustls"), "{text}");
+        }
+    }
+
+    #[test]
+    fn e3_a_client_of_a_cluster_needs_a_hash_tag() {
+        let client = Builder::default_clustered().build().unwrap();
+        let error = RedisBackend::new(client.clone()).unwrap_err();
+        assert_eq!(error.code(), ErrorCode::InvalidArgument);
+        let builder = RedisBackendBuilder::default().key_prefix("{syncguard}");
+        assert!(builder.build(client).is_ok());
+    }
+}

@@ -1,0 +1,126 @@
+//! The Lua scripts: put together from their parts, and called in one round trip.
+
+use std::sync::OnceLock;
+
+use fred::bytes_utils::Str;
+use fred::clients::Client;
+use fred::error::Error;
+use fred::interfaces::ClientLike;
+use fred::types::config::Options;
+use fred::types::{ClusterHash, CustomCommand, Value};
+use syncguard_core::{Fence, LockId, TOLERANCE};
+
+const BY_KEY: &str = include_str!("scripts/by_key.lua");
+const BY_ID: &str = include_str!("scripts/by_id.lua");
+const DECODE: &str = include_str!("scripts/decode.lua");
+const HELD: &str = include_str!("scripts/held.lua");
+const INDEX: &str = include_str!("scripts/index.lua");
+const RENEW: &str = include_str!("scripts/renew.lua");
+const GRANT: &str = include_str!("scripts/grant.lua");
+const RELEASE_MINE: &str = include_str!("scripts/release.lua");
+
+/// Keys: lock, index, fence counter. Arguments: head, TTL. Answers with the record, or with the
+/// milliseconds for which somebody else still holds the key.
+pub(crate) static ACQUIRE: Script = Script::new(&[BY_KEY, DECODE, HELD, INDEX, RENEW, GRANT]);
+/// Keys: lock, index. Arguments: head, TTL. Answers with the record, or nil.
+pub(crate) static EXTEND: Script = Script::new(&[BY_KEY, DECODE, INDEX, RENEW]);
+/// Keys: lock, index. Arguments: head. Answers with one, or nil.
+pub(crate) static RELEASE: Script = Script::new(&[BY_KEY, DECODE, INDEX, RELEASE_MINE]);
+/// Keys: index. Arguments: id, prefix, TTL. Answers with the record, or nil.
+pub(crate) static EXTEND_BY_ID: Script = Script::new(&[BY_ID, DECODE, RENEW]);
+/// Keys: index. Arguments: id, prefix. Answers with one, or nil.
+pub(crate) static RELEASE_BY_ID: Script = Script::new(&[BY_ID, DECODE, RELEASE_MINE]);
+/// Keys: lock. Answers with the record, seconds and microseconds, or nil.
+pub(crate) static GET: Script = Script::new(&[include_str!("scripts/get.lua")]);
+/// Keys: index. Arguments: prefix. Answers as [`GET`].
+pub(crate) static FIND: Script = Script::new(&[include_str!("scripts/find.lua")]);
+
+/// One script.
+pub(crate) struct Script {
+    parts: &'static [&'static str],
+    loaded: OnceLock<Loaded>,
+}
+
+struct Loaded {
+    source: Str,
+    /// The hash of the source, by which the server keeps it.
+    sha: Str,
+}
+
+impl Script {
+    const fn new(parts: &'static [&'static str]) -> Self {
+        Self {
+            parts,
+            loaded: OnceLock::new(),
+        }
+    }
+
+    /// Runs the script: one round trip, or two when the server does not know it yet.
+    ///
+    /// The command is a custom one because fred drops the options of `EVALSHA`: without them it
+    /// would wait for ever and send the script again after a lost connection.
+    pub(crate) async fn call<const K: usize, const A: usize>(
+        &self,
+        client: &Client,
+        options: &Options,
+        keys: [Str; K],
+        args: [Str; A],
+    ) -> Result<Value, Error> {
+        let Loaded { source, sha } = self.loaded();
+        let client = client.with_options(options);
+        let send = |name, script: &Str| {
+            let numbers = [script.clone(), Str::from(K.to_string())];
+            let values = numbers.iter().chain(&keys).chain(&args).cloned();
+            // The first key tells the node: it stands behind the script and the number of keys.
+            let command = CustomCommand::new_static(name, ClusterHash::Offset(2), false);
+            client.custom(command, values.map(Value::String).collect())
+        };
+        match send("EVALSHA", sha).await {
+            Err(error) if error.details().starts_with("NOSCRIPT") => send("EVAL", source).await,
+            answer => answer,
+        }
+    }
+
+    fn loaded(&self) -> &Loaded {
+        self.loaded.get_or_init(|| {
+            let source = self.source();
+            Loaded {
+                sha: Str::from(fred::util::sha1_hash(&source)),
+                source: Str::from(source),
+            }
+        })
+    }
+
+    /// The text, with the constants of the contract filled in.
+    fn source(&self) -> String {
+        self.parts
+            .concat()
+            .replace("@ID@", &"[%w_-]".repeat(LockId::LEN))
+            .replace("@FENCE@", &"%d".repeat(15))
+            .replace("@MAX_FENCE@", &Fence::MAX_GRANTED.get().to_string())
+            .replace("@TOLERANCE_MS@", &TOLERANCE.as_millis().to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_constant_is_filled_in() {
+        for script in [
+            &ACQUIRE,
+            &EXTEND,
+            &RELEASE,
+            &EXTEND_BY_ID,
+            &RELEASE_BY_ID,
+            &GET,
+            &FIND,
+        ] {
+            let source = script.source();
+            assert!(!source.contains('@'), "{source}");
+        }
+        assert!(ACQUIRE.source().contains("fence > 900000000000000 "));
+        assert!(ACQUIRE.source().contains("now - 1000\n"));
+    }
+}

@@ -1,0 +1,28 @@
+-- What is stored under a key that the caller names.
+-- KEYS: lock, index (and fence counter). ARGV: head, TTL in ms.
+-- `head` is the record of the caller up to its fence: {"key":"..","lockId":"..","fence":"
+local call, lock, index = redis.call, KEYS[1], KEYS[2]
+local head, ttl = ARGV[1], ARGV[2]
+local time = call('TIME')
+local now = time[1] * 1000 + time[2] / 1000
+now = now - now % 1
+
+-- The usual writing is read without decoding it. That is right because every byte of the text is
+-- compared: the head with what this caller would write, the rest with an anchored pattern. Any
+-- other text is left to the decoder. `digits` are those of the expiry, at the end of the text.
+local text, id, mine, digits = call('GET', lock), nil, false, nil
+if text then
+  local length = #head
+  id = string.sub(head, -33, -12)
+  mine = string.sub(text, 1, length) == head
+  if mine then
+    digits = string.match(text, '^@FENCE@","acquiredAtMs":%d+,"expiresAtMs":(%d+)}$', length + 1)
+  else
+    length = length - 33
+    if string.sub(text, 1, length) == string.sub(head, 1, length) then
+      digits = string.match(text,
+        '^@ID@","fence":"@FENCE@","acquiredAtMs":%d+,"expiresAtMs":(%d+)}$', length + 1)
+    end
+  end
+end
+local expires = digits and #digits < 17 and tonumber(digits)

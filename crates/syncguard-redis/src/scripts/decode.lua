@@ -1,0 +1,17 @@
+-- Any other writing of a record: fields in another order, other escapes and number forms, fields
+-- that are not ours.
+local record
+if text and not expires then
+  local ok, value = pcall(cjson.decode, text)
+  if not ok or type(value) ~= 'table' or type(value.key) ~= 'string'
+    or type(value.lockId) ~= 'string' or not string.find(value.lockId, '^@ID@$')
+    or type(value.fence) ~= 'string' or not string.find(value.fence, '^@FENCE@$')
+    or type(value.acquiredAtMs) ~= 'number' or type(value.expiresAtMs) ~= 'number'
+    -- Also false for NaN, which the decoder accepts.
+    or not (value.acquiredAtMs >= 0 and value.expiresAtMs >= 0 and value.expiresAtMs < 1e17)
+  then
+    return {err = 'SGRECORD the value under the lock key is no lock record'}
+  end
+  record, expires, mine = value, value.expiresAtMs, value.lockId == id
+end
+local live = expires and expires > now - @TOLERANCE_MS@
