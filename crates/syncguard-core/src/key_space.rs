@@ -3,7 +3,7 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use sha2::{Digest, Sha256};
-use unicode_normalization::UnicodeNormalization;
+use unicode_normalization::{IsNormalized, UnicodeNormalization, is_nfc_quick};
 
 use crate::{Error, ErrorCode, Key, LockId, Operation};
 
@@ -83,7 +83,13 @@ impl KeySpace {
 
     fn name(&self, key: &str) -> String {
         // The prefix stays as it was given, except where it is a part of a derived key.
-        let full: String = self.prefix.chars().chain(key.nfc()).collect();
+        let mut full = String::with_capacity(self.prefix.len() + key.len());
+        full.push_str(&self.prefix);
+        if is_nfc_quick(key.chars()) == IsNormalized::Yes {
+            full.push_str(key);
+        } else {
+            full.extend(key.nfc());
+        }
         if full.len() <= self.limit { full } else { self.hashed(&full) }
     }
 

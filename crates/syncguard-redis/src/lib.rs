@@ -1,11 +1,130 @@
-//! SyncGuard locks on Redis.
-pub use backend::RedisBackend;
-pub use config::{Connection, RedisBackendBuilder};
-pub use fred;
-pub use syncguard_core::Acquired;
+//! SyncGuard locks on Redis: the server that a service already runs, and a fencing token on every
+//! grant.
+//!
+//! ```no_run
+//! use std::time::Duration;
+//! use syncguard_redis::{LockManager, RedisBackend};
+//!
+//! # async fn charge(fence: syncguard_redis::Fence) {}
+//! # #[tokio::main] async fn main() -> syncguard_redis::Result<()> {
+//! let locks = LockManager::new(RedisBackend::connect("redis://127.0.0.1:6379").await?);
+//!
+//! let guard = locks.lock("payment:42").ttl(Duration::from_secs(60)).acquire().await?;
+//! charge(guard.fence()).await;
+//! guard.release().await?;
+//! # Ok(()) }
+//! ```
+//!
+//! Your own client or pool of [`fred`] works as well, and so do other options:
+//!
+//! ```no_run
+//! use std::time::Duration;
+//! use syncguard_redis::{LockManager, RedisBackend, fred::prelude::*};
+//!
+//! # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let pool = Builder::from_config(Config::from_url("redis://127.0.0.1:6379")?).build_pool(4)?;
+//! pool.init().await?;
+//!
+//! let backend = RedisBackend::builder()
+//!     .key_prefix("billing")
+//!     .command_timeout(Duration::from_secs(1))
+//!     .build(pool)?;
+//! let locks = LockManager::new(backend);
+//! # Ok(()) }
+//! ```
+//!
+//! # Servers
+//!
+//! Redis from version 7, and what speaks and scripts like it, such as Valkey: a single server, one
+//! behind sentinels, or a cluster. Each operation is one script and one round trip; a script that
+//! the server does not know, as after its restart, is sent along at once. No command is ever sent
+//! twice, and none waits longer than the
+//! [command timeout](RedisBackendBuilder::command_timeout), also on your own client.
+//!
+//! # What is stored
+//!
+//! The same as SyncGuard for TypeScript stores, so that both can contend for one lock. With the
+//! default prefix, for the key `payment:42`:
+//!
+//! | name | value | expires |
+//! |---|---|---|
+//! | `syncguard:payment:42` | the record: `key`, `lockId`, `fence`, `acquiredAtMs`, `expiresAtMs`, as JSON | at the TTL |
+//! | `syncguard:id:<lock id>` | the name above | at the TTL |
+//! | `syncguard:fence:syncguard:payment:42` | the fence counter, an integer | never |
+//!
+//! Time is the server's. Since the server removes a record at its TTL, a lease ends there, without
+//! the tolerance of a second that other stores give. Whatever else is found under these names is
+//! left as it is, and reported as [`Internal`](ErrorCode::Internal).
+//!
+//! # How durable a lock is
+//!
+//! As durable as the data of your server, and the fence counter no more than the lock:
+//!
+//! - `maxmemory-policy` must be `noeviction`: other policies may delete a lock that is held, or a
+//!   fence counter.
+//! - Without persistence a restart forgets locks and counters. With `appendfsync everysec` a crash
+//!   may lose the last second of both: then a key is free too early, and fences repeat.
+//! - Replication is asynchronous. A failover, by sentinels or in a cluster, may lose the last
+//!   writes in the same way.
+//! - Fence counters stay for ever, about 100 bytes for each key that was ever locked.
+//!
+//! Where that is not enough, keep the locks in a database that does not lose what it confirmed.
+//!
+//! # Clusters
+//!
+//! All names of a lock must share a slot of the cluster, so the prefix needs a hash tag; a cluster
+//! client with a prefix without one is refused when the backend is built.
+//!
+//! ```no_run
+//! # use syncguard_redis::RedisBackend;
+//! # #[tokio::main] async fn main() -> syncguard_redis::Result<()> {
+//! let backend = RedisBackend::builder()
+//!     .key_prefix("{syncguard}")
+//!     .connect("redis-cluster://10.0.0.1:6379?node=10.0.0.2:6379")
+//!     .await?;
+//! # Ok(()) }
+//! ```
+//!
+//! So all locks of a prefix live in one slot, on one node. To spread them, use several prefixes,
+//! such as `{billing}` and `{reports}`, with a backend for each. An operation that meets a slot on
+//! the move fails with [`ServiceUnavailable`](ErrorCode::ServiceUnavailable), having changed
+//! nothing: waiting for a lock tries it again.
+//!
+//! # Errors
+//!
+//! | code | fred's kind of error | the server's error |
+//! |---|---|---|
+//! | `AuthFailed` | `Auth` | `NOAUTH`, `WRONGPASS`, `NOPERM`, `DENIED` |
+//! | `ServiceUnavailable` | `IO`, `Canceled`, `Routing`, `Cluster`, `Sentinel`; `Timeout` while there is no connection; `Unknown` from the client itself | `LOADING`, `READONLY`, `MASTERDOWN`, `NOREPLICAS`, `MISCONF`, `BUSY`, `UNBLOCKED`, `CLUSTERDOWN`, `TRYAGAIN`, `MOVED`, `ASK` |
+//! | `NetworkTimeout` | `Timeout` | |
+//! | `RateLimited` | `Backpressure` | `OOM`, `ERR max number of clients` |
+//! | `InvalidArgument` | `Config`, `Url`, `Tls`, `InvalidCommand`, `InvalidArgument` | `CROSSSLOT` |
+//! | `Internal` | `Parse`, `Protocol`, `NotFound`, all others | `WRONGTYPE`, all others |
+//!
+//! fred's error is the [source](std::error::Error::source) of ours.
+//!
+//! # Features
+//!
+//! | feature | |
+//! |---|---|
+//! | `tls-rustls` | `rediss://` through rustls with aws-lc |
+//! | `tls-rustls-ring` | `rediss://` through rustls with ring |
+//!
+//! None is on by default. Turn on one of the two, the one that the rest of your program uses.
+
 mod backend;
 mod config;
 mod error;
 mod names;
 mod record;
 mod scripts;
+
+pub use backend::RedisBackend;
+pub use config::{Connection, RedisBackendBuilder};
+pub use fred;
+pub use syncguard::{
+    AnyBackend, Backend, Backoff, CancellationToken, Capabilities, Clock, Error, ErrorCode, Event,
+    Fence, Fingerprint, Jitter, Key, Lease, LockGuard, LockId, LockManager, LockManagerBuilder,
+    LockRecord, LockRequest, Operation, Outcome, Reason, Result, Timestamp, Ttl,
+};
+pub use syncguard_core::Acquired;

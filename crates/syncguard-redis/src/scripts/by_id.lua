@@ -4,6 +4,7 @@
 -- tag in the prefix keeps it on the same node.
 local call, index = redis.call, KEYS[1]
 local id, ttl = ARGV[1], ARGV[3]
+local head
 local lock = call('GET', index)
 if not lock then return nil end
 if string.sub(lock, 1, #ARGV[2]) ~= ARGV[2] then

@@ -3,6 +3,7 @@
 -- `head` is the record of the caller up to its fence: {"key":"..","lockId":"..","fence":"
 local call, lock, index = redis.call, KEYS[1], KEYS[2]
 local head, ttl = ARGV[1], ARGV[2]
+local id -- stands in the head
 local time = call('TIME')
 local now = time[1] * 1000 + time[2] / 1000
 now = now - now % 1
@@ -10,15 +11,14 @@ now = now - now % 1
 -- The usual writing is read without decoding it. That is right because every byte of the text is
 -- compared: the head with what this caller would write, the rest with an anchored pattern. Any
 -- other text is left to the decoder. `digits` are those of the expiry, at the end of the text.
-local text, id, mine, digits = call('GET', lock), nil, false, nil
+local text, mine, digits = call('GET', lock), false, nil
 if text then
   local length = #head
-  id = string.sub(head, -33, -12)
   mine = string.sub(text, 1, length) == head
   if mine then
     digits = string.match(text, '^@FENCE@","acquiredAtMs":%d+,"expiresAtMs":(%d+)}$', length + 1)
   else
-    length = length - 33
+    length = length - 33 -- the id, and '","fence":"'
     if string.sub(text, 1, length) == string.sub(head, 1, length) then
       digits = string.match(text,
         '^@ID@","fence":"@FENCE@","acquiredAtMs":%d+,"expiresAtMs":(%d+)}$', length + 1)

@@ -12,6 +12,7 @@ if text and not expires then
   then
     return {err = 'SGRECORD the value under the lock key is no lock record'}
   end
-  record, expires, mine = value, value.expiresAtMs, value.lockId == id
+  record, expires = value, value.expiresAtMs
+  mine = value.lockId == (id or string.sub(head, -33, -12))
 end
 local live = expires and expires > now - @TOLERANCE_MS@
