@@ -14,5 +14,8 @@ fn main() -> std::io::Result<ExitCode> {
         let backend = FileBackend::new(&path);
         async move { Ok::<_, Error>(backend) }
     });
-    Ok(libtest_mimic::run(&Arguments::from_args(), trials).exit_code())
+    let mut args = Arguments::from_args();
+    // Most trials wait for a lease to end, so there may be many at a time.
+    args.test_threads.get_or_insert(16);
+    Ok(libtest_mimic::run(&args, trials).exit_code())
 }
