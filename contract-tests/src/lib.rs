@@ -40,6 +40,7 @@
 )]
 
 mod controls;
+mod faulty;
 mod model;
 mod store;
 mod suite;

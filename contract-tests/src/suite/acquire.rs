@@ -224,7 +224,7 @@ async fn a3_fences_rise_across_every_kind_of_end(store: Store) -> Result<()> {
         } else {
             let soon = ttl(Duration::from_millis(1));
             assert!(store.two.extend(&lease, soon).await?.is_some());
-            store.until_dead(&key).await?;
+            store.until_free(&key).await?;
         }
         match end {
             3 => assert!(!store.two.release(&lease).await?),

@@ -202,7 +202,7 @@ async fn r3_extend_can_shorten(store: Store) -> Result<()> {
     let extended = store.one.extend(&first, soon).await?;
     let second = extended.expect("a live lease is extended");
     assert!(second.expires_at() < first.expires_at());
-    store.until_dead(&key).await?;
+    store.until_free(&key).await?;
     assert!(!store.one.release(&first).await?);
     Ok(())
 }
