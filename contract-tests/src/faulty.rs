@@ -62,10 +62,7 @@ impl Faulty {
 
     /// How many calls of this operation there were.
     pub(crate) fn count(&self, operation: Operation) -> usize {
-        self.calls()
-            .iter()
-            .filter(|call| **call == operation)
-            .count()
+        self.calls().iter().filter(|call| **call == operation).count()
     }
 
     async fn call<T>(

@@ -33,11 +33,7 @@
 //!
 //! [libtest-mimic]: libtest_mimic
 
-#![allow(
-    clippy::expect_used,
-    clippy::unwrap_used,
-    reason = "an assertion of the suite may panic"
-)]
+#![allow(clippy::expect_used, clippy::unwrap_used, reason = "an assertion of the suite may panic")]
 
 mod controls;
 mod faulty;

@@ -57,9 +57,7 @@ async fn h2_a_guard_dropped_by_a_panic_releases(store: Store) -> Result<()> {
 /// that is shut down here.
 async fn h2_a_guard_dropped_after_its_runtime_does_not_panic(_: Store) -> Result<()> {
     let (reports, on_error) = reports();
-    let locks = LockManager::builder(MemoryBackend::new())
-        .on_release_error(on_error)
-        .build();
+    let locks = LockManager::builder(MemoryBackend::new()).on_release_error(on_error).build();
     let thread = std::thread::spawn(move || {
         let mut runtime = tokio::runtime::Builder::new_current_thread();
         let runtime = runtime.enable_time().build().unwrap();
@@ -103,9 +101,7 @@ async fn h2_a_transient_failure_in_the_background_is_retried(store: Store) -> Re
 async fn h2_a_failure_in_the_background_goes_to_the_callback(store: Store) -> Result<()> {
     let faulty = Faulty::new(store.one.clone(), refused_releases);
     let (reports, on_error) = reports();
-    let locks = LockManager::builder(faulty)
-        .on_release_error(on_error)
-        .build();
+    let locks = LockManager::builder(faulty).on_release_error(on_error).build();
     let key = fresh_key();
     let guard = locks.lock(&key).ttl(LONG).acquire().await?;
     let id = guard.id().clone();
@@ -116,10 +112,7 @@ async fn h2_a_failure_in_the_background_goes_to_the_callback(store: Store) -> Re
     let (_, text) = reports.lock().unwrap().remove(0);
     assert!(text.contains(&key.fingerprint().to_string()), "{text}");
     assert!(!text.contains(key.as_str()) && !text.contains(id.as_str()));
-    assert!(
-        store.two.release_by_id(&id).await?,
-        "it stands until its TTL"
-    );
+    assert!(store.two.release_by_id(&id).await?, "it stands until its TTL");
     Ok(())
 }
 
@@ -158,9 +151,7 @@ async fn h3_shutdown_finishes_the_releases(store: Store) -> Result<()> {
 async fn h3_shutdown_is_bounded(store: Store) -> Result<()> {
     let faulty = Faulty::new(store.one.clone(), held_releases);
     let limit = Duration::from_millis(200);
-    let locks = LockManager::builder(faulty.clone())
-        .shutdown_limit(limit)
-        .build();
+    let locks = LockManager::builder(faulty.clone()).shutdown_limit(limit).build();
     let key = fresh_key();
     drop(locks.lock(&key).ttl(LONG).acquire().await?);
     let asked = Instant::now();

@@ -37,12 +37,7 @@ async fn e1_an_error_names_code_operation_key_and_source(store: Store) -> Result
         guard.release().await.expect_err("it is refused"),
     ];
     let operations = errors.each_ref().map(Error::operation);
-    let expected = [
-        Operation::Acquire,
-        Operation::Get,
-        Operation::Extend,
-        Operation::Release,
-    ];
+    let expected = [Operation::Acquire, Operation::Get, Operation::Extend, Operation::Release];
     assert_eq!(operations, expected);
     for error in errors {
         assert_eq!(error.code(), failure);

@@ -221,11 +221,7 @@ async fn h6_run_releases_when_it_is_dropped(store: Store) -> Result<()> {
 async fn h6_run_stops_the_work_when_the_lease_is_lost(store: Store) -> Result<()> {
     let dropped = Arc::new(AtomicBool::new(false));
     let guard_of_work = SetOnDrop(dropped.clone());
-    let request = store
-        .locks()
-        .lock(fresh_key())
-        .ttl(Duration::from_secs(2))
-        .keep_alive();
+    let request = store.locks().lock(fresh_key()).ttl(Duration::from_secs(2)).keep_alive();
     let outcome = request.run(async |lock| {
         let _stopped = guard_of_work;
         assert!(store.two.release_by_id(lock.id()).await.is_ok());

@@ -29,17 +29,13 @@ fn events() -> (Events, impl Fn(&Event) + Send + Sync + 'static) {
 
 fn outcomes(events: &Events) -> Vec<(Operation, Outcome)> {
     let events = events.lock().unwrap();
-    let outcomes = events
-        .iter()
-        .map(|event| (event.operation(), event.outcome()));
+    let outcomes = events.iter().map(|event| (event.operation(), event.outcome()));
     outcomes.collect()
 }
 
 async fn o1_one_event_per_operation(store: Store) -> Result<()> {
     let (events, observer) = events();
-    let locks = LockManager::builder(store.one.clone())
-        .observer(observer)
-        .build();
+    let locks = LockManager::builder(store.one.clone()).observer(observer).build();
     let key = fresh_key();
     let guard = locks.lock(&key).ttl(LONG).acquire().await?;
     let id = guard.id().clone();
@@ -70,9 +66,7 @@ async fn o1_one_event_per_operation(store: Store) -> Result<()> {
 
 async fn o1_reasons_of_a_refusal(store: Store) -> Result<()> {
     let (events, observer) = events();
-    let locks = LockManager::builder(store.one.clone())
-        .observer(observer)
-        .build();
+    let locks = LockManager::builder(store.one.clone()).observer(observer).build();
     let key = fresh_key();
     store.take(&key, LONG).await?;
     let id = fresh_id();
@@ -91,10 +85,7 @@ async fn o1_reasons_of_a_refusal(store: Store) -> Result<()> {
     ];
     assert_eq!(outcomes(&events), expected);
     let reasons = [Reason::Locked, Reason::Expired, Reason::NotFound];
-    assert_eq!(
-        reasons.map(Reason::as_str),
-        ["locked", "expired", "not-found"]
-    );
+    assert_eq!(reasons.map(Reason::as_str), ["locked", "expired", "not-found"]);
 
     // A lease that ended by time, which its guard knows.
     events.lock().unwrap().clear();
@@ -123,11 +114,7 @@ async fn o1_raw_names_only_if_asked_for(store: Store) -> Result<()> {
     for asked in [false, true] {
         let (events, observer) = events();
         let builder = LockManager::builder(store.one.clone()).observer(observer);
-        let builder = if asked {
-            builder.observe_raw_names()
-        } else {
-            builder
-        };
+        let builder = if asked { builder.observe_raw_names() } else { builder };
         let (key, locks) = (fresh_key(), builder.build());
         let guard = locks.lock(&key).ttl(LONG).acquire().await?;
         let id = guard.id().clone();

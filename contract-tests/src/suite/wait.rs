@@ -205,20 +205,14 @@ async fn w4_a_transient_failure_is_retried_with_the_same_id(store: Store) -> Res
     let record = store.two.get(&key).await?.expect("it is held");
     assert_eq!((record.id(), record.fence()), (guard.id(), guard.fence()));
     assert!(guard.release().await?);
-    assert_eq!(
-        faulty.count(Operation::Release),
-        1,
-        "the lost grant was undone"
-    );
+    assert_eq!(faulty.count(Operation::Release), 1, "the lost grant was undone");
     Ok(())
 }
 
 async fn w4_a_transient_failure_that_lasts_is_returned_as_itself(store: Store) -> Result<()> {
-    for lasting in [
-        ErrorCode::ServiceUnavailable,
-        ErrorCode::NetworkTimeout,
-        ErrorCode::RateLimited,
-    ] {
+    for lasting in
+        [ErrorCode::ServiceUnavailable, ErrorCode::NetworkTimeout, ErrorCode::RateLimited]
+    {
         let (faulty, locks) = store.troubled(move |_, _| Trouble::Refuse(lasting));
         let request = || locks.lock(fresh_key()).backoff(QUICK);
         let outcome = request().max_retries(2).acquire().await;
@@ -233,11 +227,7 @@ async fn w4_a_transient_failure_that_lasts_is_returned_as_itself(store: Store) -
 }
 
 async fn w4_any_other_failure_is_returned_at_once(store: Store) -> Result<()> {
-    for failure in [
-        ErrorCode::AuthFailed,
-        ErrorCode::InvalidArgument,
-        ErrorCode::Internal,
-    ] {
+    for failure in [ErrorCode::AuthFailed, ErrorCode::InvalidArgument, ErrorCode::Internal] {
         let (faulty, locks) = store.troubled(move |_, _| Trouble::Refuse(failure));
         let outcome = locks.lock(fresh_key()).backoff(QUICK).acquire().await;
         assert_eq!(code(outcome), failure);

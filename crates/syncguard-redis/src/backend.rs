@@ -59,11 +59,7 @@ impl RedisBackend {
     }
 
     pub(crate) fn from_parts(connection: Connection, options: Options, names: Names) -> Self {
-        Self {
-            connection,
-            options,
-            names,
-        }
+        Self { connection, options, names }
     }
 
     async fn call<const K: usize, const A: usize>(
@@ -90,9 +86,7 @@ impl RedisBackend {
 
 impl fmt::Debug for RedisBackend {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RedisBackend")
-            .field("prefix", &self.names.prefix())
-            .finish_non_exhaustive()
+        f.debug_struct("RedisBackend").field("prefix", &self.names.prefix()).finish_non_exhaustive()
     }
 }
 
@@ -139,23 +133,16 @@ impl Backend for RedisBackend {
 
     async fn extend_by_id(&self, id: &LockId, ttl: Ttl) -> Result<Option<Lease>> {
         let keys = [self.names.index(id)];
-        let args = [
-            id.as_str().to_owned(),
-            self.names.prefix().to_owned(),
-            ttl.as_millis().to_string(),
-        ];
-        let answer = self
-            .call(Operation::Extend, &scripts::EXTEND_BY_ID, keys, args)
-            .await;
+        let args =
+            [id.as_str().to_owned(), self.names.prefix().to_owned(), ttl.as_millis().to_string()];
+        let answer = self.call(Operation::Extend, &scripts::EXTEND_BY_ID, keys, args).await;
         extended(answer).map_err(|error| error.with_id(id))
     }
 
     async fn release_by_id(&self, id: &LockId) -> Result<bool> {
         let keys = [self.names.index(id)];
         let args = [id.as_str().to_owned(), self.names.prefix().to_owned()];
-        let answer = self
-            .call(Operation::Release, &scripts::RELEASE_BY_ID, keys, args)
-            .await;
+        let answer = self.call(Operation::Release, &scripts::RELEASE_BY_ID, keys, args).await;
         released(answer).map_err(|error| error.with_id(id))
     }
 
@@ -163,9 +150,7 @@ impl Backend for RedisBackend {
         let operation = Operation::Get;
         let keys = [self.names.lock(key, operation)?];
         let answer = self.call(operation, &scripts::GET, keys, []).await;
-        answer
-            .and_then(|answer| live(&answer, operation))
-            .map_err(|error| error.with_key(key))
+        answer.and_then(|answer| live(&answer, operation)).map_err(|error| error.with_key(key))
     }
 
     async fn find(&self, id: &LockId) -> Result<Option<LockRecord>> {

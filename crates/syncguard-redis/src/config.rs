@@ -28,10 +28,7 @@ pub struct RedisBackendBuilder {
 
 impl Default for RedisBackendBuilder {
     fn default() -> Self {
-        Self {
-            key_prefix: "syncguard".to_owned(),
-            command_timeout: Duration::from_secs(3),
-        }
+        Self { key_prefix: "syncguard".to_owned(), command_timeout: Duration::from_secs(3) }
     }
 }
 
@@ -97,10 +94,8 @@ impl RedisBackendBuilder {
                 connection.max_command_attempts = 1;
                 // A connection that swallows everything would otherwise stay until the operating
                 // system gives it up, which takes minutes.
-                connection.unresponsive = UnresponsiveConfig {
-                    max_timeout: Some(limit * 2),
-                    interval: limit / 2,
-                };
+                connection.unresponsive =
+                    UnresponsiveConfig { max_timeout: Some(limit * 2), interval: limit / 2 };
             })
             .with_performance_config(|performance| performance.default_command_timeout = limit)
             // For ever, after 20 ms at first and every second later.

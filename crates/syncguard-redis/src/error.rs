@@ -43,9 +43,7 @@ const TEXTS: &[(&str, ErrorCode, &str)] = &[
 /// The SyncGuard error for one of fred's, which becomes its source.
 pub(crate) fn classify(error: RedisError, operation: Operation) -> Error {
     let (code, message) = judge(&error);
-    Error::new(code, operation)
-        .with_message(message)
-        .with_source(error)
+    Error::new(code, operation).with_message(message).with_source(error)
 }
 
 fn judge(error: &RedisError) -> (ErrorCode, &'static str) {
@@ -88,9 +86,7 @@ mod tests {
     use super::*;
 
     fn code(kind: ErrorKind, text: &'static str) -> &'static str {
-        classify(RedisError::new(kind, text), Operation::Acquire)
-            .code()
-            .as_str()
+        classify(RedisError::new(kind, text), Operation::Acquire).code().as_str()
     }
 
     #[test]
@@ -99,24 +95,51 @@ mod tests {
             ("AuthFailed", "NOAUTH Authentication required."),
             ("AuthFailed", "WRONGPASS invalid username-password pair or user is disabled."),
             ("AuthFailed", "NOPERM this user has no permissions to run the 'evalsha' command"),
-            ("AuthFailed", "DENIED Redis is running in protected mode because protected mode is enabled"),
+            (
+                "AuthFailed",
+                "DENIED Redis is running in protected mode because protected mode is enabled",
+            ),
             ("ServiceUnavailable", "LOADING Redis is loading the dataset in memory"),
-            ("ServiceUnavailable", "READONLY You can't write against a read only replica. script: 9a1b, on @user_script:39."),
-            ("ServiceUnavailable", "MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'."),
+            (
+                "ServiceUnavailable",
+                "READONLY You can't write against a read only replica. script: 9a1b, on @user_script:39.",
+            ),
+            (
+                "ServiceUnavailable",
+                "MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.",
+            ),
             ("ServiceUnavailable", "NOREPLICAS Not enough good replicas to write."),
-            ("ServiceUnavailable", "MISCONF Redis is configured to save RDB snapshots, but it's currently unable to persist to disk."),
-            ("ServiceUnavailable", "BUSY Redis is busy running a script. You can only call SCRIPT KILL or SHUTDOWN NOSAVE."),
-            ("ServiceUnavailable", "UNBLOCKED force unblock from blocking operation, instance state changed (master -> replica?)"),
+            (
+                "ServiceUnavailable",
+                "MISCONF Redis is configured to save RDB snapshots, but it's currently unable to persist to disk.",
+            ),
+            (
+                "ServiceUnavailable",
+                "BUSY Redis is busy running a script. You can only call SCRIPT KILL or SHUTDOWN NOSAVE.",
+            ),
+            (
+                "ServiceUnavailable",
+                "UNBLOCKED force unblock from blocking operation, instance state changed (master -> replica?)",
+            ),
             ("ServiceUnavailable", "CLUSTERDOWN Hash slot not served"),
             ("ServiceUnavailable", "TRYAGAIN Multiple keys request during rehashing of slot"),
             ("ServiceUnavailable", "MOVED 3999 127.0.0.1:6381"),
             ("ServiceUnavailable", "ASK 3999 127.0.0.1:6381"),
-            ("RateLimited", "OOM command not allowed when used memory > 'maxmemory'. script: 9a1b, on @user_script:39."),
+            (
+                "RateLimited",
+                "OOM command not allowed when used memory > 'maxmemory'. script: 9a1b, on @user_script:39.",
+            ),
             ("RateLimited", "ERR max number of clients reached"),
             ("RateLimited", "ERR max number of clients + cluster connections reached"),
             ("InvalidArgument", "CROSSSLOT Keys in request don't hash to the same slot"),
-            ("Internal", "WRONGTYPE Operation against a key holding the wrong kind of value script: 9a1b, on @user_script:12."),
-            ("Internal", "ERR value is not an integer or out of range script: 9a1b, on @user_script:39."),
+            (
+                "Internal",
+                "WRONGTYPE Operation against a key holding the wrong kind of value script: 9a1b, on @user_script:12.",
+            ),
+            (
+                "Internal",
+                "ERR value is not an integer or out of range script: 9a1b, on @user_script:39.",
+            ),
             ("Internal", "SGRECORD the value under the lock key is no lock record"),
             ("Internal", "BUSYKEY Target key name already exists."),
             ("Internal", "NOSCRIPT No matching script. Please use EVAL."),

@@ -13,10 +13,7 @@ pub(crate) fn head(key: &Key, id: &LockId) -> String {
         .to_string()
         .replace('/', "\\/")
         .replace('\x7f', "\\u007f");
-    format!(
-        "{{\"key\":{key},\"lockId\":\"{}\",\"fence\":\"",
-        id.as_str()
-    )
+    format!("{{\"key\":{key},\"lockId\":\"{}\",\"fence\":\"", id.as_str())
 }
 
 /// Reads a record in any writing: fields in any order, any form of numbers, unknown fields.

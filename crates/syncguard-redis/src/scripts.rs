@@ -49,10 +49,7 @@ struct Loaded {
 
 impl Script {
     const fn new(parts: &'static [&'static str]) -> Self {
-        Self {
-            parts,
-            loaded: OnceLock::new(),
-        }
+        Self { parts, loaded: OnceLock::new() }
     }
 
     /// Runs the script: one round trip, or two when the server does not know it yet.
@@ -84,10 +81,7 @@ impl Script {
     fn loaded(&self) -> &Loaded {
         self.loaded.get_or_init(|| {
             let source = self.source();
-            Loaded {
-                sha: Str::from(fred::util::sha1_hash(&source)),
-                source: Str::from(source),
-            }
+            Loaded { sha: Str::from(fred::util::sha1_hash(&source)), source: Str::from(source) }
         })
     }
 
@@ -108,15 +102,7 @@ mod tests {
 
     #[test]
     fn every_constant_is_filled_in() {
-        for script in [
-            &ACQUIRE,
-            &EXTEND,
-            &RELEASE,
-            &EXTEND_BY_ID,
-            &RELEASE_BY_ID,
-            &GET,
-            &FIND,
-        ] {
+        for script in [&ACQUIRE, &EXTEND, &RELEASE, &EXTEND_BY_ID, &RELEASE_BY_ID, &GET, &FIND] {
             let source = script.source();
             assert!(!source.contains('@'), "{source}");
         }
