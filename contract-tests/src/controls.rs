@@ -148,9 +148,7 @@ fn rejection(case: suite::Case, fault: Fault) -> Result<Option<String>, Failed> 
     let store = Store::new(backend.clone(), backend);
     let outcome = without_panic_message(|| runtime.block_on(crate::run(case, store)));
     Ok(match outcome {
-        Ok(outcome) => outcome
-            .err()
-            .and_then(|failed| failed.message().map(Into::into)),
+        Ok(outcome) => outcome.err().and_then(|failed| failed.message().map(Into::into)),
         Err(panic) => Some(message(panic.as_ref()).to_owned()),
     })
 }
@@ -179,7 +177,5 @@ fn without_panic_message<T>(f: impl FnOnce() -> T) -> std::thread::Result<T> {
 
 fn message(panic: &(dyn Any + Send)) -> &str {
     let owned = panic.downcast_ref::<String>().map(String::as_str);
-    owned
-        .or_else(|| panic.downcast_ref().copied())
-        .unwrap_or("a panic without a message")
+    owned.or_else(|| panic.downcast_ref().copied()).unwrap_or("a panic without a message")
 }

@@ -33,13 +33,10 @@
 //!
 //! [libtest-mimic]: libtest_mimic
 
-#![allow(
-    clippy::expect_used,
-    clippy::unwrap_used,
-    reason = "an assertion of the suite may panic"
-)]
+#![allow(clippy::expect_used, clippy::unwrap_used, reason = "an assertion of the suite may panic")]
 
 mod controls;
+mod faulty;
 mod model;
 mod store;
 mod suite;

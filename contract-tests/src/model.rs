@@ -88,9 +88,8 @@ pub(crate) fn agrees_with_memory(runtime: &Handle, store: &Store) -> Result<(), 
         ..Config::default()
     });
     let outcome = runner.run(&sequences, |sequences| {
-        let compared = race(sequences.len(), |turn| {
-            compare(store.client(turn), sequences[turn].clone())
-        });
+        let compared =
+            race(sequences.len(), |turn| compare(store.client(turn), sequences[turn].clone()));
         let differences = runtime.block_on(compared);
         let difference = differences.into_iter().find_map(Result::err);
         difference.map_or(Ok(()), |text| Err(TestCaseError::fail(text)))
@@ -102,17 +101,12 @@ pub(crate) fn agrees_with_memory(runtime: &Handle, store: &Store) -> Result<(), 
 async fn compare(backend: AnyBackend, sequence: Vec<Step>) -> Result<(), String> {
     let mut real = Player::new(backend, None);
     let clock = ManualClock::new();
-    let mut model = Player::new(
-        AnyBackend::new(MemoryBackend::with_clock(&clock)),
-        Some(clock),
-    );
+    let mut model = Player::new(AnyBackend::new(MemoryBackend::with_clock(&clock)), Some(clock));
     for (number, step) in sequence.iter().enumerate() {
         let expected = model.play(step).await.map_err(crate::describe)?;
         let answer = real.play(step).await.map_err(crate::describe)?;
         if answer != expected {
-            return Err(format!(
-                "step {number}, {step:?}: {answer:?} instead of {expected:?}"
-            ));
+            return Err(format!("step {number}, {step:?}: {answer:?} instead of {expected:?}"));
         }
     }
     Ok(())
@@ -159,11 +153,7 @@ impl Player {
                     Acquired::Held { .. } => Ok(Answer::Held),
                 }
             }
-            Step::Extend {
-                id,
-                ttl: duration,
-                by_id,
-            } => {
+            Step::Extend { id, ttl: duration, by_id } => {
                 let extended = if by_id {
                     backend.extend_by_id(&self.ids[id], ttl(duration)).await?
                 } else {
@@ -245,11 +235,7 @@ mod tests {
         let sequence = vec![
             Step::Acquire { id: 0, ttl: LONG },
             Step::Die { key: 0 },
-            Step::Extend {
-                id: 0,
-                ttl: LONG,
-                by_id: false,
-            },
+            Step::Extend { id: 0, ttl: LONG, by_id: false },
         ];
         let broken = AnyBackend::new(Broken::new(Fault::ExtendRevives));
         let outcome = compare(broken, sequence).await;

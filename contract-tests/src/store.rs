@@ -1,13 +1,18 @@
 //! The store under test as a case sees it, and the steps that cases have in common.
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
-use syncguard_core::{Acquired, AnyBackend, Backend, Key, Lease, LockId, Result, Ttl};
+use syncguard::LockManager;
+use syncguard_core::{Acquired, AnyBackend, Backend, Key, Lease, LockId, Operation, Result, Ttl};
 use tokio::sync::Barrier;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
+
+use crate::faulty::{Faulty, Trouble};
 
 /// A TTL that outlives every case, so that a busy machine cannot end such a lease.
 pub(crate) const LONG: Duration = Duration::from_secs(3_600);
@@ -41,16 +46,27 @@ impl Store {
     /// Takes a key that must be free, and waits until the lease is dead.
     pub(crate) async fn take_and_let_die(&self, key: &Key) -> Result<Lease> {
         let lease = self.take(key, Duration::from_millis(1)).await?;
-        self.until_dead(key).await?;
+        self.until_free(key).await?;
         Ok(lease)
     }
 
     /// Waits until the store itself says that nobody holds this key.
-    pub(crate) async fn until_dead(&self, key: &Key) -> Result<()> {
-        while self.one.get(key).await?.is_some() {
-            sleep(PAUSE).await;
-        }
-        Ok(())
+    pub(crate) async fn until_free(&self, key: &Key) -> Result<()> {
+        until(async || Ok(self.one.get(key).await?.is_none())).await
+    }
+
+    /// Locks through the first client.
+    pub(crate) fn locks(&self) -> LockManager {
+        LockManager::new(self.one.clone())
+    }
+
+    /// The first client, with trouble on the way, and locks through that.
+    pub(crate) fn troubled(
+        &self,
+        trouble: impl Fn(Operation, usize) -> Trouble + Send + Sync + 'static,
+    ) -> (Faulty, LockManager) {
+        let faulty = Faulty::new(self.one.clone(), trouble);
+        (faulty.clone(), LockManager::new(faulty))
     }
 
     /// Whether somebody holds the key, as an attempt to take it finds.
@@ -58,6 +74,43 @@ impl Store {
         let acquired = self.two.acquire(key, &fresh_id(), ttl(LONG)).await?;
         Ok(matches!(acquired, Acquired::Held { .. }))
     }
+}
+
+/// Waits until a condition holds. What must happen within a time says so itself; a case that waits
+/// for ever is stopped.
+pub(crate) async fn until(condition: impl AsyncFn() -> Result<bool>) -> Result<()> {
+    while !condition().await? {
+        sleep(PAUSE).await;
+    }
+    Ok(())
+}
+
+/// Waits until a condition holds, then acts.
+pub(crate) async fn when(
+    condition: impl AsyncFn() -> Result<bool>,
+    act: impl FnOnce(),
+) -> Result<()> {
+    until(condition).await?;
+    act();
+    Ok(())
+}
+
+/// Polls a future so many times at most, and drops it. What it gave, if it got so far.
+pub(crate) async fn poll_then_drop<F: Future>(times: usize, future: F) -> Option<F::Output> {
+    let mut future = pin!(future);
+    let mut left = times;
+    poll_fn(|context| {
+        if left == 0 {
+            return Poll::Ready(None);
+        }
+        left -= 1;
+        match future.as_mut().poll(context) {
+            Poll::Ready(output) => Poll::Ready(Some(output)),
+            Poll::Pending if left == 0 => Poll::Ready(None),
+            Poll::Pending => Poll::Pending,
+        }
+    })
+    .await
 }
 
 /// The lease of an attempt that must have succeeded.

@@ -50,11 +50,7 @@ struct Memo {
 
 impl Broken {
     pub(crate) fn new(fault: Fault) -> Self {
-        Self {
-            inner: MemoryBackend::new(),
-            fault,
-            memo: Mutex::default(),
-        }
+        Self { inner: MemoryBackend::new(), fault, memo: Mutex::default() }
     }
 
     fn memo(&self) -> MutexGuard<'_, Memo> {
@@ -196,9 +192,7 @@ impl Backend for Broken {
             Fault::LookRenews => {
                 if let Some(record) = &record {
                     let ttl = record.expires_at().since(record.acquired_at());
-                    self.inner
-                        .extend_by_id(record.id(), ttl.try_into()?)
-                        .await?;
+                    self.inner.extend_by_id(record.id(), ttl.try_into()?).await?;
                 }
                 self.inner.get(key).await
             }

@@ -113,12 +113,7 @@ async fn k2_two_spellings_are_one_lock(store: Store) -> Result<()> {
         let record = store.two.get(&spelled(two)).await?.expect("it is held");
         assert_eq!(record.id(), lease.id());
         assert!(store.two.release(&lease).await?);
-        granted(
-            store
-                .two
-                .acquire(&spelled(two), &fresh_id(), ttl(LONG))
-                .await?,
-        );
+        granted(store.two.acquire(&spelled(two), &fresh_id(), ttl(LONG)).await?);
     }
     Ok(())
 }

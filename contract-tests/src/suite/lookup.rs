@@ -65,11 +65,7 @@ async fn l1_by_id_never_shows_the_successor(store: Store) -> Result<()> {
     let key = fresh_key();
     let stale = store.take_and_let_die(&key).await?;
     let successor = store.take(&key, LONG).await?;
-    assert_eq!(
-        store.two.find(stale.id()).await?,
-        None,
-        "a stale id shows a lease"
-    );
+    assert_eq!(store.two.find(stale.id()).await?, None, "a stale id shows a lease");
     let record = store.two.find(successor.id()).await?.expect("it is held");
     assert_eq!(record.id(), successor.id());
     Ok(())
@@ -90,11 +86,7 @@ async fn l1_ten_looks_at_once_agree(store: Store) -> Result<()> {
     let looks = race(10, |turn| {
         let (client, lease) = (store.client(turn), lease.clone());
         async move {
-            if turn < 5 {
-                client.get(lease.key()).await
-            } else {
-                client.find(lease.id()).await
-            }
+            if turn < 5 { client.get(lease.key()).await } else { client.find(lease.id()).await }
         }
     });
     let first = store.one.get(lease.key()).await?;

@@ -21,11 +21,18 @@ macro_rules! cases {
 }
 
 mod acquire;
+mod background;
+mod cancel;
+mod errors;
+mod hold;
 mod ids;
+mod keep_alive;
 mod keys;
 mod lookup;
+mod observe;
 mod release;
 mod time;
+mod wait;
 
 /// One line of the contract, or a facet of one.
 #[derive(Clone, Copy)]
@@ -63,6 +70,13 @@ pub(crate) fn cases() -> impl Iterator<Item = Case> {
         acquire::CASES,
         release::CASES,
         lookup::CASES,
+        wait::CASES,
+        hold::CASES,
+        background::CASES,
+        keep_alive::CASES,
+        cancel::CASES,
+        errors::CASES,
+        observe::CASES,
     ];
     sections.into_iter().flatten().copied()
 }

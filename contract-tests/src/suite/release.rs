@@ -38,14 +38,8 @@ async fn r1_a_stale_release_leaves_the_successor_alone(store: Store) -> Result<(
     let key = fresh_key();
     let (stale, successor) = stale_and_successor(&store, &key).await?;
     let before = store.one.get(&key).await?;
-    assert!(
-        !store.one.release(&stale).await?,
-        "a stale holder released the key"
-    );
-    assert!(
-        !store.one.release_by_id(stale.id()).await?,
-        "a stale id released the key"
-    );
+    assert!(!store.one.release(&stale).await?, "a stale holder released the key");
+    assert!(!store.one.release_by_id(stale.id()).await?, "a stale id released the key");
     assert_eq!(store.two.get(&key).await?, before, "the successor changed");
     assert!(store.two.release(&successor).await?, "the successor lost");
     Ok(())
@@ -202,7 +196,7 @@ async fn r3_extend_can_shorten(store: Store) -> Result<()> {
     let extended = store.one.extend(&first, soon).await?;
     let second = extended.expect("a live lease is extended");
     assert!(second.expires_at() < first.expires_at());
-    store.until_dead(&key).await?;
+    store.until_free(&key).await?;
     assert!(!store.one.release(&first).await?);
     Ok(())
 }
@@ -213,17 +207,9 @@ async fn r3_extend_keeps_the_fence(store: Store) -> Result<()> {
     for turn in 0..3 {
         let extended = store.client(turn).extend(&lease, ttl(LONG)).await?;
         let extended = extended.expect("a live lease is extended");
-        assert_eq!(
-            extended.fence(),
-            lease.fence(),
-            "extend changed the fence of the lease"
-        );
+        assert_eq!(extended.fence(), lease.fence(), "extend changed the fence of the lease");
         let record = store.one.get(&key).await?.expect("it is held");
-        assert_eq!(
-            record.fence(),
-            lease.fence(),
-            "extend changed the stored fence"
-        );
+        assert_eq!(record.fence(), lease.fence(), "extend changed the stored fence");
         assert_eq!((record.id(), extended.id()), (lease.id(), lease.id()));
     }
     Ok(())

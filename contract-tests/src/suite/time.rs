@@ -33,11 +33,7 @@ async fn watch(
     has_ended: impl AsyncFn() -> Result<bool>,
 ) -> Result<()> {
     let latest = SHORT + TOLERANCE;
-    let earliest = if store.one.capabilities().ends_at_ttl() {
-        SHORT
-    } else {
-        latest
-    };
+    let earliest = if store.one.capabilities().ends_at_ttl() { SHORT } else { latest };
     loop {
         let asked = Instant::now();
         if has_ended().await? {

@@ -1,13 +1,16 @@
 //! The proof: the whole suite on every backend of this workspace, and the proof of the suite.
 
-#[expect(dead_code, reason = "the first backend with a server joins next")]
 mod servers;
 
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use contract_tests::{controls, trials};
 use libtest_mimic::Arguments;
 use syncguard_memory::{Error, MemoryBackend};
+use syncguard_redis::RedisBackend;
+
+use crate::servers::Server;
 
 fn main() -> std::io::Result<ExitCode> {
     let mut args = Arguments::from_args();
@@ -15,6 +18,10 @@ fn main() -> std::io::Result<ExitCode> {
     args.test_threads.get_or_insert(16);
 
     let runtime = tokio::runtime::Runtime::new()?;
+    // Servers are dropped inside the runtime, at the end or when something panics.
+    let _inside = runtime.enter();
+    let redis = Arc::new(Server::redis());
+
     let mut all = controls();
 
     let memory = MemoryBackend::new();
@@ -22,6 +29,9 @@ fn main() -> std::io::Result<ExitCode> {
         let client = memory.clone();
         async move { Ok::<_, Error>(client) }
     }));
+
+    let clients = redis.clients(|url| async move { RedisBackend::connect(&url).await });
+    all.extend(trials(runtime.handle(), "redis", clients));
 
     Ok(libtest_mimic::run(&args, all).exit_code())
 }

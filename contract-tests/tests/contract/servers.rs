@@ -7,6 +7,8 @@
 
 use std::env;
 use std::fmt::Display;
+use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use testcontainers::core::{IntoContainerPort, WaitFor};
@@ -38,9 +40,11 @@ pub(crate) struct Server {
 #[derive(Debug)]
 struct Running {
     url: String,
-    /// Removed when dropped.
-    _container: Option<ContainerAsync<GenericImage>>,
+    /// If it was started here. It is removed when dropped.
+    container: Option<ContainerAsync<GenericImage>>,
 }
+
+type Connecting<B> = Pin<Box<dyn Future<Output = Result<B, String>> + Send>>;
 
 impl Server {
     pub(crate) const fn redis() -> Self {
@@ -56,6 +60,7 @@ impl Server {
         }
     }
 
+    #[expect(dead_code, reason = "its backend joins next")]
     pub(crate) const fn postgres() -> Self {
         Self {
             name: "POSTGRES",
@@ -69,6 +74,7 @@ impl Server {
         }
     }
 
+    #[expect(dead_code, reason = "its backend joins next")]
     pub(crate) const fn firestore() -> Self {
         Self {
             name: "FIRESTORE",
@@ -76,42 +82,52 @@ impl Server {
             port: 8080,
             ready: "Dev App Server is now running",
             environment: &[],
-            command: &[
-                "gcloud",
-                "emulators",
-                "firestore",
-                "start",
-                "--host-port=0.0.0.0:8080",
-            ],
+            command: &["gcloud", "emulators", "firestore", "start", "--host-port=0.0.0.0:8080"],
             scheme: "http://",
             running: OnceCell::const_new(),
         }
     }
 
-    /// A client of this server, which is started if need be.
-    pub(crate) async fn client<B, E, F>(&self, connect: impl Fn(String) -> F) -> Result<B, String>
+    /// Makes clients of this server, which is started if need be.
+    pub(crate) fn clients<B, E, F>(
+        self: &Arc<Self>,
+        connect: impl Fn(String) -> F + Send + Sync + 'static,
+    ) -> impl Fn() -> Connecting<B> + Send + Sync + 'static
+    where
+        B: Send + 'static,
+        E: Display,
+        F: Future<Output = Result<B, E>> + Send + 'static,
+    {
+        let (server, connect) = (self.clone(), Arc::new(connect));
+        move || {
+            let (server, connect) = (server.clone(), connect.clone());
+            Box::pin(async move { server.client(connect.as_ref()).await })
+        }
+    }
+
+    async fn client<B, E, F>(&self, connect: &(impl Fn(String) -> F + Sync)) -> Result<B, String>
     where
         E: Display,
         F: Future<Output = Result<B, E>>,
     {
         let running = self.running.get_or_init(|| self.run()).await;
-        let url = &running.as_ref().map_err(Clone::clone)?.url;
+        let running = running.as_ref().map_err(Clone::clone)?;
         let deadline = Instant::now() + STARTING;
         loop {
-            match connect(url.clone()).await {
+            let refusal = match connect(running.url.clone()).await {
                 Ok(client) => return Ok(client),
-                Err(_) if Instant::now() < deadline => sleep(Duration::from_millis(100)).await,
-                Err(error) => return Err(format!("no connection to {}: {error}", self.name)),
+                Err(error) => format!("no connection to {}: {error}", self.name),
+            };
+            if running.container.is_none() || Instant::now() >= deadline {
+                return Err(refusal);
             }
+            sleep(Duration::from_millis(100)).await;
         }
     }
 
     async fn run(&self) -> Result<Running, String> {
         if let Some(url) = self.variable("URL") {
-            return Ok(Running {
-                url,
-                _container: None,
-            });
+            return Ok(Running { url, container: None });
         }
         self.start().await.map_err(|error| {
             format!(
@@ -144,10 +160,7 @@ impl Server {
         }
         let container = container.start().await?;
         let port = container.get_host_port_ipv4(self.port.tcp()).await?;
-        Ok(Running {
-            url: format!("{}127.0.0.1:{port}", self.scheme),
-            _container: Some(container),
-        })
+        Ok(Running { url: format!("{}127.0.0.1:{port}", self.scheme), container: Some(container) })
     }
 
     fn variable(&self, what: &str) -> Option<String> {

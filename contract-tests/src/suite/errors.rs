@@ -1,0 +1,191 @@
+//! E: what an error says, and bad input.
+
+use std::error::Error as _;
+use std::pin::pin;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use syncguard_core::{Backend, Error, ErrorCode, Operation, Result};
+
+use crate::faulty::Trouble;
+use crate::store::{LONG, Store, fresh_id, fresh_key, race};
+
+cases![
+    e1_an_error_names_code_operation_key_and_source,
+    e1_an_error_without_a_key_names_the_id,
+    e1_bad_keys,
+    e1_bad_ttls,
+    e1_bad_input_sends_nothing,
+    e1_bad_input_at_once_leaves_the_backend_usable,
+    e1_a_lock_outside_a_runtime,
+    l3_diagnostics,
+];
+
+async fn e1_an_error_names_code_operation_key_and_source(store: Store) -> Result<()> {
+    let key = fresh_key();
+    let failure = ErrorCode::AuthFailed;
+    let (_, locks) = store.troubled(move |operation, before| match (operation, before) {
+        (Operation::Acquire, 0) => Trouble::None,
+        _ => Trouble::Refuse(failure),
+    });
+    let guard = locks.lock(&key).ttl(LONG).acquire().await?;
+    let id = guard.id().clone();
+    let errors = [
+        locks.lock(&key).acquire().await.expect_err("it is refused"),
+        locks.get(&key).await.expect_err("it is refused"),
+        guard.extend(LONG).await.expect_err("it is refused"),
+        guard.release().await.expect_err("it is refused"),
+    ];
+    let operations = errors.each_ref().map(Error::operation);
+    let expected = [Operation::Acquire, Operation::Get, Operation::Extend, Operation::Release];
+    assert_eq!(operations, expected);
+    for error in errors {
+        assert_eq!(error.code(), failure);
+        assert_eq!(error.key(), Some(key.fingerprint()));
+        let source = error.source().expect("its cause");
+        assert_eq!(source.to_string(), "made to fail");
+        let text = format!("{error} {error:?}");
+        assert!(!text.contains(key.as_str()) && !text.contains(id.as_str()));
+    }
+    assert!(store.two.release_by_id(&id).await?);
+    Ok(())
+}
+
+async fn e1_an_error_without_a_key_names_the_id(store: Store) -> Result<()> {
+    let id = fresh_id();
+    let (_, locks) = store.troubled(|_, _| Trouble::Refuse(ErrorCode::AuthFailed));
+    let errors = [
+        locks.find(&id).await.expect_err("it is refused"),
+        locks.owns(&id).await.expect_err("it is refused"),
+        locks.extend_by_id(&id, LONG).await.expect_err("refused"),
+        locks.release_by_id(&id).await.expect_err("it is refused"),
+    ];
+    for error in errors {
+        assert_eq!(error.id(), Some(id.fingerprint()));
+        assert!(!format!("{error} {error:?}").contains(id.as_str()));
+    }
+    Ok(())
+}
+
+/// Empty, too long before or only after normalisation, and with a NUL character.
+fn bad_keys() -> [String; 5] {
+    [
+        String::new(),
+        "x".repeat(513),
+        "\u{1f512}".repeat(129),
+        "\u{958}".repeat(86),
+        "nul\0".to_owned(),
+    ]
+}
+
+async fn e1_bad_keys(store: Store) -> Result<()> {
+    let locks = store.locks();
+    for bad in bad_keys() {
+        let bad = bad.as_str();
+        assert_bad(locks.lock(bad).acquire().await, Operation::Acquire);
+        assert_bad(locks.lock(bad).try_acquire().await, Operation::Acquire);
+        let never = async |_: &_| panic!("the work began");
+        assert_bad(locks.lock(bad).run(never).await, Operation::Acquire);
+        assert_bad(locks.get(bad).await, Operation::Get);
+        assert_bad(locks.is_locked(bad).await, Operation::Get);
+    }
+    Ok(())
+}
+
+async fn e1_bad_ttls(store: Store) -> Result<()> {
+    let locks = store.locks();
+    let key = fresh_key();
+    let guard = locks.lock(&key).ttl(LONG).acquire().await?;
+    let before = store.two.get(&key).await?;
+    for bad in [
+        Duration::ZERO,
+        Duration::from_micros(1_500),
+        Duration::from_millis((1 << 52) + 1),
+        Duration::MAX,
+    ] {
+        let request = || locks.lock(fresh_key()).ttl(bad);
+        assert_bad(request().acquire().await, Operation::Acquire);
+        assert_bad(request().try_acquire().await, Operation::Acquire);
+        assert_bad(guard.extend(bad).await, Operation::Extend);
+        let by_id = locks.extend_by_id(guard.id(), bad).await;
+        assert_bad(by_id, Operation::Extend);
+        let adopt = locks.lock(&key).ttl(bad).adopt(&guard.lease()).await;
+        assert_bad(adopt, Operation::Extend);
+    }
+    assert_eq!(store.two.get(&key).await?, before, "the lease changed");
+    assert!(guard.release().await?, "the lease was lost");
+    Ok(())
+}
+
+async fn e1_bad_input_sends_nothing(store: Store) -> Result<()> {
+    let (faulty, locks) = store.troubled(|_, _| Trouble::None);
+    let (bad_key, id) = ("", fresh_id());
+    assert_bad(locks.lock(bad_key).acquire().await, Operation::Acquire);
+    assert_bad(locks.get(bad_key).await, Operation::Get);
+    let zero = Duration::ZERO;
+    let request = locks.lock(fresh_key()).ttl(zero);
+    assert_bad(request.acquire().await, Operation::Acquire);
+    assert_bad(locks.extend_by_id(&id, zero).await, Operation::Extend);
+    assert_eq!(faulty.calls(), []);
+    Ok(())
+}
+
+#[track_caller]
+fn assert_bad<T>(outcome: Result<T>, operation: Operation) {
+    let Err(error) = outcome else {
+        panic!("bad input was accepted");
+    };
+    assert_eq!(error.code(), ErrorCode::InvalidArgument, "{error}");
+    assert_eq!(error.operation(), operation, "{error}");
+}
+
+async fn e1_bad_input_at_once_leaves_the_backend_usable(store: Store) -> Result<()> {
+    let locks = store.locks();
+    let bad = race(20, |turn| {
+        let locks = locks.clone();
+        async move {
+            match turn % 2 {
+                0 => locks.lock("").acquire().await.is_err(),
+                _ => locks.get("x".repeat(600)).await.is_err(),
+            }
+        }
+    });
+    assert!(bad.await.into_iter().all(|refused| refused));
+    let guard = locks.lock(fresh_key()).ttl(LONG).acquire().await?;
+    assert!(guard.release().await?);
+    Ok(())
+}
+
+async fn e1_a_lock_outside_a_runtime(store: Store) -> Result<()> {
+    let locks = store.locks();
+    let outside = std::thread::spawn(move || {
+        let acquire = pin!(locks.lock(fresh_key()).acquire());
+        match acquire.poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(outcome) => outcome.map(|_| ()),
+            Poll::Pending => panic!("it waits for a runtime that is not there"),
+        }
+    });
+    let outcome = outside.join().expect("it does not panic");
+    assert_bad(outcome, Operation::Acquire);
+    Ok(())
+}
+
+async fn l3_diagnostics(store: Store) -> Result<()> {
+    let (key, locks) = (fresh_key(), store.locks());
+    assert!(!locks.is_locked(&key).await?);
+    let guard = locks.lock(&key).ttl(LONG).acquire().await?;
+    let id = guard.id().clone();
+    let record = locks.get(&key).await?;
+    assert_eq!(record, store.two.get(&key).await?);
+    assert_eq!(record, locks.find(&id).await?);
+    assert!(locks.is_locked(key.as_str()).await? && locks.owns(&id).await?);
+    assert!(!locks.owns(&fresh_id()).await?);
+    let lease = locks.extend_by_id(&id, LONG * 2).await?;
+    assert!(lease.is_some_and(|lease| lease.fence() == guard.fence()));
+    assert!(locks.release_by_id(&id).await?);
+    assert!(!locks.release_by_id(&id).await?);
+    assert!(!locks.owns(&id).await? && !locks.is_locked(&key).await?);
+    assert_eq!(locks.extend_by_id(&id, LONG).await?, None);
+    assert!(!guard.release().await?);
+    Ok(())
+}

@@ -1,0 +1,242 @@
+//! H: what a guard tells, work under a lock, and a lease that is handed on.
+
+use std::future::pending;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use syncguard::{LockGuard, LockManager};
+use syncguard_core::{Backend, ErrorCode, Fence, Operation, Result};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep};
+
+use crate::faulty::Trouble;
+use crate::store::{LONG, Store, fresh_key, poll_then_drop, until};
+
+cases![
+    t4_the_deadline_counts_from_before_the_sending,
+    h1_a_guard_tells_of_its_lease,
+    h1_extend_moves_the_expiry,
+    h1_extend_of_an_ended_lease_is_lost,
+    h1_release_is_true_once,
+    h1_release_of_a_lease_that_was_taken_away_is_false,
+    h1_a_detached_lease_goes_on_without_its_guard,
+    h1_a_detached_lease_is_adopted_elsewhere,
+    h1_a_lease_that_ended_is_not_adopted,
+    h1_a_lease_of_another_key_is_not_adopted,
+    h6_run_holds_the_lock_around_the_work,
+    h6_run_returns_an_error_of_the_work_and_releases,
+    h6_run_releases_when_the_work_panics,
+    h6_run_releases_when_it_is_dropped,
+    h6_run_stops_the_work_when_the_lease_is_lost,
+];
+
+async fn t4_the_deadline_counts_from_before_the_sending(store: Store) -> Result<()> {
+    let (faulty, locks) = store.troubled(|operation, _| match operation {
+        Operation::Acquire => Trouble::HoldReply,
+        _ => Trouble::None,
+    });
+    let key = fresh_key();
+    let late = Duration::from_millis(300);
+    let open_late = async {
+        until(async || Ok(store.two.get(&key).await?.is_some())).await?;
+        sleep(late).await;
+        faulty.open();
+        Result::<_>::Ok(())
+    };
+    let acquire = async {
+        let guard = locks.lock(&key).ttl(LONG).acquire().await?;
+        Result::<_>::Ok((guard.remaining(), guard))
+    };
+    let ((remaining, guard), ()) = tokio::try_join!(acquire, open_late)?;
+    assert!(remaining <= LONG - late, "counted from the reply");
+    assert!(guard.release().await?);
+    Ok(())
+}
+
+async fn h1_a_guard_tells_of_its_lease(store: Store) -> Result<()> {
+    let (key, asked) = (fresh_key(), Instant::now());
+    let guard = store.locks().lock(&key).ttl(LONG).acquire().await?;
+    let record = store.two.get(&key).await?.expect("it is held");
+    assert_eq!((guard.key(), guard.id()), (record.key(), record.id()));
+    assert_eq!(guard.fence(), record.fence());
+    assert_eq!(guard.expires_at(), record.expires_at());
+    let lease = guard.lease();
+    assert_eq!((lease.key(), lease.id()), (guard.key(), guard.id()));
+    let remaining = guard.remaining();
+    assert!(remaining <= LONG && remaining + asked.elapsed() >= LONG);
+    assert!(!guard.is_lost());
+    assert!(guard.release().await?);
+    Ok(())
+}
+
+async fn h1_extend_moves_the_expiry(store: Store) -> Result<()> {
+    let key = fresh_key();
+    let guard = store.locks().lock(&key).ttl(LONG).acquire().await?;
+    let (fence, before) = (guard.fence(), guard.expires_at());
+    let after = guard.extend(LONG * 2).await?;
+    assert!(after.since(before) >= LONG);
+    assert_eq!((guard.expires_at(), guard.fence()), (after, fence));
+    assert!(guard.remaining() > LONG);
+    let record = store.two.get(&key).await?.expect("it is held");
+    assert_eq!(record.expires_at(), after);
+    let shorter = guard.extend(LONG).await?;
+    assert!(shorter < after, "extend added");
+    assert!(guard.remaining() <= LONG);
+    assert!(guard.release().await?);
+    Ok(())
+}
+
+async fn h1_extend_of_an_ended_lease_is_lost(store: Store) -> Result<()> {
+    let guard = store.locks().lock(fresh_key()).ttl(LONG).acquire().await?;
+    assert!(store.two.release_by_id(guard.id()).await?);
+    let error = guard.extend(LONG).await.expect_err("it had ended");
+    assert_eq!(error.code(), ErrorCode::Lost);
+    assert_eq!(error.key(), Some(guard.key().fingerprint()));
+    assert!(guard.is_lost() && guard.remaining().is_zero());
+    guard.lost().await;
+    assert!(!guard.release().await?);
+    Ok(())
+}
+
+async fn h1_release_is_true_once(store: Store) -> Result<()> {
+    let key = fresh_key();
+    let guard = store.locks().lock(&key).ttl(LONG).acquire().await?;
+    let lease = guard.lease();
+    assert!(guard.release().await?);
+    assert!(!store.one.release(&lease).await?);
+    assert!(!store.is_held(&key).await?);
+    Ok(())
+}
+
+async fn h1_release_of_a_lease_that_was_taken_away_is_false(store: Store) -> Result<()> {
+    let key = fresh_key();
+    let guard = store.locks().lock(&key).ttl(LONG).acquire().await?;
+    assert!(store.two.release_by_id(guard.id()).await?);
+    let successor = store.take(&key, LONG).await?;
+    assert!(!guard.release().await?);
+    assert!(store.two.release(&successor).await?, "the successor lost");
+    Ok(())
+}
+
+async fn h1_a_detached_lease_goes_on_without_its_guard(store: Store) -> Result<()> {
+    let key = fresh_key();
+    let locks = store.locks();
+    let lease = locks.lock(&key).ttl(LONG).acquire().await?.detach();
+    locks.shutdown().await?;
+    assert!(store.is_held(&key).await?, "it was released");
+    assert!(store.two.release(&lease).await?);
+    Ok(())
+}
+
+async fn h1_a_detached_lease_is_adopted_elsewhere(store: Store) -> Result<()> {
+    let key = fresh_key();
+    let (here, there) = (store.locks(), LockManager::new(store.two.clone()));
+    let guard = here.lock(&key).ttl(LONG).acquire().await?;
+    let (fence, lease) = (guard.fence(), guard.detach());
+    let adopted = there.lock(&key).ttl(LONG * 2).adopt(&lease).await?;
+    let adopted = adopted.expect("a live lease is adopted");
+    assert_eq!((adopted.id(), adopted.fence()), (lease.id(), fence));
+    assert!(adopted.expires_at().since(lease.expires_at()) >= LONG);
+    drop(adopted);
+    store.until_free(&key).await
+}
+
+async fn h1_a_lease_that_ended_is_not_adopted(store: Store) -> Result<()> {
+    let key = fresh_key();
+    let dead = store.take_and_let_die(&key).await?;
+    let locks = store.locks();
+    assert!(locks.lock(&key).adopt(&dead).await?.is_none());
+    let successor = store.take(&key, LONG).await?;
+    assert!(locks.lock(&key).adopt(&dead).await?.is_none());
+    locks.shutdown().await?;
+    assert!(store.two.release(&successor).await?, "the successor lost");
+    Ok(())
+}
+
+async fn h1_a_lease_of_another_key_is_not_adopted(store: Store) -> Result<()> {
+    let lease = store.take(&fresh_key(), LONG).await?;
+    let outcome = store.locks().lock(fresh_key()).adopt(&lease).await;
+    let error = outcome.expect_err("it is of another key");
+    assert_eq!(error.code(), ErrorCode::InvalidArgument);
+    assert!(store.one.release(&lease).await?);
+    Ok(())
+}
+
+async fn h6_run_holds_the_lock_around_the_work(store: Store) -> Result<()> {
+    let (outer, inner) = (fresh_key(), fresh_key());
+    let locks = store.locks();
+    let fences = locks.lock(&outer).ttl(LONG).run(async |lock| {
+        assert!(store.is_held(&outer).await?);
+        let below = locks.lock(&inner).ttl(LONG).run(async |lock| {
+            assert!(store.is_held(&inner).await?);
+            Result::<Fence>::Ok(lock.fence())
+        });
+        let below = below.await??;
+        assert!(!store.is_held(&inner).await?, "not released at once");
+        Result::<_>::Ok((lock.fence(), below))
+    });
+    let (outer_fence, inner_fence) = fences.await??;
+    assert!(outer_fence.get() > 0 && inner_fence.get() > 0);
+    assert!(!store.is_held(&outer).await?, "not released at once");
+    Ok(())
+}
+
+async fn h6_run_returns_an_error_of_the_work_and_releases(store: Store) -> Result<()> {
+    let key = fresh_key();
+    let work = async |_: &LockGuard| Err::<(), _>("the work failed");
+    let outcome = store.locks().lock(&key).ttl(LONG).run(work).await?;
+    assert_eq!(outcome, Err("the work failed"));
+    assert!(!store.is_held(&key).await?, "not released at once");
+    Ok(())
+}
+
+async fn h6_run_releases_when_the_work_panics(store: Store) -> Result<()> {
+    let (key, locks) = (fresh_key(), store.locks());
+    let mut tasks = JoinSet::new();
+    let request = locks.lock(&key).ttl(LONG);
+    tasks.spawn(request.run(async |_: &LockGuard| std::panic::resume_unwind(Box::new("expected"))));
+    let outcome: std::result::Result<Result<()>, _> = tasks.join_next().await.expect("one task");
+    assert!(outcome.is_err_and(|error| error.is_panic()));
+    store.until_free(&key).await
+}
+
+async fn h6_run_releases_when_it_is_dropped(store: Store) -> Result<()> {
+    let (key, locks) = (fresh_key(), store.locks());
+    let started = Arc::new(AtomicBool::new(false));
+    let running = locks.lock(&key).ttl(LONG).run(async |_| {
+        started.store(true, Ordering::SeqCst);
+        pending::<()>().await;
+    });
+    tokio::select! {
+        _ = running => panic!("endless work ended"),
+        begun = until(async || Ok(started.load(Ordering::SeqCst))) => begun?,
+    }
+    store.until_free(&key).await?;
+    let not_begun = locks.lock(&key).ttl(LONG).run(async |_| ());
+    assert!(poll_then_drop(1, not_begun).await.is_none());
+    store.until_free(&key).await
+}
+
+async fn h6_run_stops_the_work_when_the_lease_is_lost(store: Store) -> Result<()> {
+    let dropped = Arc::new(AtomicBool::new(false));
+    let guard_of_work = SetOnDrop(dropped.clone());
+    let request = store.locks().lock(fresh_key()).ttl(Duration::from_secs(2)).keep_alive();
+    let outcome = request.run(async |lock| {
+        let _stopped = guard_of_work;
+        assert!(store.two.release_by_id(lock.id()).await.is_ok());
+        pending::<()>().await;
+    });
+    let error = outcome.await.expect_err("the lease was lost");
+    assert_eq!(error.code(), ErrorCode::Lost);
+    assert!(dropped.load(Ordering::SeqCst), "the work goes on");
+    Ok(())
+}
+
+struct SetOnDrop(Arc<AtomicBool>);
+
+impl Drop for SetOnDrop {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}

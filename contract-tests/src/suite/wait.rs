@@ -1,0 +1,317 @@
+//! W: waiting for a key, and when the wait ends.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use syncguard::{Backoff, CancellationToken, Jitter, LockGuard, LockManager};
+use syncguard_core::{Acquired, Backend, ErrorCode, Operation, Result};
+use tokio::time::{Instant, sleep};
+
+use crate::faulty::Trouble;
+use crate::store::{LONG, PAUSE, Store, fresh_id, fresh_key, race, ttl, until, when};
+
+cases![
+    w1_the_default_ttl_is_30_seconds,
+    w1_the_default_wait_is_5_seconds,
+    w1_retries_are_limited,
+    w1_one_attempt_where_one_is_asked_for,
+    w2_the_limit_is_hard,
+    w2_the_limit_is_hard_when_the_server_is_silent,
+    w3_a_pause_is_cut_to_the_time_left,
+    w3_a_pause_is_cut_to_the_holders_time,
+    w4_contention_is_retried,
+    w4_ten_workers_get_their_turns,
+    w4_a_transient_failure_is_retried_with_the_same_id,
+    w4_a_transient_failure_that_lasts_is_returned_as_itself,
+    w4_any_other_failure_is_returned_at_once,
+    w4_a_lost_grant_is_undone_when_the_wait_fails,
+    w5_a_token_ends_the_wait,
+    w5_a_token_ends_the_wait_when_the_server_is_silent,
+    w5_a_token_cancelled_before_sends_nothing,
+    w_hints_come_with_a_release,
+];
+
+const SHORT: Duration = Duration::from_millis(200);
+
+/// Longer than any wait of these cases may take, shorter than the pauses that they cut.
+const SOON: Duration = Duration::from_secs(8);
+
+/// As long as pauses get.
+const SLOW: Backoff = Backoff::fixed(Duration::from_secs(10)).with_jitter(Jitter::None);
+
+const QUICK: Backoff = Backoff::fixed(PAUSE).with_jitter(Jitter::None);
+
+async fn w1_the_default_ttl_is_30_seconds(store: Store) -> Result<()> {
+    let key = fresh_key();
+    let guard = store.locks().lock(&key).acquire().await?;
+    let record = store.two.get(&key).await?.expect("it is held");
+    let lasts = record.expires_at().since(record.acquired_at());
+    assert_eq!(lasts, Duration::from_secs(30));
+    assert!(guard.release().await?);
+    Ok(())
+}
+
+async fn w1_the_default_wait_is_5_seconds(store: Store) -> Result<()> {
+    let key = fresh_key();
+    store.take(&key, LONG).await?;
+    let asked = Instant::now();
+    let outcome = store.locks().lock(&key).acquire().await;
+    let waited = asked.elapsed();
+    assert_eq!(code(outcome), ErrorCode::AcquisitionTimeout);
+    assert!(waited >= Duration::from_secs(5), "after {waited:?}");
+    assert!(waited < Duration::from_secs(5) + SOON, "after {waited:?}");
+    Ok(())
+}
+
+async fn w1_retries_are_limited(store: Store) -> Result<()> {
+    let key = fresh_key();
+    store.take(&key, LONG).await?;
+    let (faulty, locks) = store.troubled(|_, _| Trouble::None);
+    let request = locks.lock(&key).max_retries(3).backoff(QUICK);
+    assert_eq!(code(request.acquire().await), ErrorCode::AcquisitionTimeout);
+    assert_eq!(faulty.count(Operation::Acquire), 4);
+    Ok(())
+}
+
+async fn w1_one_attempt_where_one_is_asked_for(store: Store) -> Result<()> {
+    let key = fresh_key();
+    let (faulty, locks) = store.troubled(|_, _| Trouble::None);
+    let guard = locks.lock(&key).try_acquire().await?;
+    let guard = guard.expect("a free key is granted");
+    assert!(locks.lock(&key).try_acquire().await?.is_none());
+    assert_eq!(faulty.count(Operation::Acquire), 2);
+    assert!(guard.release().await?);
+    Ok(())
+}
+
+async fn w2_the_limit_is_hard(store: Store) -> Result<()> {
+    let key = fresh_key();
+    let lease = store.take(&key, LONG).await?;
+    let asked = Instant::now();
+    let request = store.locks().lock(&key).wait(SHORT).backoff(QUICK);
+    let outcome = request.acquire().await;
+    let waited = asked.elapsed();
+    assert_eq!(code(outcome), ErrorCode::AcquisitionTimeout);
+    assert!(SHORT <= waited && waited < SOON, "after {waited:?}");
+    assert!(store.one.release(&lease).await?);
+    assert!(!store.is_held(&key).await?, "a lease of ours remains");
+    Ok(())
+}
+
+async fn w2_the_limit_is_hard_when_the_server_is_silent(store: Store) -> Result<()> {
+    let key = fresh_key();
+    let (faulty, locks) = store.troubled(silent_acquires);
+    let asked = Instant::now();
+    let outcome = locks.lock(&key).ttl(LONG).wait(SHORT).acquire().await;
+    let waited = asked.elapsed();
+    assert_eq!(code(outcome), ErrorCode::AcquisitionTimeout);
+    assert!(SHORT <= waited && waited < SOON, "after {waited:?}");
+    faulty.open();
+    until(async || Ok(faulty.count(Operation::Release) > 0)).await?;
+    store.until_free(&key).await
+}
+
+fn silent_acquires(operation: Operation, _: usize) -> Trouble {
+    match operation {
+        Operation::Acquire => Trouble::HoldReply,
+        _ => Trouble::None,
+    }
+}
+
+async fn w3_a_pause_is_cut_to_the_time_left(store: Store) -> Result<()> {
+    let key = fresh_key();
+    store.take(&key, LONG).await?;
+    let asked = Instant::now();
+    let request = store.locks().lock(&key).wait(SHORT).backoff(SLOW);
+    assert_eq!(code(request.acquire().await), ErrorCode::AcquisitionTimeout);
+    let waited = asked.elapsed();
+    assert!(waited < SOON, "after {waited:?}");
+    Ok(())
+}
+
+/// Where the backend tells how long the holder still has; elsewhere only the back-off can tell.
+async fn w3_a_pause_is_cut_to_the_holders_time(store: Store) -> Result<()> {
+    let key = fresh_key();
+    store.take(&key, SHORT).await?;
+    let attempt = store.two.acquire(&key, &fresh_id(), ttl(LONG)).await?;
+    let backoff = match attempt {
+        Acquired::Held { remaining: None } => QUICK,
+        _ => SLOW,
+    };
+    let (_, locks) = store.troubled(|_, _| Trouble::None);
+    let asked = Instant::now();
+    let request = locks.lock(&key).wait(LONG).backoff(backoff);
+    let guard = request.acquire().await?;
+    let waited = asked.elapsed();
+    assert!(waited < SOON, "after {waited:?}");
+    assert!(guard.release().await?);
+    Ok(())
+}
+
+async fn w4_contention_is_retried(store: Store) -> Result<()> {
+    let key = fresh_key();
+    let lease = store.take(&key, LONG).await?;
+    let (faulty, locks) = store.troubled(|_, _| Trouble::None);
+    let request = locks.lock(&key).wait(LONG).backoff(QUICK);
+    let release_after_two_attempts = async {
+        until(async || Ok(faulty.count(Operation::Acquire) >= 2)).await?;
+        store.two.release(&lease).await
+    };
+    let (guard, released) = tokio::join!(request.acquire(), release_after_two_attempts);
+    assert!(released?);
+    let guard = guard?;
+    assert!(guard.fence() > lease.fence());
+    assert!(guard.release().await?);
+    Ok(())
+}
+
+async fn w4_ten_workers_get_their_turns(store: Store) -> Result<()> {
+    let key = fresh_key();
+    let counter = Arc::new(AtomicUsize::new(0));
+    let workers = race(10, |turn| {
+        let locks = LockManager::new(store.client(turn));
+        let (key, counter) = (key.clone(), counter.clone());
+        async move {
+            let request = locks.lock(&key).ttl(LONG).wait(LONG);
+            let backoff = Backoff::fixed(Duration::from_millis(20));
+            let work = async |_: &LockGuard| {
+                // Read, pause, write: any other worker in between would be overwritten.
+                let seen = counter.load(Ordering::SeqCst);
+                sleep(PAUSE).await;
+                counter.store(seen + 1, Ordering::SeqCst);
+            };
+            request.backoff(backoff).run(work).await
+        }
+    });
+    workers.await.into_iter().collect::<Result<Vec<()>>>()?;
+    assert_eq!(counter.load(Ordering::SeqCst), 10);
+    assert!(!store.is_held(&key).await?);
+    Ok(())
+}
+
+async fn w4_a_transient_failure_is_retried_with_the_same_id(store: Store) -> Result<()> {
+    let key = fresh_key();
+    let (faulty, locks) = store.troubled(|operation, before| match (operation, before) {
+        (Operation::Acquire, 0) => Trouble::Refuse(ErrorCode::ServiceUnavailable),
+        (Operation::Acquire, 1) => Trouble::LoseReply(ErrorCode::NetworkTimeout),
+        (Operation::Acquire, 2) => Trouble::Refuse(ErrorCode::RateLimited),
+        _ => Trouble::None,
+    });
+    let request = locks.lock(&key).ttl(LONG).wait(LONG).backoff(QUICK);
+    // With another id it would wait for the lease that it was granted by the second attempt.
+    let guard = request.acquire().await?;
+    assert_eq!(faulty.count(Operation::Acquire), 4);
+    let record = store.two.get(&key).await?.expect("it is held");
+    assert_eq!((record.id(), record.fence()), (guard.id(), guard.fence()));
+    assert!(guard.release().await?);
+    assert_eq!(faulty.count(Operation::Release), 1, "the lost grant was undone");
+    Ok(())
+}
+
+async fn w4_a_transient_failure_that_lasts_is_returned_as_itself(store: Store) -> Result<()> {
+    for lasting in
+        [ErrorCode::ServiceUnavailable, ErrorCode::NetworkTimeout, ErrorCode::RateLimited]
+    {
+        let (faulty, locks) = store.troubled(move |_, _| Trouble::Refuse(lasting));
+        let request = || locks.lock(fresh_key()).backoff(QUICK);
+        let outcome = request().max_retries(2).acquire().await;
+        assert_eq!(code(outcome), lasting);
+        assert_eq!(faulty.count(Operation::Acquire), 3);
+        let asked = Instant::now();
+        let outcome = request().wait(SHORT).acquire().await;
+        assert_eq!(code(outcome), lasting);
+        assert!(asked.elapsed() < SOON);
+    }
+    Ok(())
+}
+
+async fn w4_any_other_failure_is_returned_at_once(store: Store) -> Result<()> {
+    for failure in [ErrorCode::AuthFailed, ErrorCode::InvalidArgument, ErrorCode::Internal] {
+        let (faulty, locks) = store.troubled(move |_, _| Trouble::Refuse(failure));
+        let outcome = locks.lock(fresh_key()).backoff(QUICK).acquire().await;
+        assert_eq!(code(outcome), failure);
+        assert_eq!(faulty.count(Operation::Acquire), 1);
+    }
+    Ok(())
+}
+
+async fn w4_a_lost_grant_is_undone_when_the_wait_fails(store: Store) -> Result<()> {
+    let key = fresh_key();
+    let (_, locks) = store.troubled(|operation, _| match operation {
+        Operation::Acquire => Trouble::LoseReply(ErrorCode::NetworkTimeout),
+        _ => Trouble::None,
+    });
+    let request = locks.lock(&key).ttl(LONG).max_retries(1).backoff(QUICK);
+    assert_eq!(code(request.acquire().await), ErrorCode::NetworkTimeout);
+    let outcome = locks.lock(&key).ttl(LONG).try_acquire().await;
+    assert_eq!(code(outcome), ErrorCode::NetworkTimeout);
+    store.until_free(&key).await
+}
+
+async fn w5_a_token_ends_the_wait(store: Store) -> Result<()> {
+    let key = fresh_key();
+    let lease = store.take(&key, LONG).await?;
+    let (faulty, locks) = store.troubled(|_, _| Trouble::None);
+    let token = CancellationToken::new();
+    let request = locks.lock(&key).wait(LONG).cancel(token.clone());
+    let tried = async || Ok(faulty.count(Operation::Acquire) >= 1);
+    let cancelling = when(tried, || token.cancel());
+    let (outcome, cancelled) = tokio::join!(request.acquire(), cancelling);
+    cancelled?;
+    assert_eq!(code(outcome), ErrorCode::Aborted);
+    assert!(store.one.release(&lease).await?, "it was the holder's");
+    locks.shutdown().await?;
+    assert!(!store.is_held(&key).await?, "a lease of ours remains");
+    Ok(())
+}
+
+async fn w5_a_token_ends_the_wait_when_the_server_is_silent(store: Store) -> Result<()> {
+    let key = fresh_key();
+    let (faulty, locks) = store.troubled(silent_acquires);
+    let token = CancellationToken::new();
+    let request = locks.lock(&key).ttl(LONG).wait(LONG).cancel(token.clone());
+    let granted = async || Ok(store.two.get(&key).await?.is_some());
+    let cancelling = when(granted, || token.cancel());
+    let (outcome, cancelled) = tokio::join!(request.acquire(), cancelling);
+    cancelled?;
+    assert_eq!(code(outcome), ErrorCode::Aborted);
+    faulty.open();
+    store.until_free(&key).await
+}
+
+async fn w5_a_token_cancelled_before_sends_nothing(store: Store) -> Result<()> {
+    let (faulty, locks) = store.troubled(|_, _| Trouble::None);
+    let token = CancellationToken::new();
+    token.cancel();
+    let request = || locks.lock(fresh_key()).cancel(token.clone());
+    assert_eq!(code(request().acquire().await), ErrorCode::Aborted);
+    assert_eq!(code(request().try_acquire().await), ErrorCode::Aborted);
+    assert_eq!(code(request().run(async |_| ()).await), ErrorCode::Aborted);
+    assert_eq!(faulty.calls(), []);
+    Ok(())
+}
+
+/// A backend that pushes hints tells of a release, also one that came before the hint was polled.
+/// Of the others nothing is expected but that asking does no harm.
+async fn w_hints_come_with_a_release(store: Store) -> Result<()> {
+    let key = fresh_key();
+    for _ in 0..3 {
+        let lease = store.take(&key, LONG).await?;
+        let hint = store.two.maybe_free(&key);
+        assert!(store.one.release(&lease).await?);
+        if store.two.capabilities().pushes_hints() {
+            hint.await;
+        }
+        assert!(!store.is_held(&fresh_key()).await?);
+    }
+    Ok(())
+}
+
+#[track_caller]
+fn code<T>(outcome: Result<T>) -> ErrorCode {
+    match outcome {
+        Ok(_) => panic!("it succeeded"),
+        Err(error) => error.code(),
+    }
+}
