@@ -125,7 +125,9 @@ async fn a2_held_tells_how_long(store: Store) -> Result<()> {
     };
     if let Some(remaining) = remaining {
         assert!(remaining <= LONG + TOLERANCE, "{remaining:?} is too long");
-        assert!(remaining + sent.elapsed() >= LONG, "{remaining:?} is too short");
+        // Clocks of whole milliseconds round twice.
+        let passed = sent.elapsed() + Duration::from_millis(2);
+        assert!(remaining + passed >= LONG, "{remaining:?} is too short");
     }
     assert!(store.one.release(&lease).await?);
     Ok(())

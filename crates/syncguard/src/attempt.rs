@@ -1,17 +1,19 @@
-//! One attempt at a lease, in a task of its own, so that nothing is lost when its caller goes away.
+//! One attempt at a lease, which runs to its end even when its caller goes away.
 
+use std::future::poll_fn;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use syncguard_core::{Acquired, Error, ErrorCode, Key, Lease, LockId, Operation, Result, Ttl};
 use tokio::runtime::Handle;
-use tokio::sync::oneshot;
 use tokio::time::Instant;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use crate::LockGuard;
 use crate::background::unfinished;
 use crate::hold::{Hold, after};
-use crate::keep_alive::keep;
 use crate::manager::Inner;
 
 /// How attempts are made for one request.
@@ -37,17 +39,13 @@ impl Attempts {
     pub(crate) fn new(manager: Arc<Inner>, ttl: Ttl, keep_alive: bool) -> Result<Self> {
         let handle = Handle::try_current().map_err(|source| {
             Error::new(ErrorCode::InvalidArgument, Operation::Acquire)
-                .with_message("locks are taken inside a tokio runtime with its timer enabled")
+                .with_message("locks are taken inside a tokio runtime")
                 .with_source(source)
         })?;
         Ok(Self { manager, handle, ttl, keep_alive })
     }
 
     /// Tries once to take `key`.
-    ///
-    /// Dropping the future does not stop the attempt: it runs to its end, and what it got is
-    /// released in the background (C1). To stop it halfway would be wrong, since a release sent at
-    /// once can overtake the acquire on another connection.
     pub(crate) async fn acquire(&self, key: &Key, id: &LockId) -> Attempt {
         let (manager, key, id, ttl) = (self.manager.clone(), key.clone(), id.clone(), self.ttl);
         let undo = Undo::new(self, &id);
@@ -73,38 +71,67 @@ impl Attempts {
         call: impl Future<Output = Result<Acquired>> + Send + 'static,
         undo: Option<Undo>,
     ) -> Attempt {
-        let (answer, answered) = oneshot::channel();
         let Self { manager, handle, ttl, keep_alive } = self.clone();
         let tracked = manager.background.token();
-        // The handle of the task is not needed: the token tracks it while it works, and from the
-        // grant on its end is that of the guard.
-        drop(self.handle.spawn(async move {
+        let attempt = async move {
             let sent = Instant::now();
             let outcome = call.await;
             let undo = undo.and_then(|undo| undo.unless_certain(&outcome));
-            let (attempt, hold) = match outcome {
+            match outcome {
                 Ok(Acquired::Granted(lease)) => {
                     let hold = Arc::new(Hold::new(manager, handle, lease, ttl, sent));
-                    (Attempt::Granted(LockGuard::new(hold.clone())), Some(hold))
+                    if keep_alive {
+                        hold.keep_alive();
+                    }
+                    Attempt::Granted(LockGuard::new(hold))
                 }
-                Ok(Acquired::Held { remaining }) => (Attempt::Held { remaining }, None),
-                Err(error) => (Attempt::Failed(error, undo), None),
-            };
-            // When the caller has gone, the answer comes back and is dropped: a guard then releases
-            // its lease, an error undoes what may have been granted.
-            drop(answer.send(attempt));
-            drop(tracked);
-            if let Some(hold) = hold {
-                keep(&hold, keep_alive).await;
+                Ok(Acquired::Held { remaining }) => Attempt::Held { remaining },
+                Err(error) => Attempt::Failed(error, undo),
             }
-        }));
-        answered.await.unwrap_or_else(|closed| {
-            // The task was dropped or panicked: the runtime shuts down, or the backend has a bug.
-            let error = Error::new(ErrorCode::Internal, Operation::Acquire)
-                .with_message("the attempt ended without an answer")
-                .with_source(closed);
-            Attempt::Failed(error, None)
-        })
+        };
+        let mut attempt =
+            InFlight { attempt: Some(Box::pin(attempt)), handle: self.handle.clone(), tracked };
+        poll_fn(|cx| attempt.poll(cx)).await
+    }
+}
+
+/// An attempt that was sent. When it is dropped before its end, it goes on in a task of its own, and
+/// what it brings is dropped there: a guard then releases its lease, an error undoes what may have
+/// been granted (C1).
+///
+/// To stop it halfway would be wrong: a release that is sent at once can overtake the acquire on
+/// another connection, which is then granted to nobody.
+struct InFlight {
+    attempt: Option<Pin<Box<dyn Future<Output = Attempt> + Send>>>,
+    handle: Handle,
+    /// Keeps shutdown waiting.
+    tracked: TaskTrackerToken,
+}
+
+impl InFlight {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Attempt> {
+        // Taken out, so that one that panics is not polled again. One that has ended is not either.
+        let Some(mut attempt) = self.attempt.take() else {
+            return Poll::Pending;
+        };
+        let polled = attempt.as_mut().poll(cx);
+        if polled.is_pending() {
+            self.attempt = Some(attempt);
+        }
+        polled
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        if let Some(attempt) = self.attempt.take() {
+            let tracked = self.tracked.clone();
+            // The handle of the task is not needed: shutdown waits for the token.
+            drop(self.handle.spawn(async move {
+                drop(attempt.await);
+                drop(tracked);
+            }));
+        }
     }
 }
 

@@ -151,15 +151,14 @@ impl LockGuard {
     ///
     /// It may be dropped and called again.
     pub async fn lost(&self) {
-        self.hold.lost().cancelled().await;
+        self.hold.lost().await;
     }
 
     /// A token that is cancelled when the lease is lost, for work that runs elsewhere. It is not
     /// cancelled by a release.
     #[must_use]
     pub fn lost_token(&self) -> CancellationToken {
-        // A child: cancelling it must not pass for a loss.
-        self.hold.lost().child_token()
+        self.hold.lost_token()
     }
 }
 

@@ -1,6 +1,7 @@
 //! One lease being held: its present state, and the operations on it, one at a time.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use syncguard_core::{Fence, Lease, Result, Timestamp, Ttl};
@@ -10,6 +11,7 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use crate::background::unfinished;
+use crate::keep_alive::keep;
 use crate::manager::Inner;
 
 /// A lease that is held, shared by its guard and its keeper.
@@ -24,6 +26,8 @@ pub(crate) struct Hold {
     /// Whose turn it is to send something for this lease (H7).
     turn: Mutex<()>,
     lost: CancellationToken,
+    /// Whether a task watches the deadline, so that the token is cancelled by itself.
+    watched: AtomicBool,
 }
 
 #[derive(Clone, Debug)]
@@ -68,6 +72,7 @@ impl Hold {
             state: watch::Sender::new(state),
             turn: Mutex::new(()),
             lost: CancellationToken::new(),
+            watched: AtomicBool::new(false),
         }
     }
 
@@ -94,8 +99,33 @@ impl Hold {
         self.state.borrow().deadline.saturating_duration_since(Instant::now())
     }
 
-    pub(crate) const fn lost(&self) -> &CancellationToken {
-        &self.lost
+    /// Renews the lease for as long as its guard lives, in a task of its own.
+    pub(crate) fn keep_alive(self: &Arc<Self>) {
+        self.watch(true);
+    }
+
+    /// A token that is cancelled when the lease is lost.
+    pub(crate) fn lost_token(self: &Arc<Self>) -> CancellationToken {
+        self.watch(false);
+        // A child: if a caller cancels it, that must not pass for a loss.
+        self.lost.child_token()
+    }
+
+    fn watch(self: &Arc<Self>, keep_alive: bool) {
+        if !self.watched.swap(true, Ordering::Relaxed) {
+            let hold = self.clone();
+            // Its end is that of the guard.
+            drop(self.handle.spawn(async move { keep(&hold, keep_alive).await }));
+        }
+    }
+
+    /// Resolves when the lease is lost: the backend said so, or its time is up. The timer waits for
+    /// no I/O, so a renewal that hangs cannot hold it up (H5).
+    pub(crate) async fn lost(&self) {
+        tokio::select! {
+            () = self.lost.cancelled() => {}
+            () = self.reached(|state| state.deadline) => self.lose(),
+        }
     }
 
     /// Whether the lease is over, also when the timer that signals it has not run yet.
@@ -103,7 +133,7 @@ impl Hold {
         self.remaining().is_zero()
     }
 
-    pub(crate) fn lose(&self) {
+    fn lose(&self) {
         self.lost.cancel();
     }
 
@@ -118,16 +148,12 @@ impl Hold {
         let _ = self.state.subscribe().wait_for(|state| state.ended).await;
     }
 
-    /// Resolves when the deadline has passed, however often it is moved.
-    pub(crate) async fn deadline_passed(&self) {
-        self.reached(|state| state.deadline).await;
-    }
-
     /// Resolves when a keep-alive should renew.
     pub(crate) async fn renewal_due(&self) {
         self.reached(|state| state.renew_at).await;
     }
 
+    /// Resolves when a moment has passed, however often it is moved.
     async fn reached(&self, moment: impl Fn(&State) -> Instant) {
         let mut state = self.state.subscribe();
         loop {

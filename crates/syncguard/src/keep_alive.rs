@@ -1,4 +1,4 @@
-//! The keeper: one task per lease that renews it and signals its loss.
+//! The keeper: a task that renews a lease and signals its loss.
 
 use tokio::time::sleep;
 
@@ -7,13 +7,12 @@ use crate::hold::Hold;
 /// A failed renewal is tried again after this part of the TTL.
 const RETRY_PART: u32 = 12;
 
-/// Watches over a lease until its guard lets go or the lease is lost.
+/// Watches over a lease until its guard lets go or the lease is lost, and renews it if asked to.
 pub(crate) async fn keep(hold: &Hold, keep_alive: bool) {
     tokio::select! {
         biased;
         () = hold.ended() => {}
-        // H5: this timer waits for no I/O, so a renewal that hangs cannot hold it up.
-        () = hold.deadline_passed() => hold.lose(),
+        () = hold.lost() => {}
         () = renewals(hold), if keep_alive => {}
     }
 }
