@@ -105,7 +105,11 @@ impl Server {
         }
     }
 
-    async fn client<B, E, F>(&self, connect: &(impl Fn(String) -> F + Sync)) -> Result<B, String>
+    /// A client of this server, which is started if need be.
+    pub(crate) async fn client<B, E, F>(
+        &self,
+        connect: &(impl Fn(String) -> F + Sync),
+    ) -> Result<B, String>
     where
         E: Display,
         F: Future<Output = Result<B, E>>,
@@ -138,12 +142,38 @@ impl Server {
         })
     }
 
+    /// Another server of this kind, for a trial that breaks it. It is always a container.
+    ///
+    /// It runs `command`, which must suit the official image and the others.
+    pub(crate) async fn spare(&self, command: &[&str]) -> Result<Spare, String> {
+        let image = self.variable("IMAGE");
+        let image = image.as_deref().unwrap_or(self.official);
+        let container = self.container(image, command).await.map_err(|error| {
+            format!(
+                "this needs a {} server of its own in Docker, which contract-tests/run provides \
+                 ({error})",
+                self.name
+            )
+        })?;
+        Ok(Spare { container, port: self.port })
+    }
+
     async fn start(&self) -> Result<Running, TestcontainersError> {
         let given = self.variable("IMAGE");
         let (image, command) = match &given {
             Some(image) => (image.as_str(), &[][..]),
             None => (self.official, self.command),
         };
+        let container = self.container(image, command).await?;
+        let port = container.get_host_port_ipv4(self.port.tcp()).await?;
+        Ok(Running { url: format!("{}127.0.0.1:{port}", self.scheme), container: Some(container) })
+    }
+
+    async fn container(
+        &self,
+        image: &str,
+        command: &[&str],
+    ) -> Result<ContainerAsync<GenericImage>, TestcontainersError> {
         // A colon before the last slash is that of a registry's port.
         let (name, tag) = match image.rsplit_once(':') {
             Some((name, tag)) if !tag.contains('/') => (name, tag),
@@ -158,14 +188,26 @@ impl Server {
         for (variable, value) in self.environment {
             container = container.with_env_var(*variable, *value);
         }
-        let container = container.start().await?;
-        let port = container.get_host_port_ipv4(self.port.tcp()).await?;
-        Ok(Running { url: format!("{}127.0.0.1:{port}", self.scheme), container: Some(container) })
+        container.start().await
     }
 
     fn variable(&self, what: &str) -> Option<String> {
         let value = env::var(format!("SYNCGUARD_{}_{what}", self.name));
         value.ok().filter(|value| !value.is_empty())
+    }
+}
+
+/// A server for one trial alone, removed when dropped.
+#[derive(Debug)]
+pub(crate) struct Spare {
+    pub(crate) container: ContainerAsync<GenericImage>,
+    port: u16,
+}
+
+impl Spare {
+    /// Where it listens on this host: another port after each start.
+    pub(crate) async fn port(&self) -> Result<u16, TestcontainersError> {
+        self.container.get_host_port_ipv4(self.port.tcp()).await
     }
 }
 

@@ -1,0 +1,125 @@
+//! Redis: what it has to prove beyond the suite.
+
+#![allow(clippy::unwrap_used, reason = "an assertion of a trial may panic")]
+
+mod faults;
+mod records;
+
+use std::fmt::Debug;
+use std::sync::Arc;
+use std::time::Duration;
+
+use libtest_mimic::{Failed, Trial};
+use syncguard_redis::fred::error::Error as RedisError;
+use syncguard_redis::fred::interfaces::ClientLike;
+use syncguard_redis::fred::prelude::{Builder, Client, Config, Value};
+use syncguard_redis::fred::types::{ClusterHash, CustomCommand};
+use syncguard_redis::{
+    Acquired, Backend, ErrorCode, Key, Lease, LockId, RedisBackend, Result, Ttl,
+};
+use tokio::runtime::Handle;
+
+use crate::servers::Server;
+
+/// How a trial of this file ends: most of them by an assertion.
+type Outcome = std::result::Result<(), Box<dyn std::error::Error + Send + Sync>>;
+
+const LONG: Duration = Duration::from_secs(3_600);
+
+/// What Redis has to prove beyond the suite.
+pub(crate) fn trials(runtime: &Handle, server: &Arc<Server>) -> Vec<Trial> {
+    let cases = Cases { runtime: runtime.clone(), server: server.clone() };
+    let mut all = records::trials(&cases);
+    all.extend(faults::trials(&cases));
+    all
+}
+
+struct Cases {
+    runtime: Handle,
+    server: Arc<Server>,
+}
+
+impl Cases {
+    fn trial<F>(&self, name: &str, case: fn(Arc<Server>) -> F) -> Trial
+    where
+        F: Future<Output = Outcome> + 'static,
+    {
+        let (runtime, server) = (self.runtime.clone(), self.server.clone());
+        Trial::test(format!("redis::{name}"), move || {
+            runtime.block_on(case(server)).map_err(|error| Failed::from(error.to_string()))
+        })
+    }
+}
+
+/// A client beside the backend, to see and change what is stored.
+#[derive(Clone)]
+struct Raw(Client);
+
+impl Raw {
+    async fn connect(url: &str) -> std::result::Result<Self, RedisError> {
+        let client = Builder::from_config(Config::from_url(url)?).build()?;
+        client.init().await?;
+        Ok(Self(client))
+    }
+
+    async fn run(&self, words: &[&str]) -> Value {
+        let words: Vec<Value> = words.iter().map(|word| Value::from(*word)).collect();
+        let (name, args) = words.split_first().unwrap();
+        let command = CustomCommand::new(name.as_string().unwrap(), ClusterHash::FirstKey, false);
+        self.0.custom(command, args.to_vec()).await.unwrap()
+    }
+
+    /// The answer as text, `None` for nil.
+    async fn text(&self, words: &[&str]) -> Option<String> {
+        self.run(words).await.as_string()
+    }
+
+    async fn number(&self, words: &[&str]) -> i64 {
+        self.run(words).await.as_i64().unwrap()
+    }
+
+    /// How often clients sent this command since the counts were reset.
+    async fn calls(&self, command: &str) -> u64 {
+        let stats = self.text(&["INFO", "commandstats"]).await.unwrap();
+        let start = format!("cmdstat_{command}:calls=");
+        let calls = stats.lines().find_map(|line| line.strip_prefix(&start)?.split(',').next());
+        calls.map_or(0, |calls| calls.parse().unwrap())
+    }
+}
+
+fn fresh_key() -> Key {
+    Key::new(&format!("redis-{}", fresh_id().as_str())).unwrap()
+}
+
+fn fresh_id() -> LockId {
+    LockId::random().unwrap()
+}
+
+fn ttl(duration: Duration) -> Ttl {
+    duration.try_into().unwrap()
+}
+
+fn long() -> Ttl {
+    ttl(LONG)
+}
+
+#[track_caller]
+fn granted(acquired: Acquired) -> Lease {
+    match acquired {
+        Acquired::Granted(lease) => lease,
+        Acquired::Held { .. } => panic!("a free key was not granted"),
+    }
+}
+
+/// Takes a key that must be free.
+async fn take(backend: &RedisBackend, key: &Key) -> Result<Lease> {
+    Ok(granted(backend.acquire(key, &fresh_id(), long()).await?))
+}
+
+#[track_caller]
+fn assert_code<T: Debug>(outcome: Result<T>, expected: ErrorCode) {
+    match outcome {
+        Err(error) => assert_eq!(error.code(), expected, "{error}: {error:?}"),
+        Ok(value) => panic!("{value:?} instead of {expected}"),
+    }
+}

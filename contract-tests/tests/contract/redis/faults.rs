@@ -1,0 +1,352 @@
+//! What goes wrong: each fault has its code, and no lease is granted or lost by it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use libtest_mimic::Trial;
+use syncguard_redis::fred::interfaces::ClientLike;
+use syncguard_redis::fred::prelude::{Builder, Config, ReconnectPolicy};
+use syncguard_redis::{
+    Acquired, Backend, ErrorCode, Key, Lease, RedisBackend, RedisBackendBuilder,
+};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::{Instant, sleep};
+
+use super::{Cases, Outcome, Raw, assert_code, fresh_id, fresh_key, granted, long, take};
+use crate::servers::{Server, Spare};
+
+pub(super) fn trials(cases: &Cases) -> Vec<Trial> {
+    vec![
+        cases.trial("faults::one_round_trip_for_each_operation", round_trips),
+        cases.trial("faults::scripts_are_sent_again_after_a_flush", script_flush),
+        cases.trial("faults::a3_fences_and_leases_outlive_a_restart", restart),
+        cases.trial("faults::e_nobody_listens", nobody_listens),
+        cases.trial("faults::e_a_server_that_hangs", hangs),
+        cases.trial("faults::e_a_server_that_wants_a_password", password),
+        cases.trial("faults::e_a_read_only_replica", read_only),
+        cases.trial("faults::e_out_of_memory", out_of_memory),
+        cases.trial("faults::a1_a_lost_reply_is_no_second_grant", lost_reply),
+        cases.trial("faults::a_cluster_with_a_hash_tag", cluster),
+    ]
+}
+
+/// Long enough for a busy machine, and what a trial with a hanging server waits for.
+const LIMIT: Duration = Duration::from_secs(2);
+
+fn options() -> RedisBackendBuilder {
+    RedisBackend::builder().command_timeout(LIMIT)
+}
+
+/// A server of our own, with these settings.
+async fn spare(server: &Server, settings: &[&str]) -> Result<Spare, String> {
+    let command = ["redis-server", "--save", "", "--protected-mode", "no"];
+    server.spare(&[&command, settings].concat()).await
+}
+
+async fn url(spare: &Spare) -> Result<String, Box<dyn std::error::Error + Send + Sync>> {
+    Ok(format!("redis://127.0.0.1:{}", spare.port().await?))
+}
+
+/// A connection to a server that has said it is ready, but may not accept clients yet.
+async fn raw(url: &str) -> Raw {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    loop {
+        match Raw::connect(url).await {
+            Ok(raw) => return raw,
+            Err(error) => assert!(Instant::now() < deadline, "{error}"),
+        }
+        sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// Every operation once, and a second attempt to acquire.
+async fn every_operation(backend: &RedisBackend, key: &Key) -> Outcome {
+    let lease = take(backend, key).await?;
+    assert!(matches!(backend.acquire(key, &fresh_id(), long()).await?, Acquired::Held { .. }));
+    backend.extend(&lease, long()).await?.unwrap();
+    backend.extend_by_id(lease.id(), long()).await?.unwrap();
+    backend.get(key).await?.unwrap();
+    backend.find(lease.id()).await?.unwrap();
+    assert!(backend.release(&lease).await?);
+    assert!(!backend.release_by_id(lease.id()).await?);
+    Ok(())
+}
+
+const OPERATIONS: u64 = 8;
+const SCRIPTS: u64 = 7;
+
+async fn round_trips(server: Arc<Server>) -> Outcome {
+    let spare = spare(&server, &[]).await?;
+    let url = url(&spare).await?;
+    let raw = raw(&url).await;
+    let backend = options().connect(&url).await?;
+    every_operation(&backend, &fresh_key()).await?;
+    raw.run(&["CONFIG", "RESETSTAT"]).await;
+    every_operation(&backend, &fresh_key()).await?;
+    assert_eq!(raw.calls("evalsha").await, OPERATIONS);
+    assert_eq!(raw.calls("eval").await, 0);
+    // All that clients sent: the operations, and these questions.
+    let stats = raw.text(&["INFO", "commandstats"]).await.unwrap();
+    for line in stats.lines().filter_map(|line| line.strip_prefix("cmdstat_")) {
+        let name = line.split(':').next().unwrap();
+        let inside = ["time", "get", "set", "incr", "del", "evalsha"];
+        assert!(inside.contains(&name) || ["info", "config|resetstat"].contains(&name), "{line}");
+    }
+    Ok(())
+}
+
+async fn script_flush(server: Arc<Server>) -> Outcome {
+    let spare = spare(&server, &[]).await?;
+    let url = url(&spare).await?;
+    let raw = raw(&url).await;
+    let backend = options().connect(&url).await?;
+    every_operation(&backend, &fresh_key()).await?;
+    raw.run(&["SCRIPT", "FLUSH"]).await;
+    raw.run(&["CONFIG", "RESETSTAT"]).await;
+    every_operation(&backend, &fresh_key()).await?;
+    assert_eq!(raw.calls("evalsha").await, OPERATIONS);
+    assert_eq!(raw.calls("eval").await, SCRIPTS);
+    Ok(())
+}
+
+async fn restart(server: Arc<Server>) -> Outcome {
+    let spare = spare(&server, &["--appendonly", "yes", "--appendfsync", "always"]).await?;
+    let address = url(&spare).await?;
+    raw(&address).await;
+    let backend = options().connect(&address).await?;
+    let held = take(&backend, &fresh_key()).await?;
+    let released = take(&backend, &fresh_key()).await?;
+    assert!(backend.release(&released).await?);
+
+    spare.container.stop_with_timeout(Some(0)).await?;
+    let key = fresh_key();
+    assert_code(take(&backend, &key).await, ErrorCode::ServiceUnavailable);
+    assert_code(backend.extend(&held, long()).await, ErrorCode::ServiceUnavailable);
+    assert_code(backend.release(&held).await, ErrorCode::ServiceUnavailable);
+
+    spare.container.start().await?;
+    let address = url(&spare).await?;
+    raw(&address).await;
+    let backend = options().connect(&address).await?;
+    assert!(backend.get(&key).await?.is_none());
+    assert_eq!(backend.get(held.key()).await?.unwrap().id(), held.id());
+    assert!(take(&backend, released.key()).await?.fence() > released.fence());
+    assert!(backend.release(&held).await?);
+    assert!(take(&backend, held.key()).await?.fence() > held.fence());
+    Ok(())
+}
+
+async fn nobody_listens(_: Arc<Server>) -> Outcome {
+    // A port that was free a moment ago.
+    let port = TcpListener::bind("127.0.0.1:0").await?.local_addr()?.port();
+    let outcome = options().connect(&format!("redis://127.0.0.1:{port}")).await;
+    assert_code(outcome, ErrorCode::ServiceUnavailable);
+    Ok(())
+}
+
+async fn hangs(server: Arc<Server>) -> Outcome {
+    let spare = spare(&server, &[]).await?;
+    let url = url(&spare).await?;
+    raw(&url).await;
+    let backend = options().connect(&url).await?;
+    let held = take(&backend, &fresh_key()).await?;
+    let (key, id) = (fresh_key(), fresh_id());
+
+    spare.container.pause().await?;
+    let start = Instant::now();
+    let (acquired, extended, released, looked) = tokio::join!(
+        backend.acquire(&key, &id, long()),
+        backend.extend(&held, long()),
+        backend.find(held.id()),
+        backend.get(held.key()),
+    );
+    assert_code(acquired, ErrorCode::NetworkTimeout);
+    assert_code(extended, ErrorCode::NetworkTimeout);
+    assert_code(released, ErrorCode::NetworkTimeout);
+    assert_code(looked, ErrorCode::NetworkTimeout);
+    assert_code(options().connect(&url).await, ErrorCode::NetworkTimeout);
+    assert!(start.elapsed() < LIMIT * 5, "{:?}", start.elapsed());
+    spare.container.unpause().await?;
+
+    // What ran out of time may have been carried out, for its own id alone.
+    raw(&url).await;
+    let backend = options().connect(&url).await?;
+    assert!(backend.get(held.key()).await?.is_some());
+    let lease = granted(backend.acquire(&key, &id, long()).await?);
+    assert_eq!(lease.fence().get(), 1);
+    assert!(matches!(backend.acquire(&key, &fresh_id(), long()).await?, Acquired::Held { .. }));
+    Ok(())
+}
+
+async fn password(server: Arc<Server>) -> Outcome {
+    let spare = spare(&server, &["--requirepass", "secret"]).await?;
+    let port = spare.port().await?;
+    let right = format!("redis://:secret@127.0.0.1:{port}");
+    raw(&right).await;
+    for user in ["", ":wrong@", "nobody:secret@"] {
+        let outcome = options().connect(&format!("redis://{user}127.0.0.1:{port}")).await;
+        assert_code(outcome, ErrorCode::AuthFailed);
+    }
+    let backend = options().connect(&right).await?;
+    let lease = take(&backend, &fresh_key()).await?;
+
+    // A user who may read, but not run scripts.
+    raw(&right).await.run(&["ACL", "SETUSER", "reader", "on", ">pw", "~*", "+get", "+info"]).await;
+    let reader = options().connect(&format!("redis://reader:pw@127.0.0.1:{port}")).await;
+    if let Ok(reader) = reader {
+        assert_code(take(&reader, &fresh_key()).await, ErrorCode::AuthFailed);
+        assert_code(reader.release(&lease).await, ErrorCode::AuthFailed);
+    } else {
+        assert_code(reader, ErrorCode::AuthFailed);
+    }
+    assert!(backend.release(&lease).await?);
+    Ok(())
+}
+
+/// No acquisition and no extension goes through, with this code, and none leaves anything behind.
+async fn refuses_writes(
+    backend: &RedisBackend,
+    raw: &Raw,
+    held: &Lease,
+    code: ErrorCode,
+) -> Outcome {
+    let key = fresh_key();
+    let keys = raw.number(&["DBSIZE"]).await;
+    assert_code(take(backend, &key).await, code);
+    assert_code(backend.extend(held, long()).await, code);
+    assert_code(backend.extend_by_id(held.id(), long()).await, code);
+    assert!(backend.get(&key).await?.is_none());
+    assert_eq!(backend.get(held.key()).await?.unwrap().id(), held.id());
+    assert_eq!(raw.number(&["DBSIZE"]).await, keys);
+    Ok(())
+}
+
+async fn read_only(server: Arc<Server>) -> Outcome {
+    let spare = spare(&server, &[]).await?;
+    let url = url(&spare).await?;
+    let raw = raw(&url).await;
+    let backend = options().connect(&url).await?;
+    let held = take(&backend, &fresh_key()).await?;
+    // Of a master that does not exist, so it keeps what it has.
+    raw.run(&["REPLICAOF", "127.0.0.1", "1"]).await;
+    let code = ErrorCode::ServiceUnavailable;
+    refuses_writes(&backend, &raw, &held, code).await?;
+    assert_code(backend.release(&held).await, code);
+    assert_code(backend.release_by_id(held.id()).await, code);
+    raw.run(&["REPLICAOF", "NO", "ONE"]).await;
+    assert!(backend.release(&held).await?);
+    Ok(())
+}
+
+async fn out_of_memory(server: Arc<Server>) -> Outcome {
+    let spare = spare(&server, &["--maxmemory-policy", "noeviction"]).await?;
+    let url = url(&spare).await?;
+    let raw = raw(&url).await;
+    let backend = options().connect(&url).await?;
+    let held = take(&backend, &fresh_key()).await?;
+    // One byte: the server itself uses more.
+    raw.run(&["CONFIG", "SET", "maxmemory", "1"]).await;
+    refuses_writes(&backend, &raw, &held, ErrorCode::RateLimited).await?;
+    // A release frees memory, so it goes through.
+    assert!(backend.release(&held).await?);
+    raw.run(&["CONFIG", "SET", "maxmemory", "0"]).await;
+    assert_eq!(take(&backend, held.key()).await?.fence().get(), held.fence().get() + 1);
+    Ok(())
+}
+
+/// Passes everything on to a server until it is told to swallow an answer: then it drops the
+/// connection in its place.
+async fn proxy(port: u16, swallow: Arc<AtomicBool>) -> std::io::Result<u16> {
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let address = listener.local_addr()?;
+    tokio::task::spawn(async move {
+        while let Ok((client, _)) = listener.accept().await {
+            let Ok(server) = TcpStream::connect(("127.0.0.1", port)).await else { continue };
+            let swallow = swallow.clone();
+            let (mut from_client, mut to_client) = client.into_split();
+            let (mut from_server, mut to_server) = server.into_split();
+            tokio::task::spawn(async move {
+                let answers = async {
+                    let mut buffer = vec![0; 65_536];
+                    while let Ok(length @ 1..) = from_server.read(&mut buffer).await {
+                        if swallow.swap(false, Ordering::SeqCst) {
+                            return;
+                        }
+                        if to_client.write_all(&buffer[..length]).await.is_err() {
+                            return;
+                        }
+                    }
+                };
+                tokio::select! {
+                    () = answers => {}
+                    _ = tokio::io::copy(&mut from_client, &mut to_server) => {}
+                }
+            });
+        }
+    });
+    Ok(address.port())
+}
+
+async fn lost_reply(server: Arc<Server>) -> Outcome {
+    let spare = spare(&server, &[]).await?;
+    let port = spare.port().await?;
+    let raw = raw(&format!("redis://127.0.0.1:{port}")).await;
+    let swallow = Arc::new(AtomicBool::new(false));
+    let url = format!("redis://127.0.0.1:{}", proxy(port, swallow.clone()).await?);
+    let ours = options().connect(&url).await?;
+    // By default, fred would send the command of such a client three times.
+    let mut builder = Builder::from_config(Config::from_url(&url)?);
+    builder.set_policy(ReconnectPolicy::new_constant(0, 20));
+    let client = builder.build()?;
+    client.init().await?;
+    for backend in [ours, options().build(client)?] {
+        every_operation(&backend, &fresh_key()).await?;
+        raw.run(&["CONFIG", "RESETSTAT"]).await;
+
+        let (key, id) = (fresh_key(), fresh_id());
+        swallow.store(true, Ordering::SeqCst);
+        let lost = backend.acquire(&key, &id, long()).await;
+        assert_code(lost, ErrorCode::ServiceUnavailable);
+        assert!(!swallow.load(Ordering::SeqCst));
+        assert_eq!(raw.calls("evalsha").await, 1);
+
+        // It was granted, and is that id's alone.
+        let lock = backend.get(&key).await?.unwrap();
+        assert_eq!(lock.id(), &id);
+        assert!(matches!(backend.acquire(&key, &fresh_id(), long()).await?, Acquired::Held { .. }));
+        let lease = granted(backend.acquire(&key, &id, long()).await?);
+        assert_eq!(lease.fence().get(), 1);
+
+        swallow.store(true, Ordering::SeqCst);
+        assert_code(backend.release(&lease).await, ErrorCode::ServiceUnavailable);
+        assert!(!backend.release(&lease).await?);
+        assert!(backend.get(&key).await?.is_none());
+    }
+    Ok(())
+}
+
+async fn cluster(server: Arc<Server>) -> Outcome {
+    let spare = spare(&server, &["--cluster-enabled", "yes"]).await?;
+    let port = spare.port().await?;
+    let raw = raw(&format!("redis://127.0.0.1:{port}")).await;
+    raw.run(&["CONFIG", "SET", "cluster-announce-ip", "127.0.0.1"]).await;
+    raw.run(&["CONFIG", "SET", "cluster-announce-port", &port.to_string()]).await;
+    raw.run(&["CLUSTER", "ADDSLOTSRANGE", "0", "16383"]).await;
+    while !raw.text(&["CLUSTER", "INFO"]).await.unwrap().contains("cluster_state:ok") {
+        sleep(Duration::from_millis(20)).await;
+    }
+    let url = format!("redis-cluster://127.0.0.1:{port}");
+    assert_code(options().connect(&url).await, ErrorCode::InvalidArgument);
+    let backend = options().key_prefix("{syncguard}").connect(&url).await?;
+    for _ in 0..20 {
+        every_operation(&backend, &fresh_key()).await?;
+    }
+    let key = Key::new("with{another}tag").unwrap();
+    every_operation(&backend, &key).await?;
+    // A client that does not know that it is a cluster.
+    let backend = options().connect(&format!("redis://127.0.0.1:{port}")).await?;
+    assert_code(take(&backend, &fresh_key()).await, ErrorCode::InvalidArgument);
+    Ok(())
+}

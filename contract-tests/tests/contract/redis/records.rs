@@ -1,0 +1,418 @@
+//! What is stored: to the byte what other clients store, and nothing that is not ours is touched.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use libtest_mimic::Trial;
+use serde_json::Value as Json;
+use syncguard_redis::fred::interfaces::ClientLike;
+use syncguard_redis::fred::prelude::{Builder, Config};
+use syncguard_redis::{Acquired, Backend, ErrorCode, Fence, Key, Lease, RedisBackend, Timestamp};
+
+use super::{Cases, Outcome, Raw, assert_code, fresh_id, fresh_key, granted, long, take, ttl};
+use crate::servers::Server;
+
+pub(super) fn trials(cases: &Cases) -> Vec<Trial> {
+    vec![
+        cases.trial("records::what_another_client_left_is_looked_up", looked_up),
+        cases.trial("records::what_another_client_left_is_extended_and_released", extended),
+        cases.trial("records::what_we_write_is_what_another_client_writes", written),
+        cases.trial("records::an_extension_keeps_fields_that_are_not_ours", unknown_fields),
+        cases.trial("records::t2_a_record_without_expiry_lives_for_the_tolerance", tolerance),
+        cases.trial("records::a6_a_used_up_counter_is_refused_and_left_alone", used_up),
+        cases.trial("records::e2_a_foreign_value_under_the_lock_key", foreign_lock),
+        cases.trial("records::e2_a_foreign_value_under_the_id_key", foreign_index),
+        cases.trial("records::k3_a_key_in_the_place_of_a_derived_one_is_refused", derived),
+        cases.trial("records::k3_prefixes_keep_locks_apart", prefixes),
+        cases.trial("records::a_client_and_a_pool_of_ones_own", own_clients),
+    ]
+}
+
+async fn connect(server: &Server) -> Result<(RedisBackend, Raw), String> {
+    let backend = server.client(&async |url: String| RedisBackend::connect(&url).await).await?;
+    let raw = server.client(&async |url: String| Raw::connect(&url).await).await?;
+    Ok((backend, raw))
+}
+
+/// One lock as SyncGuard for TypeScript left it, in a prefix of our own: trials run beside others.
+struct Golden {
+    backend: RedisBackend,
+    raw: Raw,
+    lock: String,
+    lease: Lease,
+    record: String,
+    record_after_extend: String,
+}
+
+/// Every golden record, stored as it was found.
+async fn golden(server: &Server) -> Result<Vec<Golden>, String> {
+    let records: Json = serde_json::from_str(include_str!("../../golden/records.json")).unwrap();
+    let mut all = Vec::new();
+    for entry in records["redis"].as_array().unwrap() {
+        let prefix = format!("golden-{}", fresh_id().as_str());
+        let options = RedisBackend::builder().key_prefix(&prefix);
+        let backend =
+            server.client(&async |url: String| options.clone().connect(&url).await).await?;
+        let raw = server.client(&async |url: String| Raw::connect(&url).await).await?;
+        let key = Key::new(entry["key"].as_str().unwrap()).unwrap();
+        let stored = &entry["stored"];
+        let lock = format!("syncguard:{}", key.as_str());
+        for (name, stored) in stored.as_object().unwrap() {
+            let name = name.replace("syncguard", &prefix);
+            let value =
+                stored["value"].as_str().unwrap().replace("syncguard:", &format!("{prefix}:"));
+            raw.run(&["SET", &name, &value]).await;
+            if stored["pttl_within"].is_array() {
+                raw.run(&["PEXPIRE", &name, "600000"]).await;
+            }
+        }
+        // The server's clock has passed the expiry in the record: move it, as an extension would.
+        let mut record = stored[&lock]["value"].as_str().unwrap().to_owned();
+        let mut record_after_extend =
+            stored[&lock]["value_after_extend"].as_str().unwrap().to_owned();
+        for text in [&mut record, &mut record_after_extend] {
+            let old = serde_json::from_str::<Json>(text).unwrap()["expiresAtMs"].to_string();
+            *text = text.replace(&old, "4102444800000");
+        }
+        let lock = lock.replace("syncguard", &prefix);
+        raw.run(&["SET", &lock, &record, "PX", "600000"]).await;
+        let acquire = &entry["acquire"];
+        let lease = Lease::new(
+            key,
+            acquire["lockId"].as_str().unwrap().parse().unwrap(),
+            acquire["fence"].as_str().unwrap().parse().unwrap(),
+            Timestamp::from_millis(4_102_444_800_000),
+        );
+        all.push(Golden { backend, raw, lock, lease, record, record_after_extend });
+    }
+    assert_eq!(all.len(), 3);
+    Ok(all)
+}
+
+async fn looked_up(server: Arc<Server>) -> Outcome {
+    for golden in golden(&server).await? {
+        let Golden { backend, raw, lock, lease, .. } = &golden;
+        for record in [&golden.record, &golden.record_after_extend] {
+            raw.run(&["SET", lock, record, "PX", "600000"]).await;
+            let found = backend.get(lease.key()).await?.unwrap();
+            assert_eq!(found.key(), lease.key());
+            assert_eq!(found.id(), lease.id());
+            assert_eq!(found.fence(), lease.fence());
+            assert_eq!(found.expires_at(), lease.expires_at());
+            let stored: Json = serde_json::from_str(record)?;
+            assert_eq!(Some(found.acquired_at().as_millis()), stored["acquiredAtMs"].as_u64());
+            assert_eq!(backend.find(lease.id()).await?.unwrap(), found);
+            let attempt = backend.acquire(lease.key(), &fresh_id(), long()).await?;
+            assert!(matches!(attempt, Acquired::Held { remaining: Some(_) }));
+        }
+    }
+    Ok(())
+}
+
+async fn extended(server: Arc<Server>) -> Outcome {
+    for golden in golden(&server).await? {
+        let Golden { backend, raw, lock, lease, .. } = &golden;
+        for record in [&golden.record, &golden.record_after_extend] {
+            for by_id in [false, true] {
+                raw.run(&["SET", lock, record, "PX", "600000"]).await;
+                let index =
+                    format!("{}:id:{}", lock.split(':').next().unwrap(), lease.id().as_str());
+                raw.run(&["SET", &index, lock, "PX", "600000"]).await;
+                let extended = match by_id {
+                    false => backend.extend(lease, long()).await?.unwrap(),
+                    true => backend.extend_by_id(lease.id(), long()).await?.unwrap(),
+                };
+                assert_eq!(extended.fence(), lease.fence());
+                // Only the expiry has changed.
+                let mut now: Json = serde_json::from_str(&raw.text(&["GET", lock]).await.unwrap())?;
+                let before: Json = serde_json::from_str(record)?;
+                assert_eq!(now["expiresAtMs"].as_u64(), Some(extended.expires_at().as_millis()));
+                now["expiresAtMs"] = before["expiresAtMs"].clone();
+                assert_eq!(now, before);
+                for name in [lock.as_str(), &index] {
+                    let left = raw.number(&["PTTL", name]).await;
+                    assert!((3_000_000..=3_600_000).contains(&left), "{left}");
+                }
+                assert!(match by_id {
+                    false => backend.release(&extended).await?,
+                    true => backend.release_by_id(lease.id()).await?,
+                });
+                assert_eq!(raw.number(&["EXISTS", lock, &index]).await, 0);
+            }
+        }
+        // The next grant goes on where the other client stopped.
+        assert_eq!(take(backend, lease.key()).await?.fence().get(), lease.fence().get() + 1);
+    }
+    Ok(())
+}
+
+async fn written(server: Arc<Server>) -> Outcome {
+    for golden in golden(&server).await? {
+        let Golden { backend, raw, lock, lease, record, .. } = &golden;
+        assert!(backend.release(lease).await?);
+        let prefix = lock.split(':').next().unwrap();
+        let counter = format!("{prefix}:fence:{lock}");
+        raw.run(&["SET", &counter, "1"]).await;
+        let ours =
+            granted(backend.acquire(lease.key(), lease.id(), ttl(Duration::from_secs(600))).await?);
+
+        let stored = raw.text(&["GET", lock]).await.unwrap();
+        let digits = |text: &str, field: &str| {
+            serde_json::from_str::<Json>(text).unwrap()[field].to_string()
+        };
+        // To the byte, but for the times.
+        let mut expected = record.clone();
+        for field in ["acquiredAtMs", "expiresAtMs"] {
+            expected = expected.replace(&digits(record, field), &digits(&stored, field));
+        }
+        assert_eq!(stored, expected);
+        assert_eq!(digits(&stored, "expiresAtMs"), ours.expires_at().as_millis().to_string());
+        let acquired_at: u64 = digits(&stored, "acquiredAtMs").parse()?;
+        assert_eq!(ours.expires_at().as_millis() - acquired_at, 600_000);
+
+        let index = format!("{prefix}:id:{}", lease.id().as_str());
+        assert_eq!(raw.text(&["GET", &index]).await.as_ref(), Some(lock));
+        assert_eq!(raw.text(&["GET", &counter]).await.unwrap(), "2");
+        assert_eq!(raw.number(&["PTTL", &counter]).await, -1);
+        for name in [lock.as_str(), &index] {
+            let left = raw.number(&["PTTL", name]).await;
+            assert!((500_000..=600_000).contains(&left), "{left}");
+        }
+    }
+    Ok(())
+}
+
+async fn unknown_fields(server: Arc<Server>) -> Outcome {
+    let (backend, raw) = connect(&server).await?;
+    let lease = take(&backend, &fresh_key()).await?;
+    let lock = format!("syncguard:{}", lease.key().as_str());
+    let stored = raw.text(&["GET", &lock]).await.unwrap();
+    raw.run(&["SET", &lock, &stored.replacen('{', r#"{"note":{"a":[1,"x"]},"#, 1)]).await;
+    backend.extend(&lease, long()).await?.unwrap();
+    let stored: Json = serde_json::from_str(&raw.text(&["GET", &lock]).await.unwrap())?;
+    assert_eq!(stored["note"], serde_json::json!({"a": [1, "x"]}));
+    assert_eq!(stored.as_object().unwrap().len(), 6);
+    assert!(backend.release(&lease).await?);
+    Ok(())
+}
+
+/// A record as another hand left it, in the usual writing and in another.
+fn by_hand(lease: &Lease, expires_at: i64) -> [String; 2] {
+    let (key, id) = (lease.key().as_str(), lease.id().as_str());
+    [
+        format!(
+            r#"{{"key":"{key}","lockId":"{id}","fence":"000000000000007","acquiredAtMs":1795451239701,"expiresAtMs":{expires_at}}}"#
+        ),
+        format!(
+            r#"{{ "expiresAtMs": {expires_at}.0, "lockId": "{id}", "acquiredAtMs": 1.795e12, "fence": "000000000000007", "key": "{key}" }}"#
+        ),
+    ]
+}
+
+fn made_up_lease() -> Lease {
+    let fence = Fence::new(7).unwrap();
+    Lease::new(fresh_key(), fresh_id(), fence, Timestamp::from_millis(1))
+}
+
+async fn tolerance(server: Arc<Server>) -> Outcome {
+    let (backend, raw) = connect(&server).await?;
+    for (offset, live) in [(60_000, true), (-60_000, false)] {
+        for turn in 0..2 {
+            let lease = made_up_lease();
+            let (key, id) = (lease.key(), lease.id());
+            let lock = format!("syncguard:{}", key.as_str());
+            let time = raw.run(&["TIME"]).await.into_array();
+            let now = time[0].as_i64().unwrap() * 1_000;
+            let record = &by_hand(&lease, now + offset)[turn];
+            raw.run(&["SET", &lock, record]).await;
+            raw.run(&["SET", &format!("syncguard:id:{}", id.as_str()), &lock]).await;
+            assert_eq!(backend.get(key).await?.is_some(), live);
+            assert_eq!(backend.find(id).await?.is_some(), live);
+            assert_eq!(backend.extend(&lease, long()).await?.is_some(), live);
+            assert_eq!(backend.extend_by_id(id, long()).await?.is_some(), live);
+            let attempt = backend.acquire(key, &fresh_id(), long()).await?;
+            assert_eq!(matches!(attempt, Acquired::Held { .. }), live);
+            assert_eq!(backend.release(&lease).await?, live);
+        }
+    }
+    Ok(())
+}
+
+async fn used_up(server: Arc<Server>) -> Outcome {
+    let (backend, raw) = connect(&server).await?;
+    let (key, id) = (fresh_key(), fresh_id());
+    let lock = format!("syncguard:{}", key.as_str());
+    let counter = format!("syncguard:fence:{lock}");
+    let index = format!("syncguard:id:{}", id.as_str());
+    let beyond = ["900000000000000", "900000000000001", "9007199254740993", "9223372036854775807"];
+    for bad in beyond.into_iter().chain(["-5", "text", "1.5", ""]) {
+        raw.run(&["SET", &counter, bad]).await;
+        assert_code(backend.acquire(&key, &id, long()).await, ErrorCode::Internal);
+        assert_eq!(raw.text(&["GET", &counter]).await.unwrap(), bad);
+        assert_eq!(raw.number(&["EXISTS", &lock, &index]).await, 0, "{bad}");
+    }
+    raw.run(&["DEL", &counter]).await;
+    raw.run(&["RPUSH", &counter, "x"]).await;
+    assert_code(backend.acquire(&key, &id, long()).await, ErrorCode::Internal);
+    assert_eq!(raw.number(&["EXISTS", &lock, &index]).await, 0);
+
+    raw.run(&["SET", &counter, "899999999999999"]).await;
+    let lease = granted(backend.acquire(&key, &id, long()).await?);
+    assert_eq!(lease.fence(), Fence::MAX_GRANTED);
+    Ok(())
+}
+
+/// Every operation on this lock is refused, and leaves all names as they are.
+async fn all_refused(backend: &RedisBackend, raw: &Raw, lease: &Lease, names: &[&str]) {
+    let (key, id) = (lease.key(), lease.id());
+    let mut before = Vec::new();
+    for name in names {
+        before.push(raw.run(&["DUMP", name]).await);
+    }
+    let internal = ErrorCode::Internal;
+    assert_code(backend.acquire(key, id, long()).await, internal);
+    assert_code(backend.extend(lease, long()).await, internal);
+    assert_code(backend.release(lease).await, internal);
+    assert_code(backend.extend_by_id(id, long()).await, internal);
+    assert_code(backend.release_by_id(id).await, internal);
+    assert_code(backend.find(id).await, internal);
+    for (name, before) in names.iter().zip(before) {
+        assert_eq!(raw.run(&["DUMP", name]).await, before);
+    }
+}
+
+async fn foreign_lock(server: Arc<Server>) -> Outcome {
+    let (backend, raw) = connect(&server).await?;
+    let lease = made_up_lease();
+    let id = lease.id().as_str();
+    let lock = format!("syncguard:{}", lease.key().as_str());
+    let index = format!("syncguard:id:{id}");
+    let counter = format!("syncguard:fence:{lock}");
+    raw.run(&["SET", &index, &lock]).await;
+
+    let mut values = vec![
+        vec!["RPUSH".to_owned(), lock.clone(), "x".to_owned()],
+        vec!["HSET".to_owned(), lock.clone(), "key".to_owned(), "x".to_owned()],
+        vec!["SET".to_owned(), lock.clone(), String::new()],
+        vec!["SET".to_owned(), lock.clone(), "text".to_owned()],
+        vec!["SET".to_owned(), lock.clone(), "17".to_owned()],
+    ];
+    let good = &by_hand(&lease, 4_102_444_800_000)[0];
+    for (part, instead) in [
+        (r#""acquiredAtMs":1795451239701,"#, ""),
+        (&format!("\"{id}\""), "7"),
+        (id, "short"),
+        ("\"000000000000007\"", "7"),
+        ("000000000000007", "7"),
+        ("000000000000007", "00000000000000x"),
+        ("4102444800000}", "\"4102444800000\"}"),
+        ("4102444800000}", "null}"),
+        ("4102444800000}", "nan}"),
+        ("4102444800000}", "-4102444800000}"),
+        ("4102444800000}", "41024448000000000000000000}"),
+        ("4102444800000}", "4102444800000"),
+        ("4102444800000}", "4102444800000}}"),
+        ("{\"key", "x{\"key"),
+        ("{\"key", "[{\"key"),
+    ] {
+        let bad = good.replacen(part, instead, 1);
+        assert_ne!(&bad, good);
+        values.push(vec!["SET".to_owned(), lock.clone(), bad]);
+    }
+    for value in values {
+        raw.run(&["DEL", &lock]).await;
+        raw.run(&value.iter().map(String::as_str).collect::<Vec<_>>()).await;
+        all_refused(&backend, &raw, &lease, &[&lock, &index, &counter]).await;
+        assert_code(backend.get(lease.key()).await, ErrorCode::Internal);
+        let other = backend.acquire(lease.key(), &fresh_id(), long()).await;
+        assert_code(other, ErrorCode::Internal);
+        assert_eq!(raw.number(&["EXISTS", &counter]).await, 0);
+    }
+    Ok(())
+}
+
+async fn foreign_index(server: Arc<Server>) -> Outcome {
+    let (backend, raw) = connect(&server).await?;
+    let lease = made_up_lease();
+    let lock = format!("syncguard:{}", lease.key().as_str());
+    let index = format!("syncguard:id:{}", lease.id().as_str());
+    let counter = format!("syncguard:fence:{lock}");
+    for value in [["RPUSH", &index, "x"], ["SET", &index, "text"]] {
+        // Of a free key, and of one that is held by this very id.
+        raw.run(&["DEL", &lock, &index]).await;
+        raw.run(&value).await;
+        let attempt = backend.acquire(lease.key(), lease.id(), long()).await;
+        assert_code(attempt, ErrorCode::Internal);
+        assert_eq!(raw.number(&["EXISTS", &lock, &counter]).await, 0);
+        raw.run(&["SET", &lock, &by_hand(&lease, 4_102_444_800_000)[0]]).await;
+        all_refused(&backend, &raw, &lease, &[&lock, &index, &counter]).await;
+    }
+    // Where it is missing, the lease itself still serves, and an extension puts it back.
+    raw.run(&["DEL", &index]).await;
+    assert!(backend.find(lease.id()).await?.is_none());
+    assert!(backend.extend(&lease, long()).await?.is_some());
+    assert!(backend.find(lease.id()).await?.is_some());
+    raw.run(&["DEL", &index]).await;
+    assert!(backend.release(&lease).await?);
+    Ok(())
+}
+
+async fn derived(server: Arc<Server>) -> Outcome {
+    let (backend, raw) = connect(&server).await?;
+    let lease = take(&backend, &fresh_key()).await?;
+    let counter = format!("fence:syncguard:{}", lease.key().as_str());
+    for name in [format!("id:{}", lease.id().as_str()), counter.clone()] {
+        let lease =
+            Lease::new(Key::new(&name).unwrap(), fresh_id(), lease.fence(), lease.expires_at());
+        let invalid = ErrorCode::InvalidArgument;
+        assert_code(backend.acquire(lease.key(), lease.id(), long()).await, invalid);
+        assert_code(backend.extend(&lease, long()).await, invalid);
+        assert_code(backend.release(&lease).await, invalid);
+        assert_code(backend.get(lease.key()).await, invalid);
+    }
+    assert_eq!(raw.text(&["GET", &format!("syncguard:{counter}")]).await.unwrap(), "1");
+    assert!(backend.release(&lease).await?);
+    Ok(())
+}
+
+async fn prefixes(server: Arc<Server>) -> Outcome {
+    let (one, _) = connect(&server).await?;
+    let two = RedisBackend::builder().key_prefix("other");
+    let two = server.client(&async |url: String| two.clone().connect(&url).await).await?;
+    let lease = take(&one, &fresh_key()).await?;
+    assert!(two.get(lease.key()).await?.is_none());
+    assert!(two.find(lease.id()).await?.is_none());
+    assert!(!two.release(&lease).await?);
+    assert!(!two.release_by_id(lease.id()).await?);
+    let other = take(&two, lease.key()).await?;
+    assert!(two.release(&other).await?);
+    assert!(one.release(&lease).await?);
+    Ok(())
+}
+
+async fn own_clients(server: Arc<Server>) -> Outcome {
+    let (ours, _) = connect(&server).await?;
+    let own = server.client(&async |url: String| -> Result<_, Box<dyn std::error::Error>> {
+        let builder = Builder::from_config(Config::from_url(&url)?);
+        let (client, pool) = (builder.build()?, builder.build_pool(3)?);
+        client.init().await?;
+        pool.init().await?;
+        Ok((client, pool))
+    });
+    let (client, pool) = own.await?;
+    for backend in [RedisBackend::new(client.clone())?, RedisBackend::new(pool)?] {
+        let lease = take(&backend, &fresh_key()).await?;
+        assert!(ours.get(lease.key()).await?.is_some());
+        // Also what a pool sends over another connection.
+        for _ in 0..5 {
+            assert!(backend.extend(&lease, long()).await?.is_some());
+        }
+        assert!(backend.release(&lease).await?);
+    }
+    // It is not ours to close.
+    let _: String = client.ping(None).await?;
+    client.quit().await?;
+    let backend = RedisBackend::new(client)?;
+    assert_code(take(&backend, &fresh_key()).await, ErrorCode::ServiceUnavailable);
+    Ok(())
+}
