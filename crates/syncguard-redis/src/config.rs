@@ -12,6 +12,10 @@ use syncguard_core::{Error, ErrorCode, Operation, Result};
 use crate::RedisBackend;
 use crate::error::classify;
 use crate::names::Names;
+use crate::scripts::FIRST_KEY;
+
+/// How often a command follows where the nodes of a cluster send it: as by fred's default.
+const REDIRECTIONS: u32 = 5;
 
 /// Options of a [`RedisBackend`], ended by [`connect`](Self::connect) or [`build`](Self::build).
 ///
@@ -81,8 +85,9 @@ impl RedisBackendBuilder {
     /// A dropped future may leave an unused connection open.
     pub async fn connect(self, url: &str) -> Result<RedisBackend> {
         let config = parse_url(url)?;
-        let names = Names::new(&self.key_prefix, config.server.is_clustered())?;
-        let options = self.options()?;
+        let clustered = config.server.is_clustered();
+        let names = Names::new(&self.key_prefix, clustered)?;
+        let options = self.options(clustered)?;
         let limit = self.command_timeout;
 
         let mut builder = Builder::from_config(config);
@@ -132,11 +137,12 @@ impl RedisBackendBuilder {
     /// client of a cluster and the key prefix has no hash tag.
     pub fn build(self, client: impl Into<Connection>) -> Result<RedisBackend> {
         let connection = client.into();
-        let names = Names::new(&self.key_prefix, connection.next().is_clustered())?;
-        Ok(RedisBackend::from_parts(connection, self.options()?, names))
+        let clustered = connection.next().is_clustered();
+        let names = Names::new(&self.key_prefix, clustered)?;
+        Ok(RedisBackend::from_parts(connection, self.options(clustered)?, names))
     }
 
-    fn options(&self) -> Result<Options> {
+    fn options(&self, clustered: bool) -> Result<Options> {
         // For fred, no time at all means no limit.
         if self.command_timeout.is_zero() {
             return Err(Error::new(ErrorCode::InvalidArgument, Operation::Configure)
@@ -144,7 +150,14 @@ impl RedisBackendBuilder {
         }
         Ok(Options {
             timeout: Some(self.command_timeout),
-            max_attempts: Some(1),
+            // A command is sent once. Only the nodes of a cluster may redirect it, which they do
+            // instead of running it, and each time counts as an attempt: fred ends the whole client
+            // when those run out while it follows. There, `fail_fast` is what keeps a command that
+            // was in flight on a lost connection from being sent again.
+            max_attempts: Some(if clustered { REDIRECTIONS + 4 } else { 1 }),
+            max_redirections: Some(REDIRECTIONS),
+            fail_fast: clustered,
+            cluster_hash: Some(FIRST_KEY),
             ..Options::default()
         })
     }

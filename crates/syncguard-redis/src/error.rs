@@ -26,8 +26,7 @@ const TEXTS: &[(&str, ErrorCode, &str)] = &[
     ("TRYAGAIN", ServiceUnavailable, "the cluster is moving these keys"),
     ("MOVED", ServiceUnavailable, "the cluster has moved these keys"),
     ("ASK", ServiceUnavailable, "the cluster is moving these keys"),
-    // How fred says that the cluster redirected a command that it was told to send once only.
-    ("Too many failed write attempts.", ServiceUnavailable, "the cluster has moved these keys"),
+    ("Too many failed write attempts.", ServiceUnavailable, "there is no connection to the server"),
     ("Failed to route command.", ServiceUnavailable, "there is no connection to the server"),
     ("Missing expected connection.", ServiceUnavailable, "there is no connection to the server"),
     ("Failed to send command to router.", ServiceUnavailable, "the client is not running"),

@@ -37,8 +37,8 @@
 //!
 //! Redis from version 7, and what speaks and scripts like it, such as Valkey: a single server, one
 //! behind sentinels, or a cluster. Each operation is one script and one round trip; a script that
-//! the server does not know, as after its restart, is sent along at once. No command is ever sent
-//! twice, and none waits longer than the
+//! the server does not know, as after its restart, is sent along at once. No command that a server
+//! may have carried out is sent again, and none waits longer than the
 //! [command timeout](RedisBackendBuilder::command_timeout), also on your own client.
 //!
 //! # What is stored
@@ -86,9 +86,10 @@
 //! ```
 //!
 //! So all locks of a prefix live in one slot, on one node. To spread them, use several prefixes,
-//! such as `{billing}` and `{reports}`, with a backend for each. An operation that meets a slot on
-//! the move fails with [`ServiceUnavailable`](ErrorCode::ServiceUnavailable), having changed
-//! nothing: waiting for a lock tries it again.
+//! such as `{billing}` and `{reports}`, with a backend for each. While a slot is on the move, and
+//! while there is no connection to its node, operations fail at once with
+//! [`ServiceUnavailable`](ErrorCode::ServiceUnavailable), having changed nothing: waiting for a lock
+//! tries again.
 //!
 //! # Errors
 //!

@@ -35,6 +35,12 @@ pub(crate) static GET: Script = Script::new(&[include_str!("scripts/get.lua")]);
 /// Keys: index. Arguments: prefix. Answers as [`GET`].
 pub(crate) static FIND: Script = Script::new(&[include_str!("scripts/find.lua")]);
 
+/// Where the first key stands among the words of a call, which tells a cluster's node.
+pub(crate) const FIRST_KEY: ClusterHash = ClusterHash::Offset(2);
+
+/// What fred says of a command that came before it had noticed that the connection is gone.
+const NOT_SENT: &str = "Failed to route command.";
+
 /// One script.
 pub(crate) struct Script {
     parts: &'static [&'static str],
@@ -55,7 +61,8 @@ impl Script {
     /// Runs the script: one round trip, or two when the server does not know it yet.
     ///
     /// The command is a custom one because fred drops the options of `EVALSHA`: without them it
-    /// would wait for ever and send the script again after a lost connection.
+    /// would wait for ever and send the script again after a lost connection. The options must say
+    /// where the [`FIRST_KEY`] stands, since fred drops that of a custom command.
     pub(crate) async fn call<const K: usize, const A: usize>(
         &self,
         client: &Client,
@@ -68,12 +75,13 @@ impl Script {
         let send = |name, script: &Str| {
             let numbers = [script.clone(), Str::from(K.to_string())];
             let values = numbers.iter().chain(&keys).chain(&args).cloned();
-            // The first key tells the node: it stands behind the script and the number of keys.
-            let command = CustomCommand::new_static(name, ClusterHash::Offset(2), false);
+            let command = CustomCommand::new_static(name, ClusterHash::FirstKey, false);
             client.custom(command, values.map(Value::String).collect())
         };
         match send("EVALSHA", sha).await {
             Err(error) if error.details().starts_with("NOSCRIPT") => send("EVAL", source).await,
+            // The connection had just been lost, so nothing was sent. Now it waits for the next one.
+            Err(error) if error.details() == NOT_SENT => send("EVALSHA", sha).await,
             answer => answer,
         }
     }

@@ -8,7 +8,7 @@ use libtest_mimic::Trial;
 use syncguard_redis::fred::interfaces::ClientLike;
 use syncguard_redis::fred::prelude::{Builder, Config, ReconnectPolicy};
 use syncguard_redis::{
-    Acquired, Backend, ErrorCode, Key, Lease, RedisBackend, RedisBackendBuilder,
+    Acquired, Backend, ErrorCode, Key, Lease, LockRecord, RedisBackend, RedisBackendBuilder, Result,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -302,38 +302,60 @@ async fn lost_reply(server: Arc<Server>) -> Outcome {
     let client = builder.build()?;
     client.init().await?;
     for backend in [ours, options().build(client)?] {
-        every_operation(&backend, &fresh_key()).await?;
-        raw.run(&["CONFIG", "RESETSTAT"]).await;
-
-        let (key, id) = (fresh_key(), fresh_id());
-        swallow.store(true, Ordering::SeqCst);
-        let lost = backend.acquire(&key, &id, long()).await;
-        assert_code(lost, ErrorCode::ServiceUnavailable);
-        assert!(!swallow.load(Ordering::SeqCst));
-        assert_eq!(raw.calls("evalsha").await, 1);
-
-        // It was granted, and is that id's alone.
-        let lock = backend.get(&key).await?.unwrap();
-        assert_eq!(lock.id(), &id);
-        assert!(matches!(backend.acquire(&key, &fresh_id(), long()).await?, Acquired::Held { .. }));
-        let lease = granted(backend.acquire(&key, &id, long()).await?);
-        assert_eq!(lease.fence().get(), 1);
-
-        swallow.store(true, Ordering::SeqCst);
-        assert_code(backend.release(&lease).await, ErrorCode::ServiceUnavailable);
-        assert!(!backend.release(&lease).await?);
-        assert!(backend.get(&key).await?.is_none());
+        loses_replies(&backend, &raw, &swallow).await?;
     }
     Ok(())
 }
 
+async fn loses_replies(backend: &RedisBackend, raw: &Raw, swallow: &AtomicBool) -> Outcome {
+    every_operation(backend, &fresh_key()).await?;
+    raw.run(&["CONFIG", "RESETSTAT"]).await;
+
+    let (key, id) = (fresh_key(), fresh_id());
+    swallow.store(true, Ordering::SeqCst);
+    let lost = backend.acquire(&key, &id, long()).await;
+    assert_code(lost, ErrorCode::ServiceUnavailable);
+    assert!(!swallow.load(Ordering::SeqCst));
+    assert_eq!(raw.calls("evalsha").await, 1);
+
+    // It was granted, and is that id's alone.
+    assert_eq!(look(backend, &key).await?.unwrap().id(), &id);
+    assert!(matches!(backend.acquire(&key, &fresh_id(), long()).await?, Acquired::Held { .. }));
+    let lease = granted(backend.acquire(&key, &id, long()).await?);
+    assert_eq!(lease.fence().get(), 1);
+
+    swallow.store(true, Ordering::SeqCst);
+    assert_code(backend.release(&lease).await, ErrorCode::ServiceUnavailable);
+    assert!(look(backend, &key).await?.is_none());
+    assert!(!backend.release(&lease).await?);
+    Ok(())
+}
+
+/// A look at a key as soon as there is a connection again.
+async fn look(backend: &RedisBackend, key: &Key) -> Result<Option<LockRecord>> {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    loop {
+        match backend.get(key).await {
+            Err(error) if error.is_transient() && Instant::now() < deadline => {
+                sleep(Duration::from_millis(20)).await;
+            }
+            outcome => return outcome,
+        }
+    }
+}
+
 async fn cluster(server: Arc<Server>) -> Outcome {
-    let spare = spare(&server, &["--cluster-enabled", "yes"]).await?;
+    let settings = ["--cluster-enabled", "yes", "--cluster-require-full-coverage", "no"];
+    let spare = spare(&server, &settings).await?;
     let port = spare.port().await?;
     let raw = raw(&format!("redis://127.0.0.1:{port}")).await;
+    let swallow = Arc::new(AtomicBool::new(false));
+    let port = proxy(port, swallow.clone()).await?;
     raw.run(&["CONFIG", "SET", "cluster-announce-ip", "127.0.0.1"]).await;
     raw.run(&["CONFIG", "SET", "cluster-announce-port", &port.to_string()]).await;
-    raw.run(&["CLUSTER", "ADDSLOTSRANGE", "0", "16383"]).await;
+    // It serves no other slot, so that what is sent by another key goes nowhere.
+    let slot = raw.number(&["CLUSTER", "KEYSLOT", "{syncguard}"]).await;
+    raw.run(&["CLUSTER", "ADDSLOTS", &slot.to_string()]).await;
     while !raw.text(&["CLUSTER", "INFO"]).await.unwrap().contains("cluster_state:ok") {
         sleep(Duration::from_millis(20)).await;
     }
@@ -345,7 +367,12 @@ async fn cluster(server: Arc<Server>) -> Outcome {
     }
     let key = Key::new("with{another}tag").unwrap();
     every_operation(&backend, &key).await?;
-    // A client that does not know that it is a cluster.
+    loses_replies(&backend, &raw, &swallow).await?;
+    // A client that does not know that it is a cluster, which serves all slots by now.
+    for (first, last) in [(0, slot - 1), (slot + 1, 16_383)] {
+        let (first, last) = (first.to_string(), last.to_string());
+        raw.run(&["CLUSTER", "ADDSLOTSRANGE", &first, &last]).await;
+    }
     let backend = options().connect(&format!("redis://127.0.0.1:{port}")).await?;
     assert_code(take(&backend, &fresh_key()).await, ErrorCode::InvalidArgument);
     Ok(())
