@@ -82,7 +82,7 @@ impl RedisBackendBuilder {
     ///
     /// # Cancel safety
     ///
-    /// A dropped future may leave an unused connection open.
+    /// A dropped future leaves nothing behind.
     pub async fn connect(self, url: &str) -> Result<RedisBackend> {
         let config = parse_url(url)?;
         let clustered = config.server.is_clustered();

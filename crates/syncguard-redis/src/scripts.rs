@@ -79,9 +79,13 @@ impl Script {
             client.custom(command, values.map(Value::String).collect())
         };
         match send("EVALSHA", sha).await {
-            Err(error) if error.details().starts_with("NOSCRIPT") => send("EVAL", source).await,
-            // The connection had just been lost, so nothing was sent. Now it waits for the next one.
-            Err(error) if error.details() == NOT_SENT => send("EVALSHA", sha).await,
+            // Nothing was run. Without a connection it now waits for the next one, which may be to a
+            // server that has restarted and knows no scripts.
+            Err(error)
+                if error.details().starts_with("NOSCRIPT") || error.details() == NOT_SENT =>
+            {
+                send("EVAL", source).await
+            }
             answer => answer,
         }
     }

@@ -108,7 +108,13 @@ async fn script_flush(server: Arc<Server>) -> Outcome {
     every_operation(&backend, &fresh_key()).await?;
     assert_eq!(raw.calls("evalsha").await, OPERATIONS);
     assert_eq!(raw.calls("eval").await, SCRIPTS);
-    Ok(())
+
+    // As after a restart: no script, and no connection.
+    raw.run(&["SCRIPT", "FLUSH"]).await;
+    raw.run(&["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]).await;
+    let key = fresh_key();
+    assert!(look(&backend, &key).await?.is_none());
+    every_operation(&backend, &key).await
 }
 
 async fn restart(server: Arc<Server>) -> Outcome {
