@@ -213,8 +213,9 @@ async fn h6_run_releases_when_it_is_dropped(store: Store) -> Result<()> {
         begun = until(async || Ok(started.load(Ordering::SeqCst))) => begun?,
     }
     store.until_free(&key).await?;
-    let not_begun = locks.lock(&key).ttl(LONG).run(async |_| ());
-    assert!(poll_then_drop(1, not_begun).await.is_none());
+    let running = locks.lock(&key).ttl(LONG).run(async |_| pending().await);
+    let done: Option<Result<()>> = poll_then_drop(1, running).await;
+    assert!(done.is_none());
     store.until_free(&key).await
 }
 
