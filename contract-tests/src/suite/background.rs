@@ -1,5 +1,6 @@
 //! H2 and H3: releases that nobody awaits.
 
+use std::panic::resume_unwind;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -46,7 +47,7 @@ async fn h2_a_guard_dropped_by_a_panic_releases(store: Store) -> Result<()> {
     let mut tasks = JoinSet::new();
     tasks.spawn(async move {
         let _held = guard;
-        std::panic::resume_unwind(Box::new("expected"));
+        resume_unwind(Box::new("expected"));
     });
     let outcome: std::result::Result<(), _> = tasks.join_next().await.expect("one task");
     assert!(outcome.is_err_and(|error| error.is_panic()));
@@ -119,7 +120,7 @@ async fn h2_a_failure_in_the_background_goes_to_the_callback(store: Store) -> Re
 async fn h2_a_callback_that_panics_does_no_harm(store: Store) -> Result<()> {
     let faulty = Faulty::new(store.one.clone(), refused_releases);
     let locks = LockManager::builder(faulty)
-        .on_release_error(|_| std::panic::resume_unwind(Box::new("expected")))
+        .on_release_error(|_| resume_unwind(Box::new("expected")))
         .build();
     drop(locks.lock(fresh_key()).ttl(LONG).acquire().await?);
     drop(locks.lock(fresh_key()).ttl(LONG).acquire().await?);

@@ -148,7 +148,9 @@ async fn h7_a_release_does_not_wait_for_a_renewal_that_hangs(store: Store) -> Re
         let key = fresh_key();
         let guard = locks.lock(&key).ttl(TTL).keep_alive().acquire().await?;
         until(async || Ok(faulty.count(Operation::Extend) == 1)).await?;
-        assert!(guard.release().await?, "the lease was lost");
+        let token = guard.lost_token();
+        assert!(guard.release().await?, "the lease ended");
+        assert!(!token.is_cancelled(), "it waited until the lease was lost");
         // What was held up arrives after the release, if it arrives at all.
         faulty.open();
         locks.shutdown().await?;

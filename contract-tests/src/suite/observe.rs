@@ -1,10 +1,14 @@
-//! O: what an observer is told.
+//! O: what an observer is told, and what spans say.
 
+use std::fmt::{Debug, Write};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use syncguard::{Event, LockManager, Outcome, Reason};
+use syncguard::{Backoff, Event, LockManager, Outcome, Reason};
 use syncguard_core::{ErrorCode, Operation, Result};
+use tracing::field::{Field, Visit};
+use tracing::span::{Attributes, Id, Record};
+use tracing::{Metadata, Subscriber};
 
 use crate::faulty::{Faulty, Trouble};
 use crate::store::{LONG, Store, fresh_id, fresh_key};
@@ -15,6 +19,7 @@ cases![
     o1_a_failure_tells_its_code,
     o1_raw_names_only_if_asked_for,
     o1_an_observer_that_panics_does_no_harm,
+    o2_spans_carry_fingerprints_codes_and_attempts,
 ];
 
 type Events = Arc<Mutex<Vec<Event>>>;
@@ -140,4 +145,79 @@ async fn o1_an_observer_that_panics_does_no_harm(store: Store) -> Result<()> {
     assert!(guard.release().await?);
     assert!(!store.is_held(&key).await?);
     Ok(())
+}
+
+/// The spans of a wait and of a look, which are made on the thread of the caller.
+async fn o2_spans_carry_fingerprints_codes_and_attempts(store: Store) -> Result<()> {
+    let key = fresh_key();
+    let lease = store.take(&key, LONG).await?;
+    let (_, locks) = store.troubled(|operation, _| match operation {
+        Operation::Get => Trouble::Refuse(ErrorCode::AuthFailed),
+        _ => Trouble::None,
+    });
+    let backoff = Backoff::fixed(Duration::from_millis(1));
+    let wait = |retries| locks.lock(&key).max_retries(retries).backoff(backoff);
+    // A span that `tracing` first meets on a thread without a subscriber stays switched off until
+    // the next subscriber comes. So all are met under a first one, and counted by a second.
+    let met = tracing::subscriber::set_default(Spans::default());
+    assert!(wait(0).acquire().await.is_err());
+    let spans = Spans::default();
+    let collecting = tracing::subscriber::set_default(spans.clone());
+    assert!(wait(1).acquire().await.is_err());
+    assert!(locks.get(&key).await.is_err() && locks.find(lease.id()).await.is_ok());
+    drop((collecting, met));
+
+    let spans = spans.0.lock().unwrap();
+    let (key_print, id_print) = (key.fingerprint(), lease.id().fingerprint());
+    let expected = [
+        format!("syncguard.acquire key={key_print} attempts=2 code=\"AcquisitionTimeout\""),
+        format!("syncguard operation=\"get\" key={key_print} code=\"AuthFailed\""),
+        format!("syncguard operation=\"find\" id={id_print}"),
+    ];
+    for expected in &expected {
+        assert!(spans.contains(expected), "no {expected:?} in {spans:?}");
+    }
+    let all = spans.concat();
+    assert!(!all.contains(key.as_str()) && !all.contains(lease.id().as_str()));
+    Ok(())
+}
+
+/// Collects the names and fields of spans.
+#[derive(Clone, Default)]
+struct Spans(Arc<Mutex<Vec<String>>>);
+
+impl Subscriber for Spans {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        metadata.is_span()
+    }
+
+    fn new_span(&self, span: &Attributes<'_>) -> Id {
+        let mut spans = self.0.lock().unwrap();
+        let mut text = span.metadata().name().to_owned();
+        span.record(&mut Fields(&mut text));
+        spans.push(text);
+        Id::from_u64(u64::try_from(spans.len()).unwrap())
+    }
+
+    fn record(&self, span: &Id, values: &Record<'_>) {
+        let number = usize::try_from(span.into_u64()).unwrap();
+        let mut spans = self.0.lock().unwrap();
+        values.record(&mut Fields(&mut spans[number - 1]));
+    }
+
+    fn record_follows_from(&self, _: &Id, _: &Id) {}
+
+    fn event(&self, _: &tracing::Event<'_>) {}
+
+    fn enter(&self, _: &Id) {}
+
+    fn exit(&self, _: &Id) {}
+}
+
+struct Fields<'a>(&'a mut String);
+
+impl Visit for Fields<'_> {
+    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
+        write!(self.0, " {field}={value:?}").unwrap();
+    }
 }
