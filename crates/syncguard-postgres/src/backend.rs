@@ -183,9 +183,7 @@ impl PostgresBackend {
         let answer = async {
             match statement.fetch(&mut connection, values).await {
                 Err(error) if is_conflict(&error) => {
-                    statement
-                        .fetch_at_read_committed(&mut connection, values)
-                        .await
+                    statement.fetch_at_read_committed(&mut connection, values).await
                 }
                 result => result,
             }
@@ -233,11 +231,8 @@ impl Backend for PostgresBackend {
             Value::ttl(ttl),
             Value::Text(Some(&self.shared.lock_timeout)),
         ];
-        let row = self
-            .run(Operation::Acquire, &self.statements().acquire, &values)
-            .await;
-        row.and_then(|row| row::acquired(row, key, id))
-            .map_err(|error| error.with_key(key))
+        let row = self.run(Operation::Acquire, &self.statements().acquire, &values).await;
+        row.and_then(|row| row::acquired(row, key, id)).map_err(|error| error.with_key(key))
     }
 
     async fn extend(&self, lease: &Lease, ttl: Ttl) -> Result<Option<Lease>> {
@@ -277,17 +272,13 @@ impl PostgresBackend {
             Value::ttl(ttl),
             Value::Text(Some(&self.shared.lock_timeout)),
         ];
-        let row = self
-            .run(Operation::Extend, &self.statements().extend, &values)
-            .await?;
+        let row = self.run(Operation::Extend, &self.statements().extend, &values).await?;
         row.map(|row| row::extended(row, id)).transpose()
     }
 
     async fn end(&self, id: &LockId) -> Result<bool> {
         let values = [Value::Text(Some(id.as_str())), Value::Text(Some("off"))];
-        let row = self
-            .run(Operation::Release, &self.statements().release, &values)
-            .await?;
+        let row = self.run(Operation::Release, &self.statements().release, &values).await?;
         Ok(row.is_some())
     }
 
@@ -297,9 +288,7 @@ impl PostgresBackend {
         statement: &Statement,
         name: &str,
     ) -> Result<Option<LockRecord>> {
-        let row = self
-            .run(operation, statement, &[Value::Text(Some(name))])
-            .await?;
+        let row = self.run(operation, statement, &[Value::Text(Some(name))]).await?;
         row.map(|row| row::record(operation, row)).transpose()
     }
 }

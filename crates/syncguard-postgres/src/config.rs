@@ -65,12 +65,7 @@ impl PostgresBackendBuilder {
     /// (`^[a-zA-Z_][a-zA-Z0-9_]*$`), when it, or the name of an index made of it, is longer than the
     /// 63 bytes that Postgres keeps, when two names collide, or when the timeout is under 2 ms.
     pub fn build(self) -> Result<PostgresBackend> {
-        let Self {
-            pool,
-            lock_table,
-            fence_table,
-            command_timeout,
-        } = self;
+        let Self { pool, lock_table, fence_table, command_timeout } = self;
         if command_timeout < Duration::from_millis(2) {
             return Err(invalid("the command timeout is too short"));
         }
@@ -99,12 +94,7 @@ pub(crate) struct Tables {
 impl Tables {
     fn new(locks: &str, fences: &str) -> Result<Self> {
         let tables = Self::quoted(locks, fences);
-        let names = [
-            &tables.locks,
-            &tables.fences,
-            &tables.lock_id_index,
-            &tables.expires_index,
-        ];
+        let names = [&tables.locks, &tables.fences, &tables.lock_id_index, &tables.expires_index];
         for (n, name) in names.iter().enumerate() {
             let bare = name.trim_matches('"');
             if !is_identifier(bare) {
@@ -158,18 +148,7 @@ mod tests {
         for name in ["a", "_", "Locks_2", &"x".repeat(51)] {
             assert!(Tables::new(name, "fences").is_ok(), "{name}");
         }
-        for name in [
-            "",
-            "2locks",
-            "a-b",
-            "a.b",
-            "a b",
-            "a\"b",
-            "a;b",
-            "l\u{f6}cks",
-            "a\0",
-            "a\n",
-        ] {
+        for name in ["", "2locks", "a-b", "a.b", "a b", "a\"b", "a;b", "l\u{f6}cks", "a\0", "a\n"] {
             assert!(Tables::new(name, "fences").is_err(), "{name:?}");
             assert!(Tables::new("locks", name).is_err(), "{name:?}");
         }

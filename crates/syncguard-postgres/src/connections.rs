@@ -32,10 +32,7 @@ struct AtHand {
 
 impl Connections {
     pub(crate) fn new(pool: PgPool) -> Self {
-        Self {
-            pool,
-            at_hand: Arc::default(),
-        }
+        Self { pool, at_hand: Arc::default() }
     }
 
     pub(crate) const fn pool(&self) -> &PgPool {

@@ -14,21 +14,16 @@ pub(crate) fn classify(operation: Operation, error: sqlx::Error) -> Error {
         sqlx::Error::Io(error) if error.kind() == io::ErrorKind::TimedOut => {
             (ErrorCode::NetworkTimeout, "the server did not answer")
         }
-        sqlx::Error::Io(_) => (
-            ErrorCode::ServiceUnavailable,
-            "the connection was refused or lost",
-        ),
+        sqlx::Error::Io(_) => (ErrorCode::ServiceUnavailable, "the connection was refused or lost"),
         sqlx::Error::PoolTimedOut => (ErrorCode::ServiceUnavailable, NO_CONNECTION),
         sqlx::Error::PoolClosed => (ErrorCode::ServiceUnavailable, "the pool is closed"),
         sqlx::Error::WorkerCrashed => (ErrorCode::ServiceUnavailable, "the driver has stopped"),
-        sqlx::Error::Configuration(_) | sqlx::Error::InvalidArgument(_) => (
-            ErrorCode::InvalidArgument,
-            "the connection options are wrong",
-        ),
-        sqlx::Error::Tls(_) => (
-            ErrorCode::InvalidArgument,
-            "the TLS options do not fit the server",
-        ),
+        sqlx::Error::Configuration(_) | sqlx::Error::InvalidArgument(_) => {
+            (ErrorCode::InvalidArgument, "the connection options are wrong")
+        }
+        sqlx::Error::Tls(_) => {
+            (ErrorCode::InvalidArgument, "the TLS options do not fit the server")
+        }
         sqlx::Error::Encode(_) => (ErrorCode::InvalidArgument, "a value cannot be sent"),
         sqlx::Error::Decode(_)
         | sqlx::Error::ColumnDecode { .. }
@@ -36,15 +31,12 @@ pub(crate) fn classify(operation: Operation, error: sqlx::Error) -> Error {
         | sqlx::Error::ColumnIndexOutOfBounds { .. }
         | sqlx::Error::TypeNotFound { .. }
         | sqlx::Error::RowNotFound => (ErrorCode::Internal, "an answer that cannot be read"),
-        sqlx::Error::Protocol(_) => (
-            ErrorCode::Internal,
-            "the server and the driver misunderstood each other",
-        ),
+        sqlx::Error::Protocol(_) => {
+            (ErrorCode::Internal, "the server and the driver misunderstood each other")
+        }
         _ => (ErrorCode::Internal, "an unknown error of the driver"),
     };
-    Error::new(code, operation)
-        .with_message(message)
-        .with_source(error)
+    Error::new(code, operation).with_message(message).with_source(error)
 }
 
 /// No connection in time says nothing about a lease: it stands until its expiry.
@@ -64,10 +56,7 @@ pub(crate) fn is_conflict(error: &sqlx::Error) -> bool {
 
 /// Whether another process was creating the same table or index.
 pub(crate) fn is_creation_race(error: &sqlx::Error) -> bool {
-    matches!(
-        sqlstate(error).as_deref(),
-        Some("23505" | "42P07" | "42710")
-    )
+    matches!(sqlstate(error).as_deref(), Some("23505" | "42P07" | "42710"))
 }
 
 fn sqlstate(error: &sqlx::Error) -> Option<String> {
@@ -87,10 +76,9 @@ fn by_sqlstate(sqlstate: &str) -> (ErrorCode, &'static str) {
         ),
         "42703" | "42804" | "42P10" => (InvalidArgument, "the tables have another shape"),
         "3D000" | "3F000" => (InvalidArgument, "the database or schema does not exist"),
-        "22021" | "22P05" => (
-            InvalidArgument,
-            "the encoding of the database lacks a character of the key",
-        ),
+        "22021" | "22P05" => {
+            (InvalidArgument, "the encoding of the database lacks a character of the key")
+        }
         "23505" => (InvalidArgument, "the lock id is in use for another key"),
         "26000" | "42P05" => (
             InvalidArgument,
@@ -100,26 +88,18 @@ fn by_sqlstate(sqlstate: &str) -> (ErrorCode, &'static str) {
         "42501" => (AuthFailed, "a permission is missing"),
         "25006" => (ServiceUnavailable, "the server is read-only"),
         "25P03" => (ServiceUnavailable, "the transaction was idle for too long"),
-        "25P04" | "55P03" | "57014" => (
-            NetworkTimeout,
-            "a time limit ended the statement on the server",
-        ),
+        "25P04" | "55P03" | "57014" => {
+            (NetworkTimeout, "a time limit ended the statement on the server")
+        }
         "57P04" => (InvalidArgument, "the database was dropped"),
         _ => match sqlstate.get(..2).unwrap_or_default() {
             "08" => (ServiceUnavailable, "the connection failed"),
             "28" => (AuthFailed, "the server refused the credentials"),
-            "40" => (
-                ServiceUnavailable,
-                "conflicts with other transactions outlasted the retries",
-            ),
-            "53" => (
-                RateLimited,
-                "the server has too many connections, or no memory or disk left",
-            ),
-            "57" => (
-                ServiceUnavailable,
-                "the server ended the connection, or is starting or stopping",
-            ),
+            "40" => (ServiceUnavailable, "conflicts with other transactions outlasted the retries"),
+            "53" => (RateLimited, "the server has too many connections, or no memory or disk left"),
+            "57" => {
+                (ServiceUnavailable, "the server ended the connection, or is starting or stopping")
+            }
             "58" => (ServiceUnavailable, "the server's system failed"),
             _ => (Internal, "an unexpected error of the server"),
         },
@@ -176,32 +156,15 @@ mod tests {
             AuthFailed, Internal, InvalidArgument, NetworkTimeout, RateLimited, ServiceUnavailable,
         };
         let table = [
-            (
-                &["42P01", "42703", "42804", "42P10", "3D000", "3F000"][..],
-                InvalidArgument,
-            ),
-            (
-                &[
-                    "22021", "22P05", "23505", "26000", "42P05", "25P02", "57P04",
-                ],
-                InvalidArgument,
-            ),
+            (&["42P01", "42703", "42804", "42P10", "3D000", "3F000"][..], InvalidArgument),
+            (&["22021", "22P05", "23505", "26000", "42P05", "25P02", "57P04"], InvalidArgument),
             (&["28000", "28P01", "42501"], AuthFailed),
             (&["53000", "53100", "53200", "53300", "53400"], RateLimited),
             (&["25P04", "55P03", "57014"], NetworkTimeout),
-            (
-                &["08000", "08003", "08006", "08P01", "25006", "25P03"],
-                ServiceUnavailable,
-            ),
+            (&["08000", "08003", "08006", "08P01", "25006", "25P03"], ServiceUnavailable),
             (&["40001", "40P01", "40003"], ServiceUnavailable),
-            (
-                &["57P01", "57P02", "57P03", "57P05", "58030"],
-                ServiceUnavailable,
-            ),
-            (
-                &["XX000", "XX001", "22003", "42601", "0A000", "", "\u{fc}"],
-                Internal,
-            ),
+            (&["57P01", "57P02", "57P03", "57P05", "58030"], ServiceUnavailable),
+            (&["XX000", "XX001", "22003", "42601", "0A000", "", "\u{fc}"], Internal),
         ];
         for (sqlstates, code) in table {
             for sqlstate in sqlstates {

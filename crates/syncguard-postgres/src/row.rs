@@ -18,15 +18,11 @@ struct Columns {
 
 impl Columns {
     fn text(&self, index: usize) -> Result<&str> {
-        self.row
-            .try_get(index)
-            .map_err(|error| classify(self.operation, error))
+        self.row.try_get(index).map_err(|error| classify(self.operation, error))
     }
 
     fn number(&self, index: usize) -> Result<Option<i64>> {
-        self.row
-            .try_get(index)
-            .map_err(|error| classify(self.operation, error))
+        self.row.try_get(index).map_err(|error| classify(self.operation, error))
     }
 
     /// A text that a SyncGuard client wrote in the form of `T`.
@@ -35,12 +31,8 @@ impl Columns {
     }
 
     fn time(&self, index: usize) -> Result<Timestamp> {
-        let millis = self
-            .number(index)?
-            .and_then(|millis| u64::try_from(millis).ok());
-        millis
-            .map(Timestamp::from_millis)
-            .ok_or_else(|| self.corrupt())
+        let millis = self.number(index)?.and_then(|millis| u64::try_from(millis).ok());
+        millis.map(Timestamp::from_millis).ok_or_else(|| self.corrupt())
     }
 
     /// What is stored was not written by a SyncGuard client (E2).
@@ -61,12 +53,7 @@ pub(crate) fn acquired(row: Option<PgRow>, key: &Key, id: &LockId) -> Result<Acq
         [columns.number(1)?, columns.number(2)?, columns.number(3)?];
     if expires_at.is_some() {
         let (fence, expires_at) = (columns.parse(0)?, columns.time(1)?);
-        return Ok(Acquired::Granted(Lease::new(
-            key.clone(),
-            id.clone(),
-            fence,
-            expires_at,
-        )));
+        return Ok(Acquired::Granted(Lease::new(key.clone(), id.clone(), fence, expires_at)));
     }
     match remaining.or(counted) {
         // Nobody holds the key, and the counter did not move: A6.
@@ -80,10 +67,7 @@ pub(crate) fn acquired(row: Option<PgRow>, key: &Key, id: &LockId) -> Result<Acq
 
 /// The answer of `extend.sql`.
 pub(crate) fn extended(row: PgRow, id: &LockId) -> Result<Lease> {
-    let columns = Columns {
-        row,
-        operation: Operation::Extend,
-    };
+    let columns = Columns { row, operation: Operation::Extend };
     let (key, fence, expires_at): (Key, Fence, _) =
         (columns.parse(0)?, columns.parse(1)?, columns.time(2)?);
     Ok(Lease::new(key, id.clone(), fence, expires_at))

@@ -67,30 +67,19 @@ async fn create(connection: &mut PgConnection, tables: &Tables) -> sqlx::Result<
         sql(tables)
     );
     for _ in 0..CREATION_RACES {
-        match connection
-            .execute(sqlx::raw_sql(AssertSqlSafe(&*sql)))
-            .await
-        {
+        match connection.execute(sqlx::raw_sql(AssertSqlSafe(&*sql))).await {
             Err(error) if is_creation_race(&error) => {}
             result => return result.map(drop),
         }
     }
-    connection
-        .execute(sqlx::raw_sql(AssertSqlSafe(sql)))
-        .await
-        .map(drop)
+    connection.execute(sqlx::raw_sql(AssertSqlSafe(sql))).await.map(drop)
 }
 
 /// Each of four objects can be lost to somebody else at most once.
 const CREATION_RACES: usize = 4;
 
 async fn is_complete(connection: &mut PgConnection, tables: &Tables) -> sqlx::Result<bool> {
-    let Tables {
-        locks,
-        fences,
-        lock_id_index,
-        expires_index,
-    } = tables;
+    let Tables { locks, fences, lock_id_index, expires_index } = tables;
     let found = format!(
         "SELECT 1 WHERE to_regclass('{locks}') IS NOT NULL AND to_regclass('{fences}') IS NOT NULL \
          AND to_regclass('{lock_id_index}') IS NOT NULL \

@@ -22,10 +22,7 @@ pub(crate) struct Statements {
 
 impl Statements {
     pub(crate) fn new(tables: &Tables, protocol: Protocol) -> Self {
-        let statement = |template: &str| Statement {
-            text: render(template, tables),
-            protocol,
-        };
+        let statement = |template: &str| Statement { text: render(template, tables), protocol };
         let look_up = include_str!("sql/look_up.sql");
         Self {
             acquire: statement(include_str!("sql/acquire.sql")),
@@ -173,24 +170,15 @@ mod tests {
     fn a_statement_cache_of_zero_means_the_simple_protocol() {
         let of = |url: &str| Protocol::of_options(&url.parse().unwrap());
         assert_eq!(of("postgres://u:p@h/d"), Protocol::Prepared);
-        assert_eq!(
-            of("postgres://u@h/d?statement-cache-capacity=10"),
-            Protocol::Prepared
-        );
-        assert_eq!(
-            of("postgres://u@h/d?statement-cache-capacity=0"),
-            Protocol::Simple
-        );
+        assert_eq!(of("postgres://u@h/d?statement-cache-capacity=10"), Protocol::Prepared);
+        assert_eq!(of("postgres://u@h/d?statement-cache-capacity=0"), Protocol::Simple);
         let options = PgConnectOptions::new().statement_cache_capacity(0);
         assert_eq!(Protocol::of_options(&options), Protocol::Simple);
     }
 
     #[test]
     fn a_value_in_a_statement_cannot_end_it() {
-        let statement = Statement {
-            text: "SELECT $1, $2, $3".into(),
-            protocol: Protocol::Simple,
-        };
+        let statement = Statement { text: "SELECT $1, $2, $3".into(), protocol: Protocol::Simple };
         let hostile = Value::Text(Some("'; $2 \\"));
         assert_eq!(
             statement.with_literals(&[hostile, Value::Millis(7), Value::Text(None)]),

@@ -54,12 +54,7 @@ impl PostgresBackend {
             Value::Text(None),
         ];
         let statement = &self.statements().acquire;
-        match timeout(
-            self.command_timeout(),
-            statement.fetch(transaction, &values),
-        )
-        .await
-        {
+        match timeout(self.command_timeout(), statement.fetch(transaction, &values)).await {
             Ok(Ok(row)) => acquired(row, key, &id),
             Ok(Err(error)) => Err(classify(Operation::Acquire, error)),
             Err(_) => Err(timed_out(Operation::Acquire)),
@@ -86,12 +81,7 @@ impl PostgresBackend {
     pub async fn release_in(&self, transaction: &mut PgConnection, lease: &Lease) -> Result<bool> {
         let values = [Value::Text(Some(lease.id().as_str())), Value::Text(None)];
         let statement = &self.statements().release;
-        match timeout(
-            self.command_timeout(),
-            statement.fetch(transaction, &values),
-        )
-        .await
-        {
+        match timeout(self.command_timeout(), statement.fetch(transaction, &values)).await {
             Ok(Ok(row)) => Ok(row.is_some()),
             Ok(Err(error)) => Err(classify(Operation::Release, error)),
             Err(_) => Err(timed_out(Operation::Release)),
