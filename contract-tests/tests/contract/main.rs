@@ -1,5 +1,6 @@
 //! The proof: the whole suite on every backend of this workspace, and the proof of the suite.
 
+mod postgres;
 mod servers;
 
 use std::process::ExitCode;
@@ -32,6 +33,8 @@ fn main() -> std::io::Result<ExitCode> {
 
     let clients = redis.clients(|url| async move { RedisBackend::connect(&url).await });
     all.extend(trials(runtime.handle(), "redis", clients));
+
+    all.extend(postgres::trials(runtime.handle()));
 
     Ok(libtest_mimic::run(&args, all).exit_code())
 }

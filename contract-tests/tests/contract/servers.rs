@@ -6,14 +6,18 @@
 //! `SYNCGUARD_REDIS_IMAGE`, and so on.
 
 use std::env;
+use std::error::Error;
 use std::fmt::Display;
+use std::net::TcpListener;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use testcontainers::core::{IntoContainerPort, WaitFor};
 use testcontainers::runners::AsyncRunner;
-use testcontainers::{ContainerAsync, GenericImage, ImageExt, TestcontainersError};
+use testcontainers::{
+    ContainerAsync, ContainerRequest, GenericImage, ImageExt, TestcontainersError,
+};
 use tokio::sync::OnceCell;
 use tokio::time::{Instant, sleep};
 
@@ -46,6 +50,13 @@ struct Running {
 
 type Connecting<B> = Pin<Box<dyn Future<Output = Result<B, String>> + Send>>;
 
+/// A server of a trial's own. It is removed when dropped.
+#[derive(Debug)]
+pub(crate) struct OwnServer {
+    pub(crate) url: String,
+    pub(crate) container: ContainerAsync<GenericImage>,
+}
+
 impl Server {
     pub(crate) const fn redis() -> Self {
         Self {
@@ -60,7 +71,6 @@ impl Server {
         }
     }
 
-    #[expect(dead_code, reason = "its backend joins next")]
     pub(crate) const fn postgres() -> Self {
         Self {
             name: "POSTGRES",
@@ -105,7 +115,11 @@ impl Server {
         }
     }
 
-    async fn client<B, E, F>(&self, connect: &(impl Fn(String) -> F + Sync)) -> Result<B, String>
+    /// A client of this server, which is started if need be.
+    pub(crate) async fn client<B, E, F>(
+        &self,
+        connect: &(impl Fn(String) -> F + Sync),
+    ) -> Result<B, String>
     where
         E: Display,
         F: Future<Output = Result<B, E>>,
@@ -139,6 +153,23 @@ impl Server {
     }
 
     async fn start(&self) -> Result<Running, TestcontainersError> {
+        let container = self.request().start().await?;
+        let port = container.get_host_port_ipv4(self.port.tcp()).await?;
+        Ok(Running { url: self.url(port), container: Some(container) })
+    }
+
+    /// A container of such a server on a port that stays, for a trial that stops or pauses it.
+    pub(crate) async fn own(&self) -> Result<OwnServer, Box<dyn Error + Send + Sync>> {
+        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+        let request = self.request().with_mapped_port(port, self.port.tcp());
+        Ok(OwnServer { url: self.url(port), container: request.start().await? })
+    }
+
+    fn url(&self, port: u16) -> String {
+        format!("{}127.0.0.1:{port}", self.scheme)
+    }
+
+    fn request(&self) -> ContainerRequest<GenericImage> {
         let given = self.variable("IMAGE");
         let (image, command) = match &given {
             Some(image) => (image.as_str(), &[][..]),
@@ -158,9 +189,7 @@ impl Server {
         for (variable, value) in self.environment {
             container = container.with_env_var(*variable, *value);
         }
-        let container = container.start().await?;
-        let port = container.get_host_port_ipv4(self.port.tcp()).await?;
-        Ok(Running { url: format!("{}127.0.0.1:{port}", self.scheme), container: Some(container) })
+        container
     }
 
     fn variable(&self, what: &str) -> Option<String> {

@@ -49,7 +49,7 @@ impl PostgresBackend {
     /// [`ErrorCode::InvalidArgument`] for a bad URL, and everything that a first connection can say:
     /// one is opened and closed, since the pool would repeat a refused one until its time is up.
     pub async fn connect(url: &str) -> Result<Self> {
-        let failed = |error| classify(Operation::Configure, error);
+        let failed = |error| classify(Operation::Configure, &Tables::default(), error);
         let options: PgConnectOptions = url.parse().map_err(failed)?;
         let deadline = Instant::now() + COMMAND_TIMEOUT;
         timeout_at(deadline, async { options.connect().await?.close().await })
@@ -134,7 +134,7 @@ impl PostgresBackend {
             match row.map(|row| row.try_get::<i64, _>(0)).transpose() {
                 Ok(None | Some(0)) => return Ok(total),
                 Ok(Some(removed)) => total += u64::try_from(removed).unwrap_or(0),
-                Err(error) => return Err(classify(Operation::Configure, error)),
+                Err(error) => return Err(self.failed(Operation::Configure, error)),
             }
         }
     }
@@ -156,13 +156,18 @@ impl PostgresBackend {
         Instant::now() + self.shared.command_timeout
     }
 
+    /// What an error of the driver means here.
+    pub(crate) fn failed(&self, operation: Operation, error: sqlx::Error) -> Error {
+        classify(operation, self.tables(), error)
+    }
+
     pub(crate) async fn connection(
         &self,
         operation: Operation,
         deadline: Instant,
     ) -> Result<PoolConnection<Postgres>> {
         match timeout_at(deadline, self.shared.connections.take()).await {
-            Ok(connection) => connection.map_err(|error| classify(operation, error)),
+            Ok(connection) => connection.map_err(|error| self.failed(operation, error)),
             Err(_) => {
                 Err(Error::new(ErrorCode::ServiceUnavailable, operation)
                     .with_message(NO_CONNECTION))
@@ -195,7 +200,7 @@ impl PostgresBackend {
             }
             Ok(Err(error)) => {
                 self.shared.connections.distrust();
-                Err(classify(operation, error))
+                Err(self.failed(operation, error))
             }
             Err(_) => {
                 self.shared.connections.distrust();

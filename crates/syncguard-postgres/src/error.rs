@@ -5,10 +5,17 @@ use std::io;
 use sqlx::error::DatabaseError;
 use syncguard_core::{Error, ErrorCode, Operation};
 
+use crate::config::Tables;
+
 /// What a caller can do about an error of the driver, by its kind and by SQLSTATE.
 ///
 /// The driver's own error stays the source. Its text may quote keys, so it is not repeated here.
-pub(crate) fn classify(operation: Operation, error: sqlx::Error) -> Error {
+pub(crate) fn classify(operation: Operation, tables: &Tables, error: sqlx::Error) -> Error {
+    if sqlstate(&error).as_deref() == Some("42P01") {
+        return Error::new(ErrorCode::InvalidArgument, operation)
+            .with_message(missing(tables))
+            .with_source(error);
+    }
     let (code, message) = match &error {
         sqlx::Error::Database(error) => by_sqlstate(&error.code().unwrap_or_default()),
         sqlx::Error::Io(error) if error.kind() == io::ErrorKind::TimedOut => {
@@ -59,6 +66,14 @@ pub(crate) fn is_creation_race(error: &sqlx::Error) -> bool {
     matches!(sqlstate(error).as_deref(), Some("23505" | "42P07" | "42710"))
 }
 
+fn missing(tables: &Tables) -> String {
+    let Tables { locks, fences, .. } = tables;
+    format!(
+        "the table {locks} or {fences} does not exist: call PostgresBackend::setup_schema, or run \
+         what schema_sql returns"
+    )
+}
+
 fn sqlstate(error: &sqlx::Error) -> Option<String> {
     let code = error.as_database_error().and_then(DatabaseError::code)?;
     Some(code.into_owned())
@@ -70,10 +85,6 @@ fn by_sqlstate(sqlstate: &str) -> (ErrorCode, &'static str) {
         AuthFailed, Internal, InvalidArgument, NetworkTimeout, RateLimited, ServiceUnavailable,
     };
     match sqlstate {
-        "42P01" => (
-            InvalidArgument,
-            "the tables are missing: call setup_schema, or create them with schema_sql",
-        ),
         "42703" | "42804" | "42P10" => (InvalidArgument, "the tables have another shape"),
         "3D000" | "3F000" => (InvalidArgument, "the database or schema does not exist"),
         "22021" | "22P05" => {
@@ -168,7 +179,7 @@ mod tests {
         ];
         for (sqlstates, code) in table {
             for sqlstate in sqlstates {
-                let error = classify(Operation::Acquire, refusal(sqlstate));
+                let error = classify(Operation::Acquire, &Tables::default(), refusal(sqlstate));
                 assert_eq!(error.code(), code, "{sqlstate}");
                 assert!(!error.to_string().contains("secret"), "{error}");
                 assert!(error.source().is_some());
@@ -199,7 +210,7 @@ mod tests {
         ];
         for (error, code) in table {
             let name = error.to_string();
-            assert_eq!(classify(Operation::Get, error).code(), code, "{name}");
+            assert_eq!(classify(Operation::Get, &Tables::default(), error).code(), code, "{name}");
         }
     }
 

@@ -8,8 +8,6 @@ use syncguard_core::{
     Acquired, Error, ErrorCode, Fence, Key, Lease, LockId, LockRecord, Operation, Result, Timestamp,
 };
 
-use crate::error::classify;
-
 /// The columns of one row, from left to right.
 struct Columns {
     row: PgRow,
@@ -18,11 +16,11 @@ struct Columns {
 
 impl Columns {
     fn text(&self, index: usize) -> Result<&str> {
-        self.row.try_get(index).map_err(|error| classify(self.operation, error))
+        self.row.try_get(index).map_err(|error| self.corrupt().with_source(error))
     }
 
     fn number(&self, index: usize) -> Result<Option<i64>> {
-        self.row.try_get(index).map_err(|error| classify(self.operation, error))
+        self.row.try_get(index).map_err(|error| self.corrupt().with_source(error))
     }
 
     /// A text that a SyncGuard client wrote in the form of `T`.

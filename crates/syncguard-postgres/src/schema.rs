@@ -8,7 +8,7 @@ use tokio::time::timeout_at;
 
 use crate::PostgresBackend;
 use crate::config::Tables;
-use crate::error::{classify, is_creation_race, timed_out};
+use crate::error::{is_creation_race, timed_out};
 
 impl PostgresBackend {
     /// Creates the tables and indexes that are missing, and leaves alone what is there.
@@ -30,7 +30,7 @@ impl PostgresBackend {
         let deadline = self.deadline();
         let mut connection = self.connection(operation, deadline).await?;
         match timeout_at(deadline, create(&mut connection, self.tables())).await {
-            Ok(result) => result.map_err(|error| classify(operation, error)),
+            Ok(result) => result.map_err(|error| self.failed(operation, error)),
             Err(_) => {
                 connection.close_on_drop();
                 Err(timed_out(operation))

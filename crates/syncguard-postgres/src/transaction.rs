@@ -5,7 +5,7 @@ use syncguard_core::{Acquired, Key, Lease, LockId, Operation, Result, Ttl};
 use tokio::time::timeout;
 
 use crate::PostgresBackend;
-use crate::error::{classify, timed_out};
+use crate::error::timed_out;
 use crate::row::acquired;
 use crate::statement::Value;
 
@@ -56,7 +56,7 @@ impl PostgresBackend {
         let statement = &self.statements().acquire;
         match timeout(self.command_timeout(), statement.fetch(transaction, &values)).await {
             Ok(Ok(row)) => acquired(row, key, &id),
-            Ok(Err(error)) => Err(classify(Operation::Acquire, error)),
+            Ok(Err(error)) => Err(self.failed(Operation::Acquire, error)),
             Err(_) => Err(timed_out(Operation::Acquire)),
         }
         .map_err(|error| error.with_key(key))
@@ -83,7 +83,7 @@ impl PostgresBackend {
         let statement = &self.statements().release;
         match timeout(self.command_timeout(), statement.fetch(transaction, &values)).await {
             Ok(Ok(row)) => Ok(row.is_some()),
-            Ok(Err(error)) => Err(classify(Operation::Release, error)),
+            Ok(Err(error)) => Err(self.failed(Operation::Release, error)),
             Err(_) => Err(timed_out(Operation::Release)),
         }
         .map_err(|error: syncguard_core::Error| error.with_key(lease.key()))
