@@ -77,7 +77,7 @@ pub(crate) fn trials(runtime: &Handle) -> Vec<Trial> {
         Trial::test(name, move || {
             let limited = async { timeout(Duration::from_secs(120), case(server)).await };
             match runtime.block_on(limited) {
-                Ok(outcome) => Ok(outcome.map_err(describe)?),
+                Ok(outcome) => Ok(outcome.map_err(|error| describe(&*error))?),
                 Err(_) => Err("the trial hangs".into()),
             }
         })
@@ -86,7 +86,7 @@ pub(crate) fn trials(runtime: &Handle) -> Vec<Trial> {
 }
 
 /// An error with its causes, in one line.
-fn describe(error: Box<dyn Error + Send + Sync>) -> String {
+fn describe(error: &(dyn Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
