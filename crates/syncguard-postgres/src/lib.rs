@@ -24,6 +24,8 @@
 //! [`acquire_in`](PostgresBackend::acquire_in) and [`release_in`](PostgresBackend::release_in); to
 //! refuse the writes of a holder that is too late, see [`fencing`].
 //!
+//! It is for PostgreSQL 14 and later, and is tested on 15.
+//!
 //! # What an operation costs
 //!
 //! Each is one statement, one transaction and one round trip, and none holds a connection while a
