@@ -20,6 +20,7 @@ use syncguard_postgres::sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions
 use syncguard_postgres::sqlx::{self, AssertSqlSafe, Executor};
 use syncguard_postgres::{Acquired, Key, Lease, LockId, PostgresBackend, Result, Ttl};
 use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use crate::servers::Server;
@@ -47,7 +48,7 @@ pub(crate) fn trials(runtime: &Handle) -> Vec<Trial> {
         contract_tests::trials(runtime, name, move || {
             let server = server.clone();
             async move {
-                let backend = backend(&server, 8, options).await?;
+                let backend = backend(&server, 3, options).await?;
                 backend.setup_schema().await.map_err(|e| e.to_string())?;
                 Ok::<_, String>(backend)
             }
@@ -71,11 +72,15 @@ pub(crate) fn trials(runtime: &Handle) -> Vec<Trial> {
         schema::cases(),
         transactions::cases(),
     ];
+    let turn = Arc::new(Semaphore::new(AT_A_TIME));
     all.extend(own.into_iter().flatten().map(|(path, case)| {
         let name = path.trim_start_matches("contract::");
-        let (runtime, server) = (runtime.clone(), server.clone());
+        let (runtime, server, turn) = (runtime.clone(), server.clone(), turn.clone());
         Trial::test(name, move || {
-            let limited = async { timeout(Duration::from_secs(120), case(server)).await };
+            let limited = async {
+                let _turn = turn.acquire().await;
+                timeout(Duration::from_secs(120), case(server)).await
+            };
             match runtime.block_on(limited) {
                 Ok(outcome) => Ok(outcome.map_err(|error| describe(&*error))?),
                 Err(_) => Err("the trial hangs".into()),
@@ -114,18 +119,25 @@ async fn backend(
         pool_of(connections).connect_with(options).await
     };
     let pool = server.client(&connect);
-    Ok(PostgresBackend::new(pool.await?))
+    let patient = PostgresBackend::builder(pool.await?).command_timeout(PATIENCE);
+    patient.build().map_err(|error| error.to_string())
 }
 
 fn pool_of(connections: u32) -> PgPoolOptions {
-    PostgresBackend::pool_options().max_connections(connections)
+    PostgresBackend::pool_options().max_connections(connections).acquire_timeout(PATIENCE)
 }
+
+/// How long an operation may take, where a trial is not about just that: the machine may be busy.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// How many of the trials here run at a time. A server takes 100 connections if not told otherwise.
+const AT_A_TIME: usize = 3;
 
 /// A backend with its tables, as a service would have it.
 async fn service(
     server: &Server,
 ) -> std::result::Result<PostgresBackend, Box<dyn Error + Send + Sync>> {
-    let backend = backend(server, 20, |options| options).await?;
+    let backend = backend(server, 8, |options| options).await?;
     backend.setup_schema().await?;
     Ok(backend)
 }
@@ -139,7 +151,7 @@ async fn empty_schema(
     execute(admin.pool(), format!("CREATE SCHEMA {name}")).await?;
     let options = PgConnectOptions::clone(&admin.pool().connect_options());
     let options = options.options([("search_path", &name)]);
-    Ok((pool_of(20).connect_with(options).await?, name))
+    Ok((pool_of(8).connect_with(options).await?, name))
 }
 
 async fn execute(pool: &PgPool, sql: impl Into<String>) -> sqlx::Result<u64> {

@@ -15,7 +15,7 @@ use tokio::runtime::Handle;
 use tokio::sync::OnceCell;
 use tokio::time::{Instant, sleep};
 
-use super::{backend, pool_of};
+use super::{PATIENCE, backend, pool_of};
 use crate::servers::Server;
 
 pub(super) fn suite(runtime: &Handle, server: &Arc<Server>) -> Vec<Trial> {
@@ -35,13 +35,14 @@ pub(super) fn suite(runtime: &Handle, server: &Arc<Server>) -> Vec<Trial> {
                 .statement_cache_capacity(0);
             let deadline = Instant::now() + Duration::from_secs(10);
             let pool = loop {
-                match pool_of(8).connect_with(options.clone()).await {
+                match pool_of(3).connect_with(options.clone()).await {
                     Ok(pool) => break pool,
                     Err(_) if Instant::now() < deadline => sleep(Duration::from_millis(20)).await,
                     Err(error) => return Err(format!("no connection to pgbouncer: {error}")),
                 }
             };
-            let backend = PostgresBackend::new(pool);
+            let patient = PostgresBackend::builder(pool).command_timeout(PATIENCE);
+            let backend = patient.build().map_err(|error| error.to_string())?;
             backend.setup_schema().await.map_err(|error| error.to_string())?;
             Ok(backend)
         }
@@ -81,7 +82,7 @@ impl Pooler {
                  unix_socket_dir =\n\
                  auth_type = any\n\
                  pool_mode = transaction\n\
-                 default_pool_size = 6\n\
+                 default_pool_size = 4\n\
                  server_round_robin = 1\n\
                  ignore_startup_parameters = extra_float_digits\n",
                 password = "postgres",

@@ -29,7 +29,7 @@ async fn a1_so_it_is_where_transactions_are_serializable(server: Arc<Server>) ->
 }
 
 async fn takeovers(server: &Server, isolation: &str, rounds: usize) -> Outcome {
-    let backend = backend(server, 25, |options| {
+    let backend = backend(server, 15, |options| {
         options.options([("default_transaction_isolation", isolation)])
     });
     let backend = backend.await?;
