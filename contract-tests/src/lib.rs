@@ -38,6 +38,8 @@
 mod controls;
 mod faulty;
 mod model;
+#[cfg(feature = "servers")]
+pub mod servers;
 mod store;
 mod suite;
 

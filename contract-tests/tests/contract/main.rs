@@ -1,17 +1,16 @@
 //! The proof: the whole suite on every backend of this workspace, and the proof of the suite.
 
+mod postgres;
 mod redis;
-mod servers;
 
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use contract_tests::servers::Server;
 use contract_tests::{controls, trials};
 use libtest_mimic::Arguments;
 use syncguard_memory::{Error, MemoryBackend};
 use syncguard_redis::RedisBackend;
-
-use crate::servers::Server;
 
 fn main() -> std::io::Result<ExitCode> {
     let mut args = Arguments::from_args();
@@ -34,6 +33,8 @@ fn main() -> std::io::Result<ExitCode> {
     let clients = redis.clients(|url| async move { RedisBackend::connect(&url).await });
     all.extend(trials(runtime.handle(), "redis", clients));
     all.extend(redis::trials(runtime.handle(), &redis));
+
+    all.extend(postgres::trials(runtime.handle()));
 
     Ok(libtest_mimic::run(&args, all).exit_code())
 }

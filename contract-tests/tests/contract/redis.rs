@@ -19,7 +19,7 @@ use syncguard_redis::{
 };
 use tokio::runtime::Handle;
 
-use crate::servers::Server;
+use contract_tests::servers::Server;
 
 /// How a trial of this file ends: most of them by an assertion.
 type Outcome = std::result::Result<(), Box<dyn std::error::Error + Send + Sync>>;

@@ -15,7 +15,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, sleep};
 
 use super::{Cases, Outcome, Raw, assert_code, fresh_id, fresh_key, granted, long, take};
-use crate::servers::{Server, Spare};
+use contract_tests::servers::{Server, Spare};
 
 pub(super) fn trials(cases: &Cases) -> Vec<Trial> {
     vec![
@@ -46,7 +46,7 @@ async fn spare(server: &Server, settings: &[&str]) -> Result<Spare, String> {
 }
 
 async fn url(spare: &Spare) -> Result<String, Box<dyn std::error::Error + Send + Sync>> {
-    Ok(format!("redis://127.0.0.1:{}", spare.port().await?))
+    Ok(format!("redis://127.0.0.1:{}", spare.port))
 }
 
 /// A connection to a server that has said it is ready, but may not accept clients yet.
@@ -188,7 +188,7 @@ async fn hangs(server: Arc<Server>) -> Outcome {
 
 async fn password(server: Arc<Server>) -> Outcome {
     let spare = spare(&server, &["--requirepass", "secret"]).await?;
-    let port = spare.port().await?;
+    let port = spare.port;
     let right = format!("redis://:secret@127.0.0.1:{port}");
     raw(&right).await;
     for user in ["", ":wrong@", "nobody:secret@"] {
@@ -297,7 +297,7 @@ async fn proxy(port: u16, swallow: Arc<AtomicBool>) -> std::io::Result<u16> {
 
 async fn lost_reply(server: Arc<Server>) -> Outcome {
     let spare = spare(&server, &[]).await?;
-    let port = spare.port().await?;
+    let port = spare.port;
     let raw = raw(&format!("redis://127.0.0.1:{port}")).await;
     let swallow = Arc::new(AtomicBool::new(false));
     let url = format!("redis://127.0.0.1:{}", proxy(port, swallow.clone()).await?);
@@ -353,7 +353,7 @@ async fn look(backend: &RedisBackend, key: &Key) -> Result<Option<LockRecord>> {
 async fn cluster(server: Arc<Server>) -> Outcome {
     let settings = ["--cluster-enabled", "yes", "--cluster-require-full-coverage", "no"];
     let spare = spare(&server, &settings).await?;
-    let port = spare.port().await?;
+    let port = spare.port;
     let raw = raw(&format!("redis://127.0.0.1:{port}")).await;
     let swallow = Arc::new(AtomicBool::new(false));
     let port = proxy(port, swallow.clone()).await?;

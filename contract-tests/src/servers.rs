@@ -7,13 +7,16 @@
 
 use std::env;
 use std::fmt::Display;
+use std::net::TcpListener;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use testcontainers::core::{IntoContainerPort, WaitFor};
 use testcontainers::runners::AsyncRunner;
-use testcontainers::{ContainerAsync, GenericImage, ImageExt, TestcontainersError};
+use testcontainers::{
+    ContainerAsync, ContainerRequest, GenericImage, ImageExt, TestcontainersError,
+};
 use tokio::sync::OnceCell;
 use tokio::time::{Instant, sleep};
 
@@ -23,7 +26,7 @@ const STARTING: Duration = Duration::from_secs(30);
 
 /// One server, which is not running until it is asked for.
 #[derive(Debug)]
-pub(crate) struct Server {
+pub struct Server {
     /// As in `SYNCGUARD_REDIS_URL`.
     name: &'static str,
     official: &'static str,
@@ -47,7 +50,9 @@ struct Running {
 type Connecting<B> = Pin<Box<dyn Future<Output = Result<B, String>> + Send>>;
 
 impl Server {
-    pub(crate) const fn redis() -> Self {
+    /// Redis.
+    #[must_use]
+    pub const fn redis() -> Self {
         Self {
             name: "REDIS",
             official: "redis:7",
@@ -60,8 +65,9 @@ impl Server {
         }
     }
 
-    #[expect(dead_code, reason = "its backend joins next")]
-    pub(crate) const fn postgres() -> Self {
+    /// Postgres.
+    #[must_use]
+    pub const fn postgres() -> Self {
         Self {
             name: "POSTGRES",
             official: "postgres:17",
@@ -74,8 +80,9 @@ impl Server {
         }
     }
 
-    #[expect(dead_code, reason = "its backend joins next")]
-    pub(crate) const fn firestore() -> Self {
+    /// Google's Firestore emulator.
+    #[must_use]
+    pub const fn firestore() -> Self {
         Self {
             name: "FIRESTORE",
             official: "gcr.io/google.com/cloudsdktool/google-cloud-cli:emulators",
@@ -89,7 +96,7 @@ impl Server {
     }
 
     /// Makes clients of this server, which is started if need be.
-    pub(crate) fn clients<B, E, F>(
+    pub fn clients<B, E, F>(
         self: &Arc<Self>,
         connect: impl Fn(String) -> F + Send + Sync + 'static,
     ) -> impl Fn() -> Connecting<B> + Send + Sync + 'static
@@ -106,7 +113,7 @@ impl Server {
     }
 
     /// A client of this server, which is started if need be.
-    pub(crate) async fn client<B, E, F>(
+    pub async fn client<B, E, F>(
         &self,
         connect: &(impl Fn(String) -> F + Sync),
     ) -> Result<B, String>
@@ -144,51 +151,63 @@ impl Server {
 
     /// Another server of this kind, for a trial that breaks it. It is always a container.
     ///
-    /// It runs `command`, which must suit the official image and the others.
-    pub(crate) async fn spare(&self, command: &[&str]) -> Result<Spare, String> {
-        let image = self.variable("IMAGE");
-        let image = image.as_deref().unwrap_or(self.official);
-        let container = self.container(image, command).await.map_err(|error| {
+    /// It runs `command`, which must suit the official image and the others, or what it runs anyway
+    /// if there is none.
+    ///
+    /// # Errors
+    ///
+    /// A sentence that says what is missing.
+    pub async fn spare(&self, command: &[&str]) -> Result<Spare, String> {
+        self.start_spare(command).await.map_err(|error| {
             format!(
                 "this needs a {} server of its own in Docker, which contract-tests/run provides \
                  ({error})",
                 self.name
             )
-        })?;
-        Ok(Spare { container, port: self.port })
+        })
+    }
+
+    async fn start_spare(&self, command: &[&str]) -> Result<Spare, TestcontainersError> {
+        // Docker would give it another port after each start.
+        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+        let mut request = self.request().with_mapped_port(port, self.port.tcp());
+        if !command.is_empty() {
+            request = request.with_cmd(command.iter().copied());
+        }
+        Ok(Spare { url: self.url(port), port, container: request.start().await? })
     }
 
     async fn start(&self) -> Result<Running, TestcontainersError> {
+        let container = self.request().start().await?;
+        let port = container.get_host_port_ipv4(self.port.tcp()).await?;
+        Ok(Running { url: self.url(port), container: Some(container) })
+    }
+
+    fn url(&self, port: u16) -> String {
+        format!("{}127.0.0.1:{port}", self.scheme)
+    }
+
+    fn request(&self) -> ContainerRequest<GenericImage> {
         let given = self.variable("IMAGE");
         let (image, command) = match &given {
             Some(image) => (image.as_str(), &[][..]),
             None => (self.official, self.command),
         };
-        let container = self.container(image, command).await?;
-        let port = container.get_host_port_ipv4(self.port.tcp()).await?;
-        Ok(Running { url: format!("{}127.0.0.1:{port}", self.scheme), container: Some(container) })
-    }
-
-    async fn container(
-        &self,
-        image: &str,
-        command: &[&str],
-    ) -> Result<ContainerAsync<GenericImage>, TestcontainersError> {
         // A colon before the last slash is that of a registry's port.
         let (name, tag) = match image.rsplit_once(':') {
             Some((name, tag)) if !tag.contains('/') => (name, tag),
             _ => (image, "latest"),
         };
-        let mut container = GenericImage::new(name, tag)
+        let mut request = GenericImage::new(name, tag)
             .with_exposed_port(self.port.tcp())
             .with_wait_for(WaitFor::message_on_either_std(self.ready))
             // By this, contract-tests/run finds what an interrupted run left.
             .with_label("syncguard.test-run", test_run())
             .with_cmd(command.iter().copied());
         for (variable, value) in self.environment {
-            container = container.with_env_var(*variable, *value);
+            request = request.with_env_var(*variable, *value);
         }
-        container.start().await
+        request
     }
 
     fn variable(&self, what: &str) -> Option<String> {
@@ -197,18 +216,17 @@ impl Server {
     }
 }
 
-/// A server for one trial alone, removed when dropped.
+/// A server for one trial alone. It keeps its port when it is stopped and started, and is removed
+/// when dropped.
 #[derive(Debug)]
-pub(crate) struct Spare {
-    pub(crate) container: ContainerAsync<GenericImage>,
-    port: u16,
-}
-
-impl Spare {
-    /// Where it listens on this host: another port after each start.
-    pub(crate) async fn port(&self) -> Result<u16, TestcontainersError> {
-        self.container.get_host_port_ipv4(self.port.tcp()).await
-    }
+#[non_exhaustive]
+pub struct Spare {
+    /// Where it listens on this host.
+    pub url: String,
+    /// The port in the URL.
+    pub port: u16,
+    /// To stop, pause and start it.
+    pub container: ContainerAsync<GenericImage>,
 }
 
 fn test_run() -> String {

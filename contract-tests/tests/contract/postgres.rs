@@ -1,0 +1,188 @@
+//! Postgres: the suite over every way to reach it, and what only a database can show.
+
+#![allow(clippy::expect_used, clippy::unwrap_used, reason = "an assertion of a trial may panic")]
+
+mod errors;
+mod faults;
+mod other_client;
+mod pooler;
+mod racers;
+mod schema;
+mod transactions;
+
+use std::error::Error;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use libtest_mimic::Trial;
+use syncguard_postgres::sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
+use syncguard_postgres::sqlx::{self, AssertSqlSafe, Executor};
+use syncguard_postgres::{Acquired, Key, Lease, LockId, PostgresBackend, Result, Ttl};
+use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+
+use contract_tests::servers::Server;
+
+type Outcome = std::result::Result<(), Box<dyn Error + Send + Sync>>;
+type Case = fn(Arc<Server>) -> Pin<Box<dyn Future<Output = Outcome> + Send>>;
+
+/// The trials of one file, by the names of their functions.
+macro_rules! cases {
+    ($($case:ident),+ $(,)?) => {
+        pub(super) fn cases() -> Vec<(&'static str, super::Case)> {
+            vec![$((
+                concat!(module_path!(), "::", stringify!($case)),
+                |server| Box::pin($case(server)),
+            )),+]
+        }
+    };
+}
+use cases;
+
+pub(crate) fn trials(runtime: &Handle) -> Vec<Trial> {
+    let server = Arc::new(Server::postgres());
+    let suite = |name, options: fn(PgConnectOptions) -> PgConnectOptions| {
+        let server = server.clone();
+        contract_tests::trials(runtime, name, move || {
+            let server = server.clone();
+            async move {
+                let backend = backend(&server, 3, options).await?;
+                backend.setup_schema().await.map_err(|e| e.to_string())?;
+                Ok::<_, String>(backend)
+            }
+        })
+    };
+    let mut all = suite("postgres", |options| options);
+    all.extend(suite("postgres_as_text", |options| options.statement_cache_capacity(0)));
+    all.extend(suite("postgres_repeatable_read", |options| {
+        options.options([("default_transaction_isolation", "repeatable read")])
+    }));
+    all.extend(suite("postgres_serializable", |options| {
+        options.options([("default_transaction_isolation", "serializable")])
+    }));
+    all.extend(pooler::suite(runtime, &server));
+
+    let own = [
+        errors::cases(),
+        faults::cases(),
+        other_client::cases(),
+        racers::cases(),
+        schema::cases(),
+        transactions::cases(),
+    ];
+    let turn = Arc::new(Semaphore::new(AT_A_TIME));
+    all.extend(own.into_iter().flatten().map(|(path, case)| {
+        let name = path.trim_start_matches("contract::");
+        let (runtime, server, turn) = (runtime.clone(), server.clone(), turn.clone());
+        Trial::test(name, move || {
+            let limited = async {
+                let _turn = turn.acquire().await;
+                timeout(Duration::from_secs(120), case(server)).await
+            };
+            match runtime.block_on(limited) {
+                Ok(outcome) => Ok(outcome.map_err(|error| describe(&*error))?),
+                Err(_) => Err("the trial hangs".into()),
+            }
+        })
+    }));
+    all
+}
+
+/// An error with its causes, in one line.
+fn describe(error: &(dyn Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}
+
+/// Another user, on the same database.
+fn as_user(options: &PgConnectOptions, user: &str) -> PgConnectOptions {
+    let database = options.get_database().unwrap_or(options.get_username());
+    let options = options.clone().database(database);
+    options.username(user).password("secret")
+}
+
+/// A backend with a pool of its own.
+async fn backend(
+    server: &Server,
+    connections: u32,
+    options: impl Fn(PgConnectOptions) -> PgConnectOptions + Sync,
+) -> std::result::Result<PostgresBackend, String> {
+    let connect = async |url: String| {
+        let options = options(url.parse()?);
+        pool_of(connections).connect_with(options).await
+    };
+    let pool = server.client(&connect);
+    let patient = PostgresBackend::builder(pool.await?).command_timeout(PATIENCE);
+    patient.build().map_err(|error| error.to_string())
+}
+
+fn pool_of(connections: u32) -> PgPoolOptions {
+    PostgresBackend::pool_options().max_connections(connections).acquire_timeout(PATIENCE)
+}
+
+/// How long an operation may take, where a trial is not about just that: the machine may be busy.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// How many of the trials here run at a time. A server takes 100 connections if not told otherwise.
+const AT_A_TIME: usize = 3;
+
+/// A backend with its tables, as a service would have it.
+async fn service(
+    server: &Server,
+) -> std::result::Result<PostgresBackend, Box<dyn Error + Send + Sync>> {
+    let backend = backend(server, 8, |options| options).await?;
+    backend.setup_schema().await?;
+    Ok(backend)
+}
+
+/// A pool whose connections see one new, empty schema, and its name.
+async fn empty_schema(
+    server: &Server,
+) -> std::result::Result<(PgPool, String), Box<dyn Error + Send + Sync>> {
+    let name = format!("trial_{}", fresh_id().fingerprint());
+    let admin = backend(server, 1, |options| options).await?;
+    execute(admin.pool(), format!("CREATE SCHEMA {name}")).await?;
+    let options = PgConnectOptions::clone(&admin.pool().connect_options());
+    let options = options.options([("search_path", &name)]);
+    Ok((pool_of(8).connect_with(options).await?, name))
+}
+
+async fn execute(pool: &PgPool, sql: impl Into<String>) -> sqlx::Result<u64> {
+    let done = pool.execute(sqlx::raw_sql(AssertSqlSafe(sql.into()))).await?;
+    Ok(done.rows_affected())
+}
+
+/// Makes the lease of a key end in so many milliseconds, tolerance included.
+async fn end_in(pool: &PgPool, key: &Key, millis: i64) -> sqlx::Result<()> {
+    let sql = "UPDATE syncguard_locks SET expires_at_ms = \
+        floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint - 1000 + $2 WHERE key = $1";
+    let query = sqlx::query(sql).bind(key.as_str()).bind(millis);
+    query.execute(pool).await.map(drop)
+}
+
+fn fresh_key() -> Key {
+    Key::new(&format!("trial:{}", fresh_id().as_str())).unwrap()
+}
+
+fn fresh_id() -> LockId {
+    LockId::random().unwrap()
+}
+
+fn minute() -> Ttl {
+    Duration::from_secs(60).try_into().unwrap()
+}
+
+/// The lease of an attempt, if there is one.
+fn lease(acquired: Result<Acquired>) -> Result<Option<Lease>> {
+    Ok(match acquired? {
+        Acquired::Granted(lease) => Some(lease),
+        Acquired::Held { .. } => None,
+    })
+}

@@ -1,0 +1,145 @@
+//! Real failures, and their codes (E1).
+
+use std::error::Error;
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::time::Duration;
+
+use syncguard_postgres::sqlx::postgres::{PgConnectOptions, PgPool};
+use syncguard_postgres::sqlx::{self, ConnectOptions};
+use syncguard_postgres::{Backend, ErrorCode, PostgresBackend};
+
+use super::{
+    Outcome, as_user, backend, cases, execute, fresh_id, fresh_key, lease, minute, pool_of, service,
+};
+use contract_tests::servers::Server;
+
+cases![
+    nobody_listens,
+    an_unknown_user,
+    an_unknown_database,
+    a_url_that_is_none,
+    too_many_connections,
+    a_read_only_session,
+    a_statement_timeout_of_the_session,
+    a_pool_that_has_no_connection_left_loses_no_lease,
+    a_closed_pool,
+    a_transaction_that_has_failed,
+    a_lock_id_used_for_two_keys,
+];
+
+fn options(backend: &PostgresBackend) -> PgConnectOptions {
+    PgConnectOptions::clone(&backend.pool().connect_options())
+}
+
+async fn code_of_connect(options: &PgConnectOptions) -> ErrorCode {
+    let connected = PostgresBackend::connect(options.to_url_lossy().as_str()).await;
+    let error = connected.unwrap_err();
+    assert!(error.source().is_some(), "{error}");
+    error.code()
+}
+
+async fn nobody_listens(server: Arc<Server>) -> Outcome {
+    let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+    let nobody = options(&service(&server).await?).port(port);
+    assert_eq!(code_of_connect(&nobody).await, ErrorCode::ServiceUnavailable);
+
+    let pool = PgPool::connect_lazy_with(nobody);
+    let hasty = PostgresBackend::builder(pool).command_timeout(Duration::from_millis(100));
+    let error = hasty.build()?.get(&fresh_key()).await.unwrap_err();
+    assert_eq!(error.code(), ErrorCode::ServiceUnavailable, "{error}");
+    Ok(())
+}
+
+async fn an_unknown_user(server: Arc<Server>) -> Outcome {
+    let unknown = as_user(&options(&service(&server).await?), "nobody_of_that_name");
+    assert_eq!(code_of_connect(&unknown).await, ErrorCode::AuthFailed);
+    Ok(())
+}
+
+async fn an_unknown_database(server: Arc<Server>) -> Outcome {
+    let unknown = options(&service(&server).await?).database("none_of_that_name");
+    assert_eq!(code_of_connect(&unknown).await, ErrorCode::InvalidArgument);
+    Ok(())
+}
+
+async fn a_url_that_is_none(_: Arc<Server>) -> Outcome {
+    let error = PostgresBackend::connect("not a url").await.unwrap_err();
+    assert_eq!(error.code(), ErrorCode::InvalidArgument, "{error}");
+    Ok(())
+}
+
+async fn too_many_connections(server: Arc<Server>) -> Outcome {
+    let service = service(&server).await?;
+    let user = format!("u{}", fresh_id().fingerprint());
+    let sql = format!("CREATE ROLE {user} LOGIN PASSWORD 'secret' CONNECTION LIMIT 1");
+    execute(service.pool(), sql).await?;
+    let options = as_user(&options(&service), &user);
+    let first = options.connect().await?;
+    assert_eq!(code_of_connect(&options).await, ErrorCode::RateLimited);
+    drop(first);
+    Ok(())
+}
+
+async fn a_read_only_session(server: Arc<Server>) -> Outcome {
+    service(&server).await?;
+    let reader =
+        backend(&server, 1, |options| options.options([("default_transaction_read_only", "on")]));
+    let (reader, key) = (reader.await?, fresh_key());
+    let error = reader.acquire(&key, &fresh_id(), minute()).await.unwrap_err();
+    assert_eq!(error.code(), ErrorCode::ServiceUnavailable, "{error}");
+    assert_eq!(reader.get(&key).await?, None);
+    Ok(())
+}
+
+async fn a_statement_timeout_of_the_session(server: Arc<Server>) -> Outcome {
+    let service = service(&server).await?;
+    let hasty = backend(&server, 1, |options| options.options([("statement_timeout", "100")]));
+    let (hasty, key) = (hasty.await?, fresh_key());
+    let mut blocker = service.pool().begin().await?;
+    lease(service.acquire_in(&mut blocker, &key, minute()).await)?;
+    let error = hasty.acquire(&key, &fresh_id(), minute()).await.unwrap_err();
+    assert_eq!(error.code(), ErrorCode::NetworkTimeout, "{error}");
+    Ok(())
+}
+
+async fn a_pool_that_has_no_connection_left_loses_no_lease(server: Arc<Server>) -> Outcome {
+    service(&server).await?;
+    let pool = pool_of(1).connect_with(options(&service(&server).await?)).await?;
+    let hasty = PostgresBackend::builder(pool.clone()).command_timeout(Duration::from_millis(200));
+    let hasty = hasty.build()?;
+    let held = pool.acquire().await?;
+    let error = hasty.acquire(&fresh_key(), &fresh_id(), minute()).await.unwrap_err();
+    assert_eq!(error.code(), ErrorCode::ServiceUnavailable, "{error}");
+    assert!(error.to_string().contains("pool"), "{error}");
+    drop(held);
+    assert_eq!(hasty.get(&fresh_key()).await?, None);
+    Ok(())
+}
+
+async fn a_closed_pool(server: Arc<Server>) -> Outcome {
+    let service = service(&server).await?;
+    lease(service.acquire(&fresh_key(), &fresh_id(), minute()).await)?;
+    service.pool().close().await;
+    let error = service.get(&fresh_key()).await.unwrap_err();
+    assert_eq!(error.code(), ErrorCode::ServiceUnavailable, "{error}");
+    Ok(())
+}
+
+async fn a_transaction_that_has_failed(server: Arc<Server>) -> Outcome {
+    let service = service(&server).await?;
+    let mut transaction = service.pool().begin().await?;
+    sqlx::query("SELECT 1 / 0").execute(&mut *transaction).await.unwrap_err();
+    let acquired = service.acquire_in(&mut transaction, &fresh_key(), minute()).await;
+    let error = acquired.unwrap_err();
+    assert_eq!(error.code(), ErrorCode::InvalidArgument, "{error}");
+    Ok(())
+}
+
+async fn a_lock_id_used_for_two_keys(server: Arc<Server>) -> Outcome {
+    let (service, id) = (service(&server).await?, fresh_id());
+    lease(service.acquire(&fresh_key(), &id, minute()).await)?;
+    let error = service.acquire(&fresh_key(), &id, minute()).await.unwrap_err();
+    assert_eq!(error.code(), ErrorCode::InvalidArgument, "{error}");
+    Ok(())
+}

@@ -1,0 +1,145 @@
+//! Locks inside a transaction of the user's own, and writes that present a fence.
+
+use std::sync::Arc;
+
+use syncguard_postgres::sqlx::{self, Row};
+use syncguard_postgres::{Acquired, Backend, Fence};
+use tokio::task::JoinSet;
+
+use super::faults::{pid, until_one_waits};
+use super::{Outcome, cases, end_in, execute, fresh_id, fresh_key, lease, minute, service};
+use contract_tests::servers::Server;
+
+cases![
+    a_lease_begins_with_the_commit,
+    a_rollback_leaves_no_lease,
+    work_commits_exactly_with_the_release,
+    a_lost_lease_is_seen_before_the_work_commits,
+    settings_of_the_transaction_stay,
+    a_stale_write_is_refused_by_its_fence,
+];
+
+async fn a_lease_begins_with_the_commit(server: Arc<Server>) -> Outcome {
+    let backend = service(&server).await?;
+    let key = fresh_key();
+    let mut transaction = backend.pool().begin().await?;
+    let held = lease(backend.acquire_in(&mut transaction, &key, minute()).await)?.expect("free");
+    assert_eq!(backend.get(&key).await?, None);
+    let mut waiter = JoinSet::new();
+    waiter.spawn({
+        let (backend, key) = (backend.clone(), key.clone());
+        async move { backend.acquire(&key, &fresh_id(), minute()).await }
+    });
+    let pid = pid(&mut transaction).await?;
+    until_one_waits(backend.pool(), pid).await?;
+    transaction.commit().await?;
+    let answer = waiter.join_next().await.expect("it was spawned")??;
+    assert!(matches!(answer, Acquired::Held { .. }));
+    assert_eq!(backend.get(&key).await?.expect("it is held").id(), held.id());
+    assert!(backend.release(&held).await?);
+    Ok(())
+}
+
+async fn a_rollback_leaves_no_lease(server: Arc<Server>) -> Outcome {
+    let backend = service(&server).await?;
+    let key = fresh_key();
+    let mut transaction = backend.pool().begin().await?;
+    let gone = lease(backend.acquire_in(&mut transaction, &key, minute()).await)?.expect("free");
+    transaction.rollback().await?;
+    assert!(!backend.release(&gone).await?);
+    assert!(lease(backend.acquire(&key, &fresh_id(), minute()).await)?.is_some());
+    Ok(())
+}
+
+async fn work_commits_exactly_with_the_release(server: Arc<Server>) -> Outcome {
+    let backend = service(&server).await?;
+    let key = fresh_key();
+    let held = lease(backend.acquire(&key, &fresh_id(), minute()).await)?.expect("free");
+
+    let mut transaction = backend.pool().begin().await?;
+    assert!(backend.release_in(&mut transaction, &held).await?);
+    assert!(!backend.release_in(&mut transaction, &held).await?);
+    assert!(lease(backend.acquire(&key, &fresh_id(), minute()).await)?.is_none());
+    transaction.rollback().await?;
+    assert!(backend.get(&key).await?.is_some());
+
+    let mut transaction = backend.pool().begin().await?;
+    assert!(backend.release_in(&mut transaction, &held).await?);
+    transaction.commit().await?;
+    assert!(lease(backend.acquire(&key, &fresh_id(), minute()).await)?.is_some());
+    Ok(())
+}
+
+async fn a_lost_lease_is_seen_before_the_work_commits(server: Arc<Server>) -> Outcome {
+    let backend = service(&server).await?;
+    let key = fresh_key();
+    let lost = lease(backend.acquire(&key, &fresh_id(), minute()).await)?.expect("free");
+    end_in(backend.pool(), &key, 0).await?;
+    let held = lease(backend.acquire(&key, &fresh_id(), minute()).await)?.expect("it was dead");
+    let mut transaction = backend.pool().begin().await?;
+    assert!(!backend.release_in(&mut transaction, &lost).await?);
+    transaction.rollback().await?;
+    assert_eq!(backend.get(&key).await?.expect("it is held").id(), held.id());
+    Ok(())
+}
+
+/// A release of its own is not waited for; the transaction that it is a part of must be.
+async fn settings_of_the_transaction_stay(server: Arc<Server>) -> Outcome {
+    let backend = service(&server).await?;
+    let settings =
+        "SELECT current_setting('synchronous_commit') || current_setting('lock_timeout')";
+    let mut transaction = backend.pool().begin().await?;
+    let before: String = sqlx::query(settings).fetch_one(&mut *transaction).await?.try_get(0)?;
+    let key = fresh_key();
+    let held = lease(backend.acquire_in(&mut transaction, &key, minute()).await)?.expect("free");
+    assert!(lease(backend.acquire_in(&mut transaction, &key, minute()).await)?.is_none());
+    assert!(backend.release_in(&mut transaction, &held).await?);
+    let after: String = sqlx::query(settings).fetch_one(&mut *transaction).await?.try_get(0)?;
+    assert_eq!(before, after);
+    transaction.rollback().await?;
+
+    // Nor does an operation leave any in its session.
+    let one = super::backend(&server, 1, |options| options).await?;
+    let held = lease(one.acquire(&key, &fresh_id(), minute()).await)?.expect("free");
+    assert!(one.release(&held).await?);
+    let session: String = sqlx::query(settings).fetch_one(one.pool()).await?.try_get(0)?;
+    assert_eq!(before, session);
+    Ok(())
+}
+
+/// The two patterns of `syncguard_postgres::fencing`.
+async fn a_stale_write_is_refused_by_its_fence(server: Arc<Server>) -> Outcome {
+    let (pool, _) = super::empty_schema(&server).await?;
+    let backend = syncguard_postgres::PostgresBackend::new(pool.clone());
+    backend.setup_schema().await?;
+    execute(
+        &pool,
+        "CREATE TABLE accounts (id INT PRIMARY KEY, balance INT, fence BIGINT NOT NULL DEFAULT 0); \
+         INSERT INTO accounts VALUES (1, 0); \
+         CREATE TABLE fences_seen (resource TEXT PRIMARY KEY, fence BIGINT NOT NULL)",
+    )
+    .await?;
+    let key = fresh_key();
+    let stale = lease(backend.acquire(&key, &fresh_id(), minute()).await)?.expect("free");
+    end_in(&pool, &key, 0).await?;
+    let held = lease(backend.acquire(&key, &fresh_id(), minute()).await)?.expect("it was dead");
+
+    let write = async |fence: Fence| {
+        let sql = "UPDATE accounts SET balance = $2, fence = $3 WHERE id = $1 AND fence <= $3";
+        let fence = i64::try_from(fence.get()).unwrap();
+        let query = sqlx::query(sql).bind(1).bind(7).bind(fence);
+        query.execute(&pool).await.unwrap().rows_affected()
+    };
+    let present = async |fence: Fence| {
+        let sql = "INSERT INTO fences_seen AS seen (resource, fence) VALUES ($1, $2) \
+            ON CONFLICT (resource) DO UPDATE SET fence = EXCLUDED.fence \
+            WHERE seen.fence <= EXCLUDED.fence RETURNING fence";
+        let query = sqlx::query(sql).bind("account").bind(i64::try_from(fence.get()).unwrap());
+        query.fetch_optional(&pool).await.unwrap().is_some()
+    };
+    assert_eq!((write(stale.fence()).await, write(held.fence()).await), (1, 1));
+    assert_eq!((write(stale.fence()).await, write(held.fence()).await), (0, 1));
+    assert!(present(stale.fence()).await && present(held.fence()).await);
+    assert!(!present(stale.fence()).await && present(held.fence()).await);
+    Ok(())
+}

@@ -1,0 +1,299 @@
+//! The backend: a pool, the statements, and how their rows meet the trait.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sqlx::pool::PoolConnection;
+use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions, PgRow, Postgres};
+use sqlx::{ConnectOptions, Connection, Row};
+use syncguard_core::{
+    Acquired, Backend, Capabilities, Clock, Error, ErrorCode, Key, Lease, LockId, LockRecord,
+    Operation, Result, Ttl,
+};
+use tokio::time::{Instant, timeout_at};
+
+use crate::config::{COMMAND_TIMEOUT, PostgresBackendBuilder, Tables};
+use crate::connections::Connections;
+use crate::error::{NO_CONNECTION, classify, is_conflict, timed_out};
+use crate::row;
+use crate::statement::{Protocol, Statement, Statements, Value};
+
+/// Locks in a Postgres database.
+///
+/// It is a pool and a few texts: cloning is cheap, and a held lock holds no connection. The
+/// [crate page](crate) says what is stored, what survives a crash, and what an error means.
+#[derive(Clone)]
+pub struct PostgresBackend {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    connections: Connections,
+    tables: Tables,
+    statements: Statements,
+    command_timeout: Duration,
+    /// How long a statement may wait for one lock. It may have to wait twice, for the key and for a
+    /// row, and must have come to its end on the server before the client gives it up.
+    lock_timeout: String,
+}
+
+impl PostgresBackend {
+    /// Connects to a database, through a pool of its own with up to 10 connections.
+    ///
+    /// The URL is sqlx's: `postgres://user:password@host:5432/database?sslmode=require`. Take
+    /// [`new`](Self::new) to share a pool, [`pool_options`](Self::pool_options) to size one.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorCode::InvalidArgument`] for a bad URL, and everything that a first connection can say:
+    /// one is opened and closed, since the pool would repeat a refused one until its time is up.
+    pub async fn connect(url: &str) -> Result<Self> {
+        let failed = |error| classify(Operation::Configure, &Tables::default(), error);
+        let options: PgConnectOptions = url.parse().map_err(failed)?;
+        let deadline = Instant::now() + COMMAND_TIMEOUT;
+        timeout_at(deadline, async { options.connect().await?.close().await })
+            .await
+            .map_err(|_| timed_out(Operation::Configure))?
+            .map_err(failed)?;
+        Ok(Self::new(Self::pool_options().connect_lazy_with(options)))
+    }
+
+    /// Uses a pool, with the default settings.
+    ///
+    /// A pool made with sqlx's defaults asks the server whether a connection is alive before each
+    /// statement, a second round trip; [`pool_options`](Self::pool_options) has the settings that
+    /// [`connect`](Self::connect) uses instead.
+    #[must_use]
+    pub fn new(pool: PgPool) -> Self {
+        Self::on(pool, Tables::default(), COMMAND_TIMEOUT)
+    }
+
+    /// Starts to build a backend with other settings, such as the names of the tables.
+    pub fn builder(pool: PgPool) -> PostgresBackendBuilder {
+        PostgresBackendBuilder::new(pool)
+    }
+
+    /// sqlx's pool options, set for short statements: a connection is tested before use only if it
+    /// was idle for over a second.
+    #[must_use]
+    pub fn pool_options() -> PgPoolOptions {
+        PgPoolOptions::new()
+            .acquire_timeout(COMMAND_TIMEOUT)
+            .test_before_acquire(false)
+            .before_acquire(|connection, meta| {
+                Box::pin(async move {
+                    if meta.idle_for > TRUSTED_IDLE {
+                        connection.ping().await?;
+                    }
+                    Ok(true)
+                })
+            })
+    }
+
+    pub(crate) fn on(pool: PgPool, tables: Tables, command_timeout: Duration) -> Self {
+        let statements = Statements::new(&tables, Protocol::of(&pool));
+        Self {
+            shared: Arc::new(Shared {
+                connections: Connections::new(pool),
+                tables,
+                statements,
+                command_timeout,
+                lock_timeout: (command_timeout / 2).as_millis().to_string(),
+            }),
+        }
+    }
+
+    /// The pool, for instance to begin a transaction for [`acquire_in`](Self::acquire_in).
+    #[must_use]
+    pub fn pool(&self) -> &PgPool {
+        self.shared.connections.pool()
+    }
+
+    /// Removes the rows of leases that expired more than `older_than` ago, and says how many.
+    ///
+    /// It is never needed: a dead row is reused by the next grant of its key. It keeps the table
+    /// small where keys do not come back. A lease that expired less than 2 seconds ago is never
+    /// touched, and neither is a fence counter.
+    ///
+    /// # Errors
+    ///
+    /// As the server fails. Rows are removed in batches of a thousand, each within the command
+    /// timeout; those already removed stay removed.
+    ///
+    /// # Cancel safety
+    ///
+    /// Each batch is removed or untouched.
+    pub async fn purge_expired(&self, older_than: Duration) -> Result<u64> {
+        let older_than = i64::try_from(older_than.as_millis()).unwrap_or(i64::MAX);
+        let values = [Value::Millis(older_than)];
+        let mut total = 0;
+        loop {
+            let purge = &self.shared.statements.purge;
+            let row = self.run(Operation::Configure, purge, &values).await?;
+            match row.map(|row| row.try_get::<i64, _>(0)).transpose() {
+                Ok(None | Some(0)) => return Ok(total),
+                Ok(Some(removed)) => total += u64::try_from(removed).unwrap_or(0),
+                Err(error) => return Err(self.failed(Operation::Configure, error)),
+            }
+        }
+    }
+
+    pub(crate) fn tables(&self) -> &Tables {
+        &self.shared.tables
+    }
+
+    pub(crate) fn statements(&self) -> &Statements {
+        &self.shared.statements
+    }
+
+    pub(crate) fn command_timeout(&self) -> Duration {
+        self.shared.command_timeout
+    }
+
+    /// When an operation that begins now must have ended.
+    pub(crate) fn deadline(&self) -> Instant {
+        Instant::now() + self.shared.command_timeout
+    }
+
+    /// What an error of the driver means here.
+    pub(crate) fn failed(&self, operation: Operation, error: sqlx::Error) -> Error {
+        classify(operation, self.tables(), error)
+    }
+
+    pub(crate) async fn connection(
+        &self,
+        operation: Operation,
+        deadline: Instant,
+    ) -> Result<PoolConnection<Postgres>> {
+        match timeout_at(deadline, self.shared.connections.take()).await {
+            Ok(connection) => connection.map_err(|error| self.failed(operation, error)),
+            Err(_) => {
+                Err(Error::new(ErrorCode::ServiceUnavailable, operation)
+                    .with_message(NO_CONNECTION))
+            }
+        }
+    }
+
+    /// Sends a statement over a connection of the pool, and once more where a conflict with others
+    /// has undone it, as happens only at a stricter isolation level than READ COMMITTED.
+    async fn run(
+        &self,
+        operation: Operation,
+        statement: &Statement,
+        values: &[Value<'_>],
+    ) -> Result<Option<PgRow>> {
+        let deadline = self.deadline();
+        let mut connection = self.connection(operation, deadline).await?;
+        let answer = async {
+            match statement.fetch(&mut connection, values).await {
+                Err(error) if is_conflict(&error) => {
+                    statement.fetch_at_read_committed(&mut connection, values).await
+                }
+                result => result,
+            }
+        };
+        match timeout_at(deadline, answer).await {
+            Ok(Ok(row)) => {
+                self.shared.connections.put(connection);
+                Ok(row)
+            }
+            Ok(Err(error)) => {
+                self.shared.connections.distrust();
+                Err(self.failed(operation, error))
+            }
+            Err(_) => {
+                self.shared.connections.distrust();
+                // The pool would wait for the answer before it lends this connection again.
+                connection.close_on_drop();
+                Err(timed_out(operation))
+            }
+        }
+    }
+}
+
+/// How long a connection may have been idle to be used without a test.
+const TRUSTED_IDLE: Duration = Duration::from_secs(1);
+
+impl fmt::Debug for PostgresBackend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PostgresBackend")
+            .field("tables", self.tables())
+            .field("command_timeout", &self.shared.command_timeout)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Backend for PostgresBackend {
+    fn capabilities(&self) -> Capabilities {
+        Capabilities::new(Clock::Server)
+    }
+
+    async fn acquire(&self, key: &Key, id: &LockId, ttl: Ttl) -> Result<Acquired> {
+        let values = [
+            Value::Text(Some(key.as_str())),
+            Value::Text(Some(id.as_str())),
+            Value::ttl(ttl),
+            Value::Text(Some(&self.shared.lock_timeout)),
+        ];
+        let row = self.run(Operation::Acquire, &self.statements().acquire, &values).await;
+        row.and_then(|row| row::acquired(row, key, id)).map_err(|error| error.with_key(key))
+    }
+
+    async fn extend(&self, lease: &Lease, ttl: Ttl) -> Result<Option<Lease>> {
+        let extended = self.renew(lease.id(), ttl).await;
+        let extended = extended.map_err(|error| error.with_key(lease.key()))?;
+        Ok(extended.map(|new| lease.clone().with_expires_at(new.expires_at())))
+    }
+
+    async fn release(&self, lease: &Lease) -> Result<bool> {
+        let released = self.end(lease.id()).await;
+        released.map_err(|error| error.with_key(lease.key()))
+    }
+
+    async fn extend_by_id(&self, id: &LockId, ttl: Ttl) -> Result<Option<Lease>> {
+        self.renew(id, ttl).await.map_err(|error| error.with_id(id))
+    }
+
+    async fn release_by_id(&self, id: &LockId) -> Result<bool> {
+        self.end(id).await.map_err(|error| error.with_id(id))
+    }
+
+    async fn get(&self, key: &Key) -> Result<Option<LockRecord>> {
+        let found = self.look_up(Operation::Get, &self.statements().get, key.as_str());
+        found.await.map_err(|error| error.with_key(key))
+    }
+
+    async fn find(&self, id: &LockId) -> Result<Option<LockRecord>> {
+        let found = self.look_up(Operation::Find, &self.statements().find, id.as_str());
+        found.await.map_err(|error| error.with_id(id))
+    }
+}
+
+impl PostgresBackend {
+    async fn renew(&self, id: &LockId, ttl: Ttl) -> Result<Option<Lease>> {
+        let values = [
+            Value::Text(Some(id.as_str())),
+            Value::ttl(ttl),
+            Value::Text(Some(&self.shared.lock_timeout)),
+        ];
+        let row = self.run(Operation::Extend, &self.statements().extend, &values).await?;
+        row.map(|row| row::extended(row, id)).transpose()
+    }
+
+    async fn end(&self, id: &LockId) -> Result<bool> {
+        let values = [Value::Text(Some(id.as_str())), Value::Text(Some("off"))];
+        let row = self.run(Operation::Release, &self.statements().release, &values).await?;
+        Ok(row.is_some())
+    }
+
+    async fn look_up(
+        &self,
+        operation: Operation,
+        statement: &Statement,
+        name: &str,
+    ) -> Result<Option<LockRecord>> {
+        let row = self.run(operation, statement, &[Value::Text(Some(name))]).await?;
+        row.map(|row| row::record(operation, row)).transpose()
+    }
+}

@@ -1,0 +1,177 @@
+//! Settings, and the names of the tables.
+
+use std::time::Duration;
+
+use sqlx::postgres::PgPool;
+use syncguard_core::{Error, ErrorCode, Operation, Result};
+
+use crate::PostgresBackend;
+
+/// Builds a [`PostgresBackend`] on a pool, with settings other than the defaults.
+///
+/// # Default
+///
+/// - Tables `syncguard_locks` and `syncguard_fence_counters`, as other SyncGuard clients name them.
+/// - A command timeout of 5 seconds.
+#[derive(Clone, Debug)]
+#[must_use = "does nothing until `build` is called"]
+pub struct PostgresBackendBuilder {
+    pool: PgPool,
+    lock_table: String,
+    fence_table: String,
+    command_timeout: Duration,
+}
+
+impl PostgresBackendBuilder {
+    pub(crate) fn new(pool: PgPool) -> Self {
+        Self {
+            pool,
+            lock_table: LOCK_TABLE.to_owned(),
+            fence_table: FENCE_TABLE.to_owned(),
+            command_timeout: COMMAND_TIMEOUT,
+        }
+    }
+
+    /// The table of locks. All clients that share locks must name it alike.
+    ///
+    /// The name is found through the `search_path`. It is used as written, capitals included; the
+    /// TypeScript client works with lower-case names only.
+    pub fn lock_table(mut self, name: impl Into<String>) -> Self {
+        self.lock_table = name.into();
+        self
+    }
+
+    /// The table of fence counters. All clients that share locks must name it alike.
+    pub fn fence_table(mut self, name: impl Into<String>) -> Self {
+        self.fence_table = name.into();
+        self
+    }
+
+    /// How long one operation may take, the wait for a connection of the pool included.
+    ///
+    /// Make it longer where other transactions hold locks for longer (see
+    /// [`acquire_in`](PostgresBackend::acquire_in)), and shorter where leases are short: a renewal
+    /// needs its answer well before the lease expires.
+    pub fn command_timeout(mut self, limit: Duration) -> Self {
+        self.command_timeout = limit;
+        self
+    }
+
+    /// Checks the settings. No connection is made.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorCode::InvalidArgument`] when a table name is no plain identifier
+    /// (`^[a-zA-Z_][a-zA-Z0-9_]*$`), when it, or the name of an index made of it, is longer than the
+    /// 63 bytes that Postgres keeps, when two names collide, or when the timeout is under 2 ms.
+    pub fn build(self) -> Result<PostgresBackend> {
+        let Self { pool, lock_table, fence_table, command_timeout } = self;
+        if command_timeout < Duration::from_millis(2) {
+            return Err(invalid("the command timeout is too short"));
+        }
+        let tables = Tables::new(&lock_table, &fence_table)?;
+        Ok(PostgresBackend::on(pool, tables, command_timeout))
+    }
+}
+
+pub(crate) const COMMAND_TIMEOUT: Duration = Duration::from_secs(5);
+
+const LOCK_TABLE: &str = "syncguard_locks";
+const FENCE_TABLE: &str = "syncguard_fence_counters";
+
+/// The longest name that Postgres does not cut off, in bytes.
+const NAME_LIMIT: usize = 63;
+
+/// The names of all tables and indexes, checked and quoted.
+#[derive(Clone, Debug)]
+pub(crate) struct Tables {
+    pub(crate) locks: String,
+    pub(crate) fences: String,
+    pub(crate) lock_id_index: String,
+    pub(crate) expires_index: String,
+}
+
+impl Tables {
+    fn new(locks: &str, fences: &str) -> Result<Self> {
+        let tables = Self::quoted(locks, fences);
+        let names = [&tables.locks, &tables.fences, &tables.lock_id_index, &tables.expires_index];
+        for (n, name) in names.iter().enumerate() {
+            let bare = name.trim_matches('"');
+            if !is_identifier(bare) {
+                return Err(invalid(
+                    "a table name is letters, digits and underscores, and starts with no digit",
+                ));
+            }
+            if bare.len() > NAME_LIMIT {
+                return Err(invalid(
+                    "a table name is too long: with its indexes, 51 bytes for locks and 63 for fences",
+                ));
+            }
+            if names.iter().skip(n + 1).any(|other| other == name) {
+                return Err(invalid("the tables and indexes must have different names"));
+            }
+        }
+        Ok(tables)
+    }
+
+    fn quoted(locks: &str, fences: &str) -> Self {
+        Self {
+            locks: format!("\"{locks}\""),
+            fences: format!("\"{fences}\""),
+            lock_id_index: format!("\"idx_{locks}_lock_id\""),
+            expires_index: format!("\"idx_{locks}_expires\""),
+        }
+    }
+}
+
+impl Default for Tables {
+    fn default() -> Self {
+        Self::quoted(LOCK_TABLE, FENCE_TABLE)
+    }
+}
+
+fn is_identifier(name: &str) -> bool {
+    let legal = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+    name.bytes().all(legal) && !name.starts_with(|c: char| c.is_ascii_digit()) && !name.is_empty()
+}
+
+fn invalid(message: &'static str) -> Error {
+    Error::new(ErrorCode::InvalidArgument, Operation::Configure).with_message(message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn e3_table_names_are_identifiers() {
+        for name in ["a", "_", "Locks_2", &"x".repeat(51)] {
+            assert!(Tables::new(name, "fences").is_ok(), "{name}");
+        }
+        for name in ["", "2locks", "a-b", "a.b", "a b", "a\"b", "a;b", "l\u{f6}cks", "a\0", "a\n"] {
+            assert!(Tables::new(name, "fences").is_err(), "{name:?}");
+            assert!(Tables::new("locks", name).is_err(), "{name:?}");
+        }
+    }
+
+    #[test]
+    fn e3_no_name_is_cut_off() {
+        assert!(Tables::new(&"x".repeat(51), &"y".repeat(63)).is_ok());
+        assert!(Tables::new(&"x".repeat(52), "fences").is_err());
+        assert!(Tables::new("locks", &"y".repeat(64)).is_err());
+    }
+
+    #[test]
+    fn e3_names_must_not_collide() {
+        assert!(Tables::new("locks", "locks").is_err());
+        assert!(Tables::new("locks", "idx_locks_lock_id").is_err());
+        assert!(Tables::new("locks", "idx_locks_expires").is_err());
+        assert!(Tables::new("locks", "LOCKS").is_ok());
+    }
+
+    #[test]
+    fn the_default_names_pass_the_check() {
+        let checked = Tables::new(LOCK_TABLE, FENCE_TABLE).unwrap();
+        assert_eq!(checked.locks, Tables::default().locks);
+    }
+}

@@ -1,0 +1,121 @@
+//! SyncGuard distributed locks on PostgreSQL, beside the data that they protect.
+//!
+//! ```no_run
+//! use std::time::Duration;
+//! use syncguard_postgres::{LockGuard, LockManager, PostgresBackend};
+//!
+//! # async fn charge(_fence: syncguard_postgres::Fence) {}
+//! # async fn example() -> Result<(), syncguard_postgres::Error> {
+//! let backend = PostgresBackend::connect("postgres://app@localhost/app").await?;
+//! backend.setup_schema().await?;
+//! let locks = LockManager::new(backend);
+//!
+//! locks
+//!     .lock("payment:42")
+//!     .ttl(Duration::from_secs(60))
+//!     .keep_alive()
+//!     .run(async |lock: &LockGuard| charge(lock.fence()).await)
+//!     .await?;
+//! # Ok(()) }
+//! ```
+//!
+//! Or on a pool that you have, [`PostgresBackend::new`]; with names of your own for the tables,
+//! [`PostgresBackend::builder`]. To take or end a lock in one transaction with your own work, see
+//! [`acquire_in`](PostgresBackend::acquire_in) and [`release_in`](PostgresBackend::release_in); to
+//! refuse the writes of a holder that is too late, see [`fencing`].
+//!
+//! It is for PostgreSQL 14 and later, and is tested on 15.
+//!
+//! # What an operation costs
+//!
+//! Each is one statement, one transaction and one round trip, and none holds a connection while a
+//! lock is held. The first use of a statement on a connection prepares it, with a trip of its own.
+//! A pool with sqlx's default settings adds a trip to test each connection that it lends;
+//! [`PostgresBackend::pool_options`] has better ones. While the pool has more to lend, a connection
+//! stays at hand for some milliseconds between two operations, so a busy service does best with a
+//! pool somewhat larger than the number of operations it has under way at a time.
+//!
+//! An operation may be dropped at any point: its statement is carried out in full or not at all. One
+//! that reached its time limit, or was dropped, may still be carried out by the server a moment
+//! later. No statement waits for another transaction for longer than half of the command timeout.
+//!
+//! # What is stored
+//!
+//! One row per held key in `syncguard_locks`, which stays when the lease dies, until the key is
+//! taken again or [`purge_expired`](PostgresBackend::purge_expired) removes it, and one row per key
+//! ever locked in `syncguard_fence_counters`, for good: never delete those, and keep them in the same
+//! backups as what they guard. Both are shared with SyncGuard for TypeScript, which may contend for
+//! the same locks.
+//!
+//! # What survives
+//!
+//! A grant and a renewal are on disk before they are answered, as `synchronous_commit` is set for
+//! the session, on standbys too where it says so. A release is not (`synchronous_commit` is off for
+//! that one statement): a crash of the server may undo one, and then the key is free at the end of
+//! its TTL. Where a failover can lose commits, it can lose a grant and its fence too: use synchronous
+//! replication if that may not happen. Time is the server's clock; setting it back or forward by
+//! hand stretches or cuts leases.
+//!
+//! # Poolers
+//!
+//! All works through PgBouncer in transaction mode and its like, with one condition: the pooler must
+//! keep track of prepared statements (PgBouncer 1.21 or later, `max_prepared_statements` over 0), or
+//! they must not be used. Say so the way sqlx does, with a statement cache of size zero:
+//! `postgres://..?statement-cache-capacity=0`, or
+//! [`statement_cache_capacity(0)`](sqlx::postgres::PgConnectOptions::statement_cache_capacity). This
+//! backend then sends each statement as one text, which the server parses anew: still one round trip.
+//! Without that, a pooler may run a statement that somebody else prepared under the same name. It
+//! usually shows at once, as [`ErrorCode::InvalidArgument`] that says what to set.
+//!
+//! # Isolation levels
+//!
+//! Made for READ COMMITTED, Postgres's default, where no operation can conflict. Where the session's
+//! default is stricter, a statement that the server undoes because of a conflict is sent once more at
+//! READ COMMITTED.
+//!
+//! # Errors
+//!
+//! The driver's error is the [`source`](std::error::Error::source).
+//!
+//! | code | SQLSTATE | error of sqlx |
+//! |---|---|---|
+//! | [`AuthFailed`](ErrorCode::AuthFailed) | 28xxx credentials, 42501 permission | |
+//! | [`InvalidArgument`](ErrorCode::InvalidArgument) | 42P01 missing tables: call [`setup_schema`](PostgresBackend::setup_schema); 42703, 42804, 42P10 tables of another shape; 3D000, 3F000, 57P04 no such database or schema; 22021, 22P05 a key that the database's encoding cannot write; 23505 a lock id used twice; 26000, 42P05 a pooler without prepared statements; 25P02 a transaction that had failed | `Configuration`, `InvalidArgument`, `Tls`, `Encode` |
+//! | [`NetworkTimeout`](ErrorCode::NetworkTimeout) | 55P03 lock, 57014 statement, 25P04 transaction time-out | `Io` of kind `TimedOut`; the command timeout |
+//! | [`RateLimited`](ErrorCode::RateLimited) | 53xxx connections, memory, disk | |
+//! | [`ServiceUnavailable`](ErrorCode::ServiceUnavailable) | 08xxx connection, 25006 read-only, 25P03 idle transaction, 40xxx conflict, 57Pxx shutdown and start-up, 58xxx system | other `Io`, `PoolTimedOut`, `PoolClosed`, `WorkerCrashed` |
+//! | [`Internal`](ErrorCode::Internal) | all others | all others |
+//!
+//! sqlx's pool repeats a connection that is refused, or turned away because there are too many, until
+//! its time is up, and then says `PoolTimedOut`. That is `ServiceUnavailable`, and says nothing about
+//! a lease, which stands until it expires. [`PostgresBackend::connect`] tries the first connection
+//! without the pool, and so tells these apart.
+//!
+//! # Features
+//!
+//! None by default, and so no TLS: as with sqlx, one of these, here or on sqlx itself.
+//!
+//! | feature | |
+//! |---|---|
+//! | `tls-native-tls` | TLS of the operating system |
+//! | `tls-rustls` | rustls with ring |
+
+mod backend;
+mod config;
+mod connections;
+mod error;
+pub mod fencing;
+mod row;
+mod schema;
+mod statement;
+mod transaction;
+
+pub use backend::PostgresBackend;
+pub use config::PostgresBackendBuilder;
+pub use sqlx;
+pub use syncguard::{
+    AnyBackend, Backend, Backoff, CancellationToken, Capabilities, Clock, Error, ErrorCode, Event,
+    Fence, Fingerprint, Jitter, Key, Lease, LockGuard, LockId, LockManager, LockManagerBuilder,
+    LockRecord, LockRequest, Operation, Outcome, Reason, Result, Timestamp, Ttl,
+};
+pub use syncguard_core::Acquired;

@@ -1,0 +1,84 @@
+//! What the rows of an answer mean.
+
+use std::time::Duration;
+
+use sqlx::Row;
+use sqlx::postgres::PgRow;
+use syncguard_core::{
+    Acquired, Error, ErrorCode, Fence, Key, Lease, LockId, LockRecord, Operation, Result, Timestamp,
+};
+
+/// The columns of one row, from left to right.
+struct Columns {
+    row: PgRow,
+    operation: Operation,
+}
+
+impl Columns {
+    fn text(&self, index: usize) -> Result<&str> {
+        self.row.try_get(index).map_err(|error| self.corrupt().with_source(error))
+    }
+
+    fn number(&self, index: usize) -> Result<Option<i64>> {
+        self.row.try_get(index).map_err(|error| self.corrupt().with_source(error))
+    }
+
+    /// A text that a SyncGuard client wrote in the form of `T`.
+    fn parse<T: std::str::FromStr>(&self, index: usize) -> Result<T> {
+        self.text(index)?.parse().map_err(|_| self.corrupt())
+    }
+
+    fn time(&self, index: usize) -> Result<Timestamp> {
+        let millis = self.number(index)?.and_then(|millis| u64::try_from(millis).ok());
+        millis.map(Timestamp::from_millis).ok_or_else(|| self.corrupt())
+    }
+
+    /// What is stored was not written by a SyncGuard client (E2).
+    fn corrupt(&self) -> Error {
+        Error::new(ErrorCode::Internal, self.operation)
+            .with_message("the stored lock cannot be read")
+    }
+}
+
+/// The answer of `acquire.sql`.
+pub(crate) fn acquired(row: Option<PgRow>, key: &Key, id: &LockId) -> Result<Acquired> {
+    let operation = Operation::Acquire;
+    let Some(row) = row else {
+        return Err(Error::new(ErrorCode::Internal, operation).with_message("an empty answer"));
+    };
+    let columns = Columns { row, operation };
+    let [expires_at, remaining, counted] =
+        [columns.number(1)?, columns.number(2)?, columns.number(3)?];
+    if expires_at.is_some() {
+        let (fence, expires_at) = (columns.parse(0)?, columns.time(1)?);
+        return Ok(Acquired::Granted(Lease::new(key.clone(), id.clone(), fence, expires_at)));
+    }
+    match remaining.or(counted) {
+        // Nobody holds the key, and the counter did not move: A6.
+        None => Err(Error::new(ErrorCode::Internal, operation)
+            .with_message("the fence counter of this key is used up or cannot be read")),
+        Some(_) => Ok(Acquired::Held {
+            remaining: remaining.map(|ms| Duration::from_millis(ms.try_into().unwrap_or(0))),
+        }),
+    }
+}
+
+/// The answer of `extend.sql`.
+pub(crate) fn extended(row: PgRow, id: &LockId) -> Result<Lease> {
+    let columns = Columns { row, operation: Operation::Extend };
+    let (key, fence, expires_at): (Key, Fence, _) =
+        (columns.parse(0)?, columns.parse(1)?, columns.time(2)?);
+    Ok(Lease::new(key, id.clone(), fence, expires_at))
+}
+
+/// The answer of `look_up.sql`.
+pub(crate) fn record(operation: Operation, row: PgRow) -> Result<LockRecord> {
+    let columns = Columns { row, operation };
+    Ok(LockRecord::new(
+        columns.parse(0)?,
+        columns.parse(1)?,
+        columns.parse(2)?,
+        columns.time(3)?,
+        columns.time(4)?,
+    ))
+}

@@ -1,0 +1,90 @@
+//! The tables.
+
+use sqlx::postgres::PgConnection;
+use sqlx::{AssertSqlSafe, Executor};
+
+use syncguard_core::{Operation, Result};
+use tokio::time::timeout_at;
+
+use crate::PostgresBackend;
+use crate::config::Tables;
+use crate::error::{is_creation_race, timed_out};
+
+impl PostgresBackend {
+    /// Creates the tables and indexes that are missing, and leaves alone what is there.
+    ///
+    /// It may be called at every start, by many processes at once. Where nothing is missing it only
+    /// looks, so it then needs no right to create tables. What the TypeScript client created is kept
+    /// as it is.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorCode::AuthFailed`](syncguard_core::ErrorCode::AuthFailed) without the right to create
+    /// tables; others as the server fails.
+    ///
+    /// # Cancel safety
+    ///
+    /// Everything missing is created, or nothing.
+    pub async fn setup_schema(&self) -> Result<()> {
+        let operation = Operation::Configure;
+        let deadline = self.deadline();
+        let mut connection = self.connection(operation, deadline).await?;
+        match timeout_at(deadline, create(&mut connection, self.tables())).await {
+            Ok(result) => result.map_err(|error| self.failed(operation, error)),
+            Err(_) => {
+                connection.close_on_drop();
+                Err(timed_out(operation))
+            }
+        }
+    }
+
+    /// The statements of [`setup_schema`](Self::setup_schema) as text, for your own migrations.
+    #[must_use]
+    pub fn schema_sql(&self) -> String {
+        sql(self.tables())
+    }
+}
+
+fn sql(tables: &Tables) -> String {
+    include_str!("sql/schema.sql")
+        .replace("{locks}", &tables.locks)
+        .replace("{fences}", &tables.fences)
+        .replace("{lock_id_index}", &tables.lock_id_index)
+        .replace("{expires_index}", &tables.expires_index)
+}
+
+/// One text is one transaction, so all is there or nothing, and the lock makes processes of this
+/// client take turns. The other client takes no lock, so a creation of its own can still get in
+/// between: then everything is there at the next look.
+async fn create(connection: &mut PgConnection, tables: &Tables) -> sqlx::Result<()> {
+    // Most starts of a service end here: creating an index waits for all writers even when it is
+    // there, and needs a permission that a service seldom has.
+    if is_complete(connection, tables).await? {
+        return Ok(());
+    }
+    let sql = format!(
+        "SELECT pg_advisory_xact_lock(hashtext('syncguard'), hashtext('setup_schema')); {}",
+        sql(tables)
+    );
+    for _ in 0..CREATION_RACES {
+        match connection.execute(sqlx::raw_sql(AssertSqlSafe(&*sql))).await {
+            Err(error) if is_creation_race(&error) => {}
+            result => return result.map(drop),
+        }
+    }
+    connection.execute(sqlx::raw_sql(AssertSqlSafe(sql))).await.map(drop)
+}
+
+/// Each of four objects can be lost to somebody else at most once.
+const CREATION_RACES: usize = 4;
+
+async fn is_complete(connection: &mut PgConnection, tables: &Tables) -> sqlx::Result<bool> {
+    let Tables { locks, fences, lock_id_index, expires_index } = tables;
+    let found = format!(
+        "SELECT 1 WHERE to_regclass('{locks}') IS NOT NULL AND to_regclass('{fences}') IS NOT NULL \
+         AND to_regclass('{lock_id_index}') IS NOT NULL \
+         AND to_regclass('{expires_index}') IS NOT NULL"
+    );
+    let row = connection.fetch_optional(sqlx::raw_sql(AssertSqlSafe(found)));
+    Ok(row.await?.is_some())
+}

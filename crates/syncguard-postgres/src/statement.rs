@@ -1,0 +1,195 @@
+//! The statements of one backend, and the two ways to send them.
+
+use std::sync::Arc;
+
+use sqlx::postgres::{PgArguments, PgConnectOptions, PgConnection, PgPool, PgRow, Postgres};
+use sqlx::query::Query;
+use sqlx::{AssertSqlSafe, ConnectOptions};
+use syncguard_core::{Fence, Ttl};
+
+use crate::config::Tables;
+
+/// The statements, with the names of the tables filled in.
+#[derive(Debug)]
+pub(crate) struct Statements {
+    pub(crate) acquire: Statement,
+    pub(crate) extend: Statement,
+    pub(crate) release: Statement,
+    pub(crate) get: Statement,
+    pub(crate) find: Statement,
+    pub(crate) purge: Statement,
+}
+
+impl Statements {
+    pub(crate) fn new(tables: &Tables, protocol: Protocol) -> Self {
+        let statement = |template: &str| Statement { text: render(template, tables), protocol };
+        let look_up = include_str!("sql/look_up.sql");
+        Self {
+            acquire: statement(include_str!("sql/acquire.sql")),
+            extend: statement(include_str!("sql/extend.sql")),
+            release: statement(include_str!("sql/release.sql")),
+            get: statement(&look_up.replace("{by}", "key")),
+            find: statement(&look_up.replace("{by}", "lock_id")),
+            purge: statement(include_str!("sql/purge.sql")),
+        }
+    }
+}
+
+/// How a statement is sent: one round trip either way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Protocol {
+    /// Prepared once per connection.
+    Prepared,
+    /// As text, with the values in it: for a pooler that may hand each message to another server
+    /// connection, where nothing was prepared, or something else under the same name.
+    Simple,
+}
+
+impl Protocol {
+    /// A statement cache of size zero says that statements must not be kept.
+    ///
+    /// The driver's other ways are no better behind such a pooler: without a cache it still prepares
+    /// under a name, and an unnamed statement takes two messages as well.
+    pub(crate) fn of(pool: &PgPool) -> Self {
+        Self::of_options(&pool.connect_options())
+    }
+
+    fn of_options(options: &PgConnectOptions) -> Self {
+        let url = options.to_url_lossy();
+        let mut settings = url.query_pairs();
+        if settings.any(|(name, value)| name == "statement-cache-capacity" && value == "0") {
+            Self::Simple
+        } else {
+            Self::Prepared
+        }
+    }
+}
+
+/// A value for a parameter.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Value<'a> {
+    Text(Option<&'a str>),
+    Millis(i64),
+}
+
+impl Value<'_> {
+    pub(crate) fn ttl(ttl: Ttl) -> Self {
+        // A TTL is far below the limit.
+        Self::Millis(i64::try_from(ttl.as_millis()).unwrap_or(i64::MAX))
+    }
+
+    /// The value as a part of a statement. Hexadecimal digits need no quoting, whatever the settings
+    /// of the session.
+    fn literal(self) -> String {
+        match self {
+            Self::Text(None) => "NULL".to_owned(),
+            Self::Text(Some(text)) => {
+                let hex: String = text.bytes().map(|byte| format!("{byte:02x}")).collect();
+                format!("convert_from(decode('{hex}', 'hex'), 'UTF8')")
+            }
+            Self::Millis(millis) => millis.to_string(),
+        }
+    }
+}
+
+/// One statement, which is one transaction and one round trip.
+#[derive(Clone, Debug)]
+pub(crate) struct Statement {
+    text: Arc<str>,
+    protocol: Protocol,
+}
+
+impl Statement {
+    /// Sends it, and waits for the end of its transaction: a row alone says nothing yet.
+    pub(crate) async fn fetch(
+        &self,
+        connection: &mut PgConnection,
+        values: &[Value<'_>],
+    ) -> sqlx::Result<Option<PgRow>> {
+        match self.protocol {
+            Protocol::Prepared => self.prepared(values).fetch_optional(connection).await,
+            Protocol::Simple => fetch_text(connection, self.with_literals(values)).await,
+        }
+    }
+
+    /// The same at READ COMMITTED, whatever the session's default: there no row is too new, so a
+    /// statement never conflicts with others.
+    ///
+    /// The two statements are one text, and so one transaction and one round trip.
+    pub(crate) async fn fetch_at_read_committed(
+        &self,
+        connection: &mut PgConnection,
+        values: &[Value<'_>],
+    ) -> sqlx::Result<Option<PgRow>> {
+        let text = self.with_literals(values);
+        let text = format!("SET TRANSACTION ISOLATION LEVEL READ COMMITTED; {text}");
+        fetch_text(connection, text).await
+    }
+
+    fn prepared<'q>(&self, values: &[Value<'q>]) -> Query<'q, Postgres, PgArguments> {
+        let query = sqlx::query(AssertSqlSafe(Arc::clone(&self.text)));
+        values.iter().fold(query, |query, value| match *value {
+            Value::Text(text) => query.bind(text),
+            Value::Millis(millis) => query.bind(millis),
+        })
+    }
+
+    fn with_literals(&self, values: &[Value<'_>]) -> String {
+        let numbered = (1..).zip(values);
+        numbered.fold(self.text.to_string(), |text, (number, value)| {
+            text.replace(&format!("${number}"), &value.literal())
+        })
+    }
+}
+
+async fn fetch_text(connection: &mut PgConnection, text: String) -> sqlx::Result<Option<PgRow>> {
+    let query = sqlx::raw_sql(AssertSqlSafe(text));
+    query.fetch_optional(connection).await
+}
+
+/// Fills in the names, and drops the comments, which are for readers of this crate.
+fn render(template: &str, tables: &Tables) -> Arc<str> {
+    let lines = template.lines().map(str::trim);
+    let code: Vec<_> = lines.filter(|line| !line.starts_with("--")).collect();
+    code.join(" ")
+        .replace("{locks}", &tables.locks)
+        .replace("{fences}", &tables.fences)
+        .replace("{now}", NOW)
+        .replace("{max_fence}", &Fence::MAX_GRANTED.get().to_string())
+        .into()
+}
+
+/// The server's clock as it is now, not as it was when the transaction began, in whole milliseconds.
+const NOW: &str = "floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_statement_cache_of_zero_means_the_simple_protocol() {
+        let of = |url: &str| Protocol::of_options(&url.parse().unwrap());
+        assert_eq!(of("postgres://u:p@h/d"), Protocol::Prepared);
+        assert_eq!(of("postgres://u@h/d?statement-cache-capacity=10"), Protocol::Prepared);
+        assert_eq!(of("postgres://u@h/d?statement-cache-capacity=0"), Protocol::Simple);
+        let options = PgConnectOptions::new().statement_cache_capacity(0);
+        assert_eq!(Protocol::of_options(&options), Protocol::Simple);
+    }
+
+    #[test]
+    fn a_value_in_a_statement_cannot_end_it() {
+        let statement = Statement { text: "SELECT $1, $2, $3".into(), protocol: Protocol::Simple };
+        let hostile = Value::Text(Some("'; $2 \\"));
+        assert_eq!(
+            statement.with_literals(&[hostile, Value::Millis(7), Value::Text(None)]),
+            "SELECT convert_from(decode('273b202432205c', 'hex'), 'UTF8'), 7, NULL"
+        );
+    }
+
+    #[test]
+    fn every_name_is_filled_in() {
+        let statements = Statements::new(&Tables::default(), Protocol::Prepared);
+        let text = format!("{statements:?}");
+        assert!(!text.contains("{locks}") && !text.contains("{now}") && !text.contains("--"));
+    }
+}
