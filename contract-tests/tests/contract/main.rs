@@ -1,5 +1,6 @@
 //! The proof: the whole suite on every backend of this workspace, and the proof of the suite.
 
+mod firestore;
 mod redis;
 mod servers;
 
@@ -21,6 +22,7 @@ fn main() -> std::io::Result<ExitCode> {
     let runtime = tokio::runtime::Runtime::new()?;
     // Servers are dropped inside the runtime, at the end or when something panics.
     let _inside = runtime.enter();
+    let firestore = Arc::new(Server::firestore());
     let redis = Arc::new(Server::redis());
 
     let mut all = controls();
@@ -30,6 +32,8 @@ fn main() -> std::io::Result<ExitCode> {
         let client = memory.clone();
         async move { Ok::<_, Error>(client) }
     }));
+
+    all.extend(firestore::trials(runtime.handle(), &firestore));
 
     let clients = redis.clients(|url| async move { RedisBackend::connect(&url).await });
     all.extend(trials(runtime.handle(), "redis", clients));

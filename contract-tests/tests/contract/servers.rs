@@ -6,14 +6,18 @@
 //! `SYNCGUARD_REDIS_IMAGE`, and so on.
 
 use std::env;
+use std::error::Error;
 use std::fmt::Display;
+use std::net::TcpListener;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use testcontainers::core::{IntoContainerPort, WaitFor};
 use testcontainers::runners::AsyncRunner;
-use testcontainers::{ContainerAsync, GenericImage, ImageExt, TestcontainersError};
+use testcontainers::{
+    ContainerAsync, ContainerRequest, GenericImage, ImageExt, TestcontainersError,
+};
 use tokio::sync::OnceCell;
 use tokio::time::{Instant, sleep};
 
@@ -74,7 +78,6 @@ impl Server {
         }
     }
 
-    #[expect(dead_code, reason = "its backend joins next")]
     pub(crate) const fn firestore() -> Self {
         Self {
             name: "FIRESTORE",
@@ -148,7 +151,7 @@ impl Server {
     pub(crate) async fn spare(&self, command: &[&str]) -> Result<Spare, String> {
         let image = self.variable("IMAGE");
         let image = image.as_deref().unwrap_or(self.official);
-        let container = self.container(image, command).await.map_err(|error| {
+        let container = self.request(image, command).start().await.map_err(|error| {
             format!(
                 "this needs a {} server of its own in Docker, which contract-tests/run provides \
                  ({error})",
@@ -158,22 +161,31 @@ impl Server {
         Ok(Spare { container, port: self.port })
     }
 
-    async fn start(&self) -> Result<Running, TestcontainersError> {
-        let given = self.variable("IMAGE");
-        let (image, command) = match &given {
-            Some(image) => (image.as_str(), &[][..]),
-            None => (self.official, self.command),
-        };
-        let container = self.container(image, command).await?;
-        let port = container.get_host_port_ipv4(self.port.tcp()).await?;
-        Ok(Running { url: format!("{}127.0.0.1:{port}", self.scheme), container: Some(container) })
+    /// A server just like the shared one, for a trial that stops it. It keeps its port.
+    pub(crate) async fn own(&self) -> Result<OwnServer, Box<dyn Error + Send + Sync>> {
+        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+        let request = self.usual().with_mapped_port(port, self.port.tcp());
+        Ok(OwnServer { url: self.url(port), container: request.start().await? })
     }
 
-    async fn container(
-        &self,
-        image: &str,
-        command: &[&str],
-    ) -> Result<ContainerAsync<GenericImage>, TestcontainersError> {
+    async fn start(&self) -> Result<Running, TestcontainersError> {
+        let container = self.usual().start().await?;
+        let port = container.get_host_port_ipv4(self.port.tcp()).await?;
+        Ok(Running { url: self.url(port), container: Some(container) })
+    }
+
+    fn url(&self, port: u16) -> String {
+        format!("{}127.0.0.1:{port}", self.scheme)
+    }
+
+    fn usual(&self) -> ContainerRequest<GenericImage> {
+        match self.variable("IMAGE") {
+            Some(image) => self.request(&image, &[]),
+            None => self.request(self.official, self.command),
+        }
+    }
+
+    fn request(&self, image: &str, command: &[&str]) -> ContainerRequest<GenericImage> {
         // A colon before the last slash is that of a registry's port.
         let (name, tag) = match image.rsplit_once(':') {
             Some((name, tag)) if !tag.contains('/') => (name, tag),
@@ -188,13 +200,20 @@ impl Server {
         for (variable, value) in self.environment {
             container = container.with_env_var(*variable, *value);
         }
-        container.start().await
+        container
     }
 
     fn variable(&self, what: &str) -> Option<String> {
         let value = env::var(format!("SYNCGUARD_{}_{what}", self.name));
         value.ok().filter(|value| !value.is_empty())
     }
+}
+
+/// A server of a trial's own. It is removed when dropped.
+#[derive(Debug)]
+pub(crate) struct OwnServer {
+    pub(crate) url: String,
+    pub(crate) container: ContainerAsync<GenericImage>,
 }
 
 /// A server for one trial alone, removed when dropped.
