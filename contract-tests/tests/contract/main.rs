@@ -1,5 +1,6 @@
 //! The proof: the whole suite on every backend of this workspace, and the proof of the suite.
 
+mod firestore;
 mod postgres;
 mod redis;
 
@@ -20,6 +21,7 @@ fn main() -> std::io::Result<ExitCode> {
     let runtime = tokio::runtime::Runtime::new()?;
     // Servers are dropped inside the runtime, at the end or when something panics.
     let _inside = runtime.enter();
+    let firestore = Arc::new(Server::firestore());
     let redis = Arc::new(Server::redis());
 
     let mut all = controls();
@@ -35,6 +37,7 @@ fn main() -> std::io::Result<ExitCode> {
     all.extend(redis::trials(runtime.handle(), &redis));
 
     all.extend(postgres::trials(runtime.handle()));
+    all.extend(firestore::trials(runtime.handle(), &firestore));
 
     Ok(libtest_mimic::run(&args, all).exit_code())
 }

@@ -93,12 +93,9 @@
 //!
 //! # Features
 //!
-//! None by default, and so no TLS: as with sqlx, one of these, here or on sqlx itself.
-//!
-//! | feature | |
-//! |---|---|
-//! | `tls-native-tls` | TLS of the operating system |
-//! | `tls-rustls` | rustls with ring |
+//! | feature | default | |
+//! |---|---|---|
+//! | `tls-rustls` | no | TLS with rustls on ring; any other of sqlx's TLS features can be turned on there |
 
 mod backend;
 mod config;

@@ -1,0 +1,144 @@
+//! Firestore: the suite, and what concerns this backend alone.
+
+#![allow(clippy::unwrap_used, reason = "a trial may panic")]
+
+mod clocks;
+mod contention;
+mod faults;
+mod golden;
+mod proxy;
+mod raw;
+mod restart;
+mod stored;
+
+use std::fmt::Display;
+use std::sync::Arc;
+use std::time::Duration;
+
+use libtest_mimic::Trial;
+use syncguard_firestore::{
+    Acquired, Error, FirestoreBackend, FirestoreBackendBuilder, Key, Lease, LockId, Ttl,
+};
+use tokio::runtime::Handle;
+
+use contract_tests::servers::Server;
+use proxy::Proxy;
+use raw::Raw;
+
+/// The project of all trials; an emulator has any.
+const PROJECT: &str = "syncguard";
+
+/// No trial waits for such a lease to end.
+const LONG: Duration = Duration::from_secs(600);
+
+/// Lists trials by the names of their functions, so that one that is not listed is dead code.
+macro_rules! cases {
+    ($($case:ident),+ $(,)?) => {
+        pub(super) const CASES: &[super::Case] = &[$((
+            stringify!($case),
+            |emulator| Box::pin($case(emulator)),
+        )),+];
+    };
+}
+use cases;
+
+type Running = std::pin::Pin<Box<dyn Future<Output = ()>>>;
+type Case = (&'static str, fn(Emulator) -> Running);
+
+pub(crate) fn trials(runtime: &Handle, server: &Arc<Server>) -> Vec<Trial> {
+    let clients = server.clients(|url| async move { Emulator::at(&url).builder().connect().await });
+    let mut all = contract_tests::trials(runtime, "firestore", clients);
+
+    let emulators = Arc::new(server.clients(|url| async move {
+        let emulator = Emulator::at(&url);
+        emulator.builder().connect().await?.clock_offset().await?;
+        Ok::<_, Error>(emulator)
+    }));
+    let sections = [
+        ("clocks", clocks::CASES),
+        ("contention", contention::CASES),
+        ("faults", faults::CASES),
+        ("golden", golden::CASES),
+        ("stored", stored::CASES),
+    ];
+    for (section, cases) in sections {
+        for (name, case) in cases {
+            let (runtime, emulators) = (runtime.clone(), emulators.clone());
+            all.push(Trial::test(format!("firestore::{section}::{name}"), move || {
+                runtime.block_on(async {
+                    case(emulators().await?).await;
+                    Ok(())
+                })
+            }));
+        }
+    }
+
+    let (runtime, server) = (runtime.clone(), server.clone());
+    all.push(Trial::test("firestore::restart::e1_a_restart_with_a_lease_held", move || {
+        Ok(runtime.block_on(restart::e1_a_restart_with_a_lease_held(&server))?)
+    }));
+    all
+}
+
+/// A running emulator.
+#[derive(Clone, Debug)]
+struct Emulator {
+    address: String,
+}
+
+impl Emulator {
+    fn at(url: &str) -> Self {
+        Self { address: url.trim_start_matches("http://").to_owned() }
+    }
+
+    fn builder(&self) -> FirestoreBackendBuilder {
+        builder(&self.address)
+    }
+
+    async fn backend(&self) -> FirestoreBackend {
+        self.builder().connect().await.unwrap()
+    }
+
+    /// A backend whose requests pass a proxy.
+    async fn through_proxy(&self) -> (Proxy, FirestoreBackend) {
+        let proxy = Proxy::before(&self.address);
+        let backend = builder(&proxy.address()).connect().await.unwrap();
+        (proxy, backend)
+    }
+
+    /// The documents themselves.
+    async fn raw(&self) -> Raw {
+        Raw::connect(&self.address).await
+    }
+}
+
+/// With a limit that an emulator keeps to on the busiest machine.
+fn builder(address: &str) -> FirestoreBackendBuilder {
+    FirestoreBackend::builder(PROJECT).emulator(address).time_limit(Duration::from_secs(60))
+}
+
+fn fresh_id() -> LockId {
+    LockId::random().unwrap()
+}
+
+/// A key that no other trial uses.
+fn fresh_key() -> Key {
+    Key::new(&format!("key:{}", fresh_id().as_str())).unwrap()
+}
+
+fn ttl(duration: Duration) -> Ttl {
+    duration.try_into().unwrap()
+}
+
+fn granted(acquired: Result<Acquired, impl Display>) -> Lease {
+    match acquired {
+        Ok(Acquired::Granted(lease)) => lease,
+        Ok(other) => panic!("not granted: {other:?}"),
+        Err(error) => panic!("not granted: {error}"),
+    }
+}
+
+fn without_revision(lease: &Lease) -> Lease {
+    let (key, id) = (lease.key().clone(), lease.id().clone());
+    Lease::new(key, id, lease.fence(), lease.expires_at())
+}

@@ -1,0 +1,151 @@
+//! A server between a client and Firestore: it counts requests, answers some of them itself, and
+//! loses replies.
+
+use std::convert::Infallible;
+use std::future::{pending, poll_fn};
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
+
+use syncguard_firestore::gcloud_sdk::tonic::body::Body;
+use syncguard_firestore::gcloud_sdk::tonic::codegen::{BoxFuture, Service, http};
+use syncguard_firestore::gcloud_sdk::tonic::server::NamedService;
+use syncguard_firestore::gcloud_sdk::tonic::transport::server::TcpIncoming;
+use syncguard_firestore::gcloud_sdk::tonic::transport::{Channel, Endpoint, Server};
+use syncguard_firestore::gcloud_sdk::tonic::{Code, Status};
+use tokio::runtime::Runtime;
+use tokio::sync::Notify;
+
+/// Requests, by their methods.
+pub(super) const READ: &str = "BatchGetDocuments";
+pub(super) const QUERY: &str = "RunQuery";
+pub(super) const COMMIT: &str = "Commit";
+
+/// What becomes of a request.
+#[derive(Clone, Debug)]
+pub(super) enum Verdict {
+    /// It passes, and its reply too.
+    Pass,
+    /// It is answered with this code, and never reaches the server.
+    Refuse(Code),
+    /// It passes, but this code is answered in place of its reply.
+    Lose(Code),
+    /// It passes when it is told to.
+    Wait(Arc<Notify>),
+    /// It is never answered.
+    Hang,
+}
+
+/// Stops, and cuts its connections, when it is dropped.
+pub(super) struct Proxy {
+    address: SocketAddr,
+    requests: Arc<Mutex<Requests>>,
+    /// Its own, since connections are served by tasks that only end with their runtime.
+    runtime: Option<Runtime>,
+}
+
+struct Requests {
+    seen: Vec<String>,
+    judge: Box<dyn FnMut(&str) -> Verdict + Send>,
+}
+
+impl Proxy {
+    pub(super) fn before(server: &str) -> Self {
+        let runtime = Runtime::new().unwrap();
+        let inside = runtime.enter();
+        let incoming = TcpIncoming::bind(([127, 0, 0, 1], 0).into()).unwrap();
+        let address = incoming.local_addr().unwrap();
+        let server = Endpoint::new(format!("http://{server}")).unwrap();
+        let requests =
+            Arc::new(Mutex::new(Requests { seen: Vec::new(), judge: Box::new(|_| Verdict::Pass) }));
+        let passage = Passage { server: server.connect_lazy(), requests: requests.clone() };
+        let serving = Server::builder().add_service(passage);
+        runtime.spawn(serving.serve_with_incoming(incoming));
+        drop(inside);
+        Self { address, requests, runtime: Some(runtime) }
+    }
+
+    pub(super) fn address(&self) -> String {
+        self.address.to_string()
+    }
+
+    /// From now on, decides about each request by its method.
+    pub(super) fn judge(&self, judge: impl FnMut(&str) -> Verdict + Send + 'static) {
+        self.requests.lock().unwrap().judge = Box::new(judge);
+    }
+
+    /// Decides about the next requests of a method, and lets all others pass.
+    pub(super) fn judge_next<const N: usize>(&self, method: &'static str, verdicts: [Verdict; N]) {
+        let mut verdicts = verdicts.into_iter();
+        self.judge(move |seen| {
+            let verdict = if seen == method { verdicts.next() } else { None };
+            verdict.unwrap_or(Verdict::Pass)
+        });
+    }
+
+    /// The methods of the requests since this was asked last.
+    pub(super) fn seen(&self) -> Vec<String> {
+        std::mem::take(&mut self.requests.lock().unwrap().seen)
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            // Unlike a mere drop, this may be done within another runtime.
+            runtime.shutdown_background();
+        }
+    }
+}
+
+#[derive(Clone)]
+struct Passage {
+    server: Channel,
+    requests: Arc<Mutex<Requests>>,
+}
+
+impl NamedService for Passage {
+    const NAME: &'static str = "google.firestore.v1.Firestore";
+}
+
+impl Service<http::Request<Body>> for Passage {
+    type Response = http::Response<Body>;
+    type Error = Infallible;
+    type Future = BoxFuture<Self::Response, Self::Error>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+        let method = request.uri().path().rsplit('/').next().unwrap().to_owned();
+        let verdict = {
+            let mut requests = self.requests.lock().unwrap();
+            let verdict = (requests.judge)(&method);
+            requests.seen.push(method);
+            verdict
+        };
+        let mut server = self.server.clone();
+        let pass = async move {
+            poll_fn(|context| server.poll_ready(context)).await?;
+            server.call(request).await
+        };
+        Box::pin(async move {
+            Ok(match verdict {
+                Verdict::Pass => {
+                    pass.await.unwrap_or_else(|error| Status::from_error(error.into()).into_http())
+                }
+                Verdict::Refuse(code) => Status::new(code, "").into_http(),
+                Verdict::Lose(code) => {
+                    pass.await.unwrap();
+                    Status::new(code, "").into_http()
+                }
+                Verdict::Wait(told) => {
+                    told.notified().await;
+                    pass.await.unwrap()
+                }
+                Verdict::Hang => pending().await,
+            })
+        })
+    }
+}

@@ -1,0 +1,143 @@
+//! How Firestore meets the trait.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use syncguard_core::{
+    Acquired, Backend, Capabilities, Clock, Error, ErrorCode, Key, Lease, LockId, LockRecord,
+    Operation, Result, Ttl,
+};
+
+use crate::clock::ClockOffset;
+use crate::config::FirestoreBackendBuilder;
+use crate::steps::{Change, Holder};
+use crate::store::{Store, incomplete};
+
+/// Locks in Firestore. Clones share the connection.
+///
+/// See the [crate](crate) for what it needs from the database and from the clocks.
+#[derive(Clone)]
+pub struct FirestoreBackend {
+    store: Arc<Store>,
+    time_limit: Duration,
+}
+
+impl FirestoreBackend {
+    /// Connects to the database `(default)` of a project, with the SDK's own credentials, or
+    /// without any to the emulator that `FIRESTORE_EMULATOR_HOST` names.
+    ///
+    /// # Errors
+    ///
+    /// As [`FirestoreBackendBuilder::connect`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future drops the connection.
+    pub async fn connect(project_id: &str) -> Result<Self> {
+        Self::builder(project_id).connect().await
+    }
+
+    /// Sets up a backend on a project.
+    pub fn builder(project_id: &str) -> FirestoreBackendBuilder {
+        FirestoreBackendBuilder::new(project_id)
+    }
+
+    pub(crate) fn new(store: Store, time_limit: Duration) -> Self {
+        Self { store: Arc::new(store), time_limit }
+    }
+
+    /// Asks Firestore for the time, with one read, and tells how far this machine's clock is off.
+    ///
+    /// Every other reply is compared as well, and a warning goes to `tracing` when the clock is
+    /// certainly off by more than [`ClockOffset::WARN_ABOVE`]. Call this at start-up, or for a
+    /// gauge that is watched.
+    ///
+    /// # Errors
+    ///
+    /// As Firestore fails.
+    ///
+    /// # Cancel safety
+    ///
+    /// It only reads.
+    pub async fn clock_offset(&self) -> Result<ClockOffset> {
+        self.run(Operation::Get, async {
+            // Any document will do; it need not exist.
+            let name = format!("{}/{}/clock", self.store.names.root, self.store.names.locks);
+            let ([_], offset) = self.store.read([&name]).await?;
+            offset.ok_or_else(incomplete)
+        })
+        .await
+    }
+
+    /// Runs an operation within the time limit, and names it in its error.
+    async fn run<T>(
+        &self,
+        operation: Operation,
+        body: impl Future<Output = Result<T>> + Send,
+    ) -> Result<T> {
+        match tokio::time::timeout(self.time_limit, body).await {
+            Ok(result) => result.map_err(|error| error.with_operation(operation)),
+            Err(elapsed) => Err(Error::new(ErrorCode::NetworkTimeout, operation)
+                .with_message("no answer from Firestore within the time limit")
+                .with_source(elapsed)),
+        }
+    }
+}
+
+impl fmt::Debug for FirestoreBackend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FirestoreBackend")
+            .field("names", &self.store.names)
+            .field("time_limit", &self.time_limit)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Backend for FirestoreBackend {
+    fn capabilities(&self) -> Capabilities {
+        Capabilities::new(Clock::Client)
+    }
+
+    async fn acquire(&self, key: &Key, id: &LockId, ttl: Ttl) -> Result<Acquired> {
+        self.run(Operation::Acquire, self.store.try_acquire(key, id, ttl))
+            .await
+            .map_err(|error| error.with_key(key))
+    }
+
+    async fn extend(&self, lease: &Lease, ttl: Ttl) -> Result<Option<Lease>> {
+        let change = self.store.change(Holder::Lease(lease), Change::Extend(ttl));
+        self.run(Operation::Extend, change).await.map_err(|error| error.with_key(lease.key()))
+    }
+
+    async fn release(&self, lease: &Lease) -> Result<bool> {
+        let change = self.store.change(Holder::Lease(lease), Change::Release);
+        self.run(Operation::Release, change)
+            .await
+            .map(|released| released.is_some())
+            .map_err(|error| error.with_key(lease.key()))
+    }
+
+    async fn extend_by_id(&self, id: &LockId, ttl: Ttl) -> Result<Option<Lease>> {
+        let change = self.store.change(Holder::Id(id), Change::Extend(ttl));
+        self.run(Operation::Extend, change).await.map_err(|error| error.with_id(id))
+    }
+
+    async fn release_by_id(&self, id: &LockId) -> Result<bool> {
+        let change = self.store.change(Holder::Id(id), Change::Release);
+        self.run(Operation::Release, change)
+            .await
+            .map(|released| released.is_some())
+            .map_err(|error| error.with_id(id))
+    }
+
+    async fn get(&self, key: &Key) -> Result<Option<LockRecord>> {
+        let found = self.run(Operation::Get, self.store.by_key(key)).await;
+        found.map(|found| found.map(|(lock, _)| lock.record)).map_err(|error| error.with_key(key))
+    }
+
+    async fn find(&self, id: &LockId) -> Result<Option<LockRecord>> {
+        let found = self.run(Operation::Find, self.store.by_id(id)).await;
+        found.map(|found| found.map(|(lock, _)| lock.record)).map_err(|error| error.with_id(id))
+    }
+}

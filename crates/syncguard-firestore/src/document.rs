@@ -1,0 +1,262 @@
+//! What is stored: the names, the fields and the conditional writes of the two documents of a key.
+
+use std::collections::HashMap;
+
+use gcloud_sdk::google::firestore::v1::{
+    Document, DocumentMask, Precondition, Value, Write, precondition::ConditionType,
+    value::ValueType, write,
+};
+use gcloud_sdk::prost_types::Timestamp as Revision;
+use syncguard_core::{
+    Fence, InvalidPrefix, Key, KeySpace, Lease, LockId, LockRecord, Result, Timestamp, is_live,
+};
+
+use crate::error::corrupt;
+
+/// The field that look-ups by id search in.
+pub(crate) const LOCK_ID: &str = "lockId";
+const ACQUIRED_AT: &str = "acquiredAtMs";
+const EXPIRES_AT: &str = "expiresAtMs";
+const FENCE: &str = "fence";
+const KEY: &str = "key";
+const KEY_DEBUG: &str = "keyDebug";
+
+/// The longest name of a collection or a document, in bytes.
+const MAX_NAME: usize = 1_500;
+
+/// Where things are.
+#[derive(Clone, Debug)]
+pub(crate) struct Names {
+    /// `projects/{project}/databases/{database}`
+    pub(crate) database: String,
+    /// What every document name begins with.
+    pub(crate) root: String,
+    pub(crate) locks: String,
+    fences: String,
+    space: KeySpace,
+}
+
+/// The full names of the two documents of a key.
+pub(crate) struct Pair {
+    pub(crate) lock: String,
+    pub(crate) fence: String,
+}
+
+impl Names {
+    pub(crate) fn new(
+        project: &str,
+        database: &str,
+        locks: &str,
+        fences: &str,
+    ) -> Result<Self, InvalidPrefix> {
+        let database = format!("projects/{project}/databases/{database}");
+        Ok(Self {
+            root: format!("{database}/documents"),
+            database,
+            locks: locks.to_owned(),
+            fences: fences.to_owned(),
+            space: KeySpace::new("", MAX_NAME, 0)?,
+        })
+    }
+
+    pub(crate) fn of(&self, key: &Key) -> Pair {
+        let mut base = self.space.base_key(key);
+        if !is_legal_name(&base) {
+            base = self.space.hashed_base_key(key);
+        }
+        Pair {
+            fence: format!("{}/{}/{}", self.root, self.fences, self.space.fence_key(&base)),
+            lock: format!("{}/{}/{base}", self.root, self.locks),
+        }
+    }
+}
+
+/// Whether Firestore takes this text as the name of a collection or a document.
+pub(crate) fn is_legal_name(name: &str) -> bool {
+    let reserved = name.len() >= 4 && name.starts_with("__") && name.ends_with("__");
+    !(name.is_empty()
+        || name.len() > MAX_NAME
+        || name.contains('/')
+        || name == "."
+        || name == ".."
+        || reserved)
+}
+
+/// A lock document as it was read.
+pub(crate) struct StoredLock {
+    pub(crate) name: String,
+    pub(crate) record: LockRecord,
+    pub(crate) revision: Revision,
+}
+
+impl StoredLock {
+    pub(crate) fn read(document: &Document) -> Result<Self> {
+        let text = |field| match value(document, field) {
+            Some(ValueType::StringValue(text)) => Some(text.as_str()),
+            _ => None,
+        };
+        let time = |field| {
+            let number = number(value(document, field)?)?;
+            Some(Timestamp::from_millis(number))
+        };
+        let key = text(KEY)
+            .and_then(|key| Key::new(key).ok())
+            .ok_or_else(|| corrupt("the lock document has no readable key"))?;
+        let id = text(LOCK_ID)
+            .and_then(|id| id.parse().ok())
+            .ok_or_else(|| corrupt("the lock document has no readable lockId"))?;
+        let fence = value(document, FENCE)
+            .and_then(number)
+            .and_then(|fence| Fence::new(fence).ok())
+            .ok_or_else(|| corrupt("the lock document has no readable fence"))?;
+        let acquired_at = time(ACQUIRED_AT)
+            .ok_or_else(|| corrupt("the lock document has no readable acquiredAtMs"))?;
+        let expires_at = time(EXPIRES_AT)
+            .ok_or_else(|| corrupt("the lock document has no readable expiresAtMs"))?;
+        Ok(Self {
+            name: document.name.clone(),
+            record: LockRecord::new(key, id, fence, acquired_at, expires_at),
+            revision: document
+                .update_time
+                .ok_or_else(|| corrupt("the lock document has no update time"))?,
+        })
+    }
+
+    pub(crate) const fn id(&self) -> &LockId {
+        self.record.id()
+    }
+
+    pub(crate) const fn is_live(&self, now: Timestamp) -> bool {
+        is_live(self.record.expires_at(), now)
+    }
+
+    pub(crate) fn lease(&self) -> Lease {
+        lease_of(&self.record, Some(self.revision))
+    }
+}
+
+/// The lease that a lock document holds, marked with the revision in which it does.
+pub(crate) fn lease_of(record: &LockRecord, revision: Option<Revision>) -> Lease {
+    let (key, id) = (record.key().clone(), record.id().clone());
+    let lease = Lease::new(key, id, record.fence(), record.expires_at());
+    match revision {
+        Some(revision) => lease.with_revision(revision_to_text(revision)),
+        None => lease,
+    }
+}
+
+/// The last fence that was granted, as the counter document tells.
+pub(crate) fn last_fence(document: &Document) -> Result<u64> {
+    value(document, FENCE).and_then(number).ok_or_else(|| corrupt("the fence counter is no number"))
+}
+
+fn value<'a>(document: &'a Document, field: &str) -> Option<&'a ValueType> {
+    document.fields.get(field)?.value_type.as_ref()
+}
+
+/// A whole number, in any of the forms in which clients have stored one.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "it was checked to be within the range, and a fraction of a millisecond is no matter"
+)]
+fn number(value: &ValueType) -> Option<u64> {
+    match value {
+        ValueType::IntegerValue(number) => u64::try_from(*number).ok(),
+        // Up to 2^63, what a double holds fits.
+        ValueType::DoubleValue(number) if (0.0..9.3e18).contains(number) => Some(*number as u64),
+        ValueType::StringValue(text) if text.bytes().all(|byte| byte.is_ascii_digit()) => {
+            text.parse().ok()
+        }
+        _ => None,
+    }
+}
+
+/// The mark of a stored document in [`Lease::revision`].
+fn revision_to_text(revision: Revision) -> String {
+    format!("{}.{:09}", revision.seconds, revision.nanos)
+}
+
+/// `None` for a text that is no such mark: then the document is read.
+pub(crate) fn revision_from_text(text: &str) -> Option<Revision> {
+    let (seconds, nanos) = text.split_once('.')?;
+    Some(Revision { seconds: seconds.parse().ok()?, nanos: nanos.parse().ok()? })
+}
+
+/// Stores a lock in place of what was read there, or where nothing was.
+pub(crate) fn put_lock(name: String, record: &LockRecord, seen: Option<Revision>) -> Write {
+    put(
+        name,
+        [
+            (LOCK_ID, ValueType::StringValue(record.id().as_str().into())),
+            (EXPIRES_AT, millis(record.expires_at())),
+            (ACQUIRED_AT, millis(record.acquired_at())),
+            (KEY, ValueType::StringValue(record.key().as_str().into())),
+            (FENCE, ValueType::StringValue(record.fence().to_string())),
+        ],
+        seen,
+    )
+}
+
+/// Moves a fence counter on from where it was read, or starts it where there was none.
+pub(crate) fn put_fence(name: String, fence: Fence, key: &Key, seen: Option<Revision>) -> Write {
+    put(
+        name,
+        [
+            (FENCE, ValueType::StringValue(fence.to_string())),
+            (KEY_DEBUG, ValueType::StringValue(key.as_str().into())),
+        ],
+        seen,
+    )
+}
+
+/// Sets the expiry of a lock and leaves the rest as it is.
+pub(crate) fn put_expiry(name: String, expires_at: Timestamp, seen: Revision) -> Write {
+    Write {
+        update_mask: Some(DocumentMask { field_paths: vec![EXPIRES_AT.to_owned()] }),
+        ..put(name, [(EXPIRES_AT, millis(expires_at))], Some(seen))
+    }
+}
+
+/// Deletes a lock.
+pub(crate) fn delete_lock(name: String, seen: Revision) -> Write {
+    Write {
+        operation: Some(write::Operation::Delete(name)),
+        current_document: Some(as_seen(Some(seen))),
+        ..Write::default()
+    }
+}
+
+fn put<const N: usize>(
+    name: String,
+    fields: [(&str, ValueType); N],
+    seen: Option<Revision>,
+) -> Write {
+    let fields: HashMap<_, _> = fields
+        .into_iter()
+        .map(|(field, value)| {
+            let value = Value { value_type: Some(value) };
+            (field.to_owned(), value)
+        })
+        .collect();
+    Write {
+        operation: Some(write::Operation::Update(Document { name, fields, ..Document::default() })),
+        current_document: Some(as_seen(seen)),
+        ..Write::default()
+    }
+}
+
+/// The precondition that a document is still as it was read.
+fn as_seen(seen: Option<Revision>) -> Precondition {
+    Precondition {
+        condition_type: Some(seen.map_or(ConditionType::Exists(false), ConditionType::UpdateTime)),
+    }
+}
+
+fn millis(time: Timestamp) -> ValueType {
+    // The clock and the TTL are both far below 2^63.
+    ValueType::IntegerValue(i64::try_from(time.as_millis()).unwrap_or(i64::MAX))
+}
+
+#[cfg(test)]
+mod tests;

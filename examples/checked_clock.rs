@@ -1,0 +1,26 @@
+//! `FIRESTORE_EMULATOR_HOST=127.0.0.1:8080 cargo run --features firestore --bin checked_clock`
+//!
+//! On Firestore the clocks of the clients decide, so a service looks at its own before it takes
+//! locks. Without the emulator's address, set `PROJECT_ID` and have Google's default credentials.
+
+use syncguard_firestore::{
+    ClockOffset, Error, ErrorCode, FirestoreBackend, LockManager, Operation,
+};
+
+#[tokio::main]
+async fn main() -> Result<(), Error> {
+    let project = std::env::var("PROJECT_ID").unwrap_or("demo-project".into());
+    let backend = FirestoreBackend::connect(&project).await?;
+
+    let offset = backend.clock_offset().await?;
+    println!("ahead by {:?}, behind by {:?}", offset.ahead(), offset.behind());
+    if offset.certainly_exceeds(ClockOffset::WARN_ABOVE) {
+        return Err(Error::new(ErrorCode::Internal, Operation::Configure)
+            .with_message("this machine's clock is wrong; it takes no locks"));
+    }
+
+    let locks = LockManager::new(backend);
+    let fence = locks.lock("nightly-export").keep_alive().run(async |lock| lock.fence()).await?;
+    println!("the export ran once, with fence {fence}");
+    locks.shutdown().await
+}
