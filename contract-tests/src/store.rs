@@ -17,6 +17,9 @@ use crate::faulty::{Faulty, Trouble};
 /// A TTL that outlives every case, so that a busy machine cannot end such a lease.
 pub(crate) const LONG: Duration = Duration::from_secs(3_600);
 
+/// Stores count whole milliseconds, and two clocks of one machine may run a little apart.
+pub(crate) const GRAIN: Duration = Duration::from_millis(5);
+
 /// How long a case sleeps between two looks at something that it waits for.
 pub(crate) const PAUSE: Duration = Duration::from_millis(5);
 

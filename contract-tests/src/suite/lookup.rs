@@ -5,7 +5,7 @@ use std::time::Duration;
 use syncguard_core::{Backend, LockRecord, Result, TOLERANCE};
 use tokio::time::sleep;
 
-use crate::store::{LONG, PAUSE, Store, fresh_id, fresh_key, race, ttl};
+use crate::store::{GRAIN, LONG, PAUSE, Store, fresh_id, fresh_key, race, ttl};
 
 cases![
     l1_by_key_and_by_id_show_the_lease,
@@ -45,7 +45,7 @@ async fn l1_nothing_for_what_is_unknown(store: Store) -> Result<()> {
 async fn l1_nothing_for_a_dead_lease(store: Store) -> Result<()> {
     let short = Duration::from_millis(1);
     let dead = store.take(&fresh_key(), short).await?;
-    sleep(short + TOLERANCE).await;
+    sleep(short + TOLERANCE + GRAIN).await;
     let by_key = store.one.get(dead.key()).await?;
     assert_eq!(by_key, None, "a look by key shows a dead lease");
     let by_id = store.two.find(dead.id()).await?;

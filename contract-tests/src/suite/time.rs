@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use syncguard_core::{Backend, Clock, Key, Result, TOLERANCE, Ttl};
 use tokio::time::{Instant, sleep};
 
-use crate::store::{LONG, PAUSE, Store, fresh_id, fresh_key, granted, ttl};
+use crate::store::{GRAIN, LONG, PAUSE, Store, fresh_id, fresh_key, granted, ttl};
 
 cases![
     t1_a_clients_clock_is_declared,
@@ -16,9 +16,6 @@ cases![
     t3_a_ttl_of_one_millisecond,
     t3_the_longest_ttl,
 ];
-
-/// Stores count whole milliseconds, and two clocks of one machine may run a little apart.
-const GRAIN: Duration = Duration::from_millis(5);
 
 const SHORT: Duration = Duration::from_millis(300);
 

@@ -132,14 +132,16 @@ async fn w3_a_pause_is_cut_to_the_time_left(store: Store) -> Result<()> {
 
 /// Where the backend tells how long the holder still has; elsewhere only the back-off can tell.
 async fn w3_a_pause_is_cut_to_the_holders_time(store: Store) -> Result<()> {
-    let key = fresh_key();
-    store.take(&key, SHORT).await?;
-    let attempt = store.two.acquire(&key, &fresh_id(), ttl(LONG)).await?;
+    let held = fresh_key();
+    store.take(&held, LONG).await?;
+    let attempt = store.two.acquire(&held, &fresh_id(), ttl(LONG)).await?;
     let backoff = match attempt {
         Acquired::Held { remaining: None } => QUICK,
         _ => SLOW,
     };
     let (_, locks) = store.troubled(|_, _| Trouble::None);
+    let key = fresh_key();
+    store.take(&key, SHORT).await?;
     let asked = Instant::now();
     let request = locks.lock(&key).wait(LONG).backoff(backoff);
     let guard = request.acquire().await?;
