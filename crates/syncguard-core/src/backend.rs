@@ -63,8 +63,8 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
     ///
     /// # Cancel safety
     ///
-    /// A dropped future may still lead to a grant. The runtime never drops it: it runs each attempt
-    /// in a task of its own.
+    /// A dropped future may still lead to a grant. The runtime polls it to its end, in a task of its
+    /// own once its caller has gone, unless the tokio runtime itself shuts down.
     fn acquire(
         &self,
         key: &Key,

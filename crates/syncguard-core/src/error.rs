@@ -185,6 +185,12 @@ impl Error {
         self
     }
 
+    /// What went wrong or what to do, in a few words, where the code does not say it all.
+    #[must_use]
+    pub fn message(&self) -> Option<&str> {
+        self.message.as_deref()
+    }
+
     /// What kind of failure this is.
     #[must_use]
     pub const fn code(&self) -> ErrorCode {

@@ -50,7 +50,9 @@ impl Store {
         slot.fence = slot.fence.max(fence.get());
         let expires_at = now.after(ttl);
         let record = LockRecord::new(key.clone(), id.clone(), fence, acquired_at, expires_at);
-        if let Some(previous) = slot.record.replace(record) {
+        if let Some(previous) = slot.record.replace(record)
+            && self.keys.get(previous.id()) == Some(key)
+        {
             self.keys.remove(previous.id());
         }
         self.keys.insert(id.clone(), key.clone());

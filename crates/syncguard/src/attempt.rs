@@ -8,13 +8,13 @@ use std::time::Duration;
 
 use syncguard_core::{Acquired, Error, ErrorCode, Key, Lease, LockId, Operation, Result, Ttl};
 use tokio::runtime::Handle;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
-use crate::LockGuard;
 use crate::background::unfinished;
-use crate::hold::{Hold, after};
+use crate::hold::Hold;
 use crate::manager::Inner;
+use crate::{Backoff, LockGuard};
 
 /// How attempts are made for one request.
 #[derive(Clone, Debug)]
@@ -47,51 +47,44 @@ impl Attempts {
 
     /// Tries once to take `key`.
     pub(crate) async fn acquire(&self, key: &Key, id: &LockId) -> Attempt {
-        let (manager, key, id, ttl) = (self.manager.clone(), key.clone(), id.clone(), self.ttl);
-        let undo = Undo::new(self, &id);
-        self.run(async move { manager.backend.acquire(&key, &id, ttl).await }, Some(undo)).await
-    }
-
-    /// Tries once to go on with a lease that was detached. A lease that is gone is *held*.
-    pub(crate) async fn adopt(&self, lease: &Lease) -> Attempt {
-        let (manager, lease, ttl) = (self.manager.clone(), lease.clone(), self.ttl);
-        let extend = async move {
-            Ok(match manager.backend.extend(&lease, ttl, false).await? {
-                Some(lease) => Acquired::Granted(lease),
-                None => Acquired::Held { remaining: None },
-            })
-        };
-        // Nothing to undo: after an error the lease is still its owner's, who may try again.
-        self.run(extend, None).await
-    }
-
-    /// `undo` is dropped, and so carried out, unless the outcome is certain.
-    async fn run(
-        &self,
-        call: impl Future<Output = Result<Acquired>> + Send + 'static,
-        undo: Option<Undo>,
-    ) -> Attempt {
-        let Self { manager, handle, ttl, keep_alive } = self.clone();
-        let tracked = manager.background.token();
+        let (attempts, key, id) = (self.clone(), key.clone(), id.clone());
+        let undo = Undo::new(self, &key, &id);
         let attempt = async move {
             let sent = Instant::now();
-            let outcome = call.await;
-            let undo = undo.and_then(|undo| undo.unless_certain(&outcome));
+            let outcome = attempts.manager.backend.acquire(&key, &id, attempts.ttl).await;
+            // Carried out when it is dropped, so also when the backend panics.
+            let undo = undo.unless_certain(&outcome);
             match outcome {
-                Ok(Acquired::Granted(lease)) => {
-                    let hold = Arc::new(Hold::new(manager, handle, lease, ttl, sent));
-                    if keep_alive {
-                        hold.keep_alive();
-                    }
-                    Attempt::Granted(LockGuard::new(hold))
-                }
+                Ok(Acquired::Granted(lease)) => Attempt::Granted(attempts.guard(lease, sent)),
                 Ok(Acquired::Held { remaining }) => Attempt::Held { remaining },
                 Err(error) => Attempt::Failed(error, undo),
             }
         };
-        let mut attempt =
-            InFlight { attempt: Some(Box::pin(attempt)), handle: self.handle.clone(), tracked };
+        let mut attempt = InFlight {
+            attempt: Some(Box::pin(attempt)),
+            handle: self.handle.clone(),
+            tracked: self.manager.background.token(),
+        };
         poll_fn(|cx| attempt.poll(cx)).await
+    }
+
+    /// Tries once to go on with a lease that was detached.
+    ///
+    /// Until there is a guard the lease is its owner's, who may try again: so nothing is released
+    /// when the future is dropped, though the lease may have been extended.
+    pub(crate) async fn adopt(&self, lease: &Lease) -> Result<Option<LockGuard>> {
+        let sent = Instant::now();
+        let extended = self.manager.backend.extend(lease, self.ttl).await?;
+        Ok(extended.map(|lease| self.guard(lease, sent)))
+    }
+
+    fn guard(&self, lease: Lease, sent: Instant) -> LockGuard {
+        let Self { manager, handle, ttl, keep_alive } = self.clone();
+        let hold = Arc::new(Hold::new(manager, handle, lease, ttl, sent));
+        if keep_alive {
+            hold.keep_alive();
+        }
+        LockGuard::new(hold)
     }
 }
 
@@ -137,11 +130,27 @@ impl Drop for InFlight {
 
 /// Releases by id what an unanswered attempt may have been granted, unless it is disarmed.
 #[derive(Debug)]
-pub(crate) struct Undo(Option<(Attempts, LockId)>);
+pub(crate) struct Undo(Option<Unanswered>);
+
+#[derive(Debug)]
+struct Unanswered {
+    attempts: Attempts,
+    key: Key,
+    id: LockId,
+    /// Keeps shutdown waiting until the release is under way.
+    tracked: TaskTrackerToken,
+}
+
+/// For how long an unanswered attempt is undone at most, and how often it is looked for again where
+/// the server knows nothing of it: the request may have been held up on its way.
+const UNDO_LIMIT: Duration = Duration::from_secs(60);
+const UNDO_LOOKS: u32 = 4;
 
 impl Undo {
-    fn new(attempts: &Attempts, id: &LockId) -> Self {
-        Self(Some((attempts.clone(), id.clone())))
+    fn new(attempts: &Attempts, key: &Key, id: &LockId) -> Self {
+        let tracked = attempts.manager.background.token();
+        let (attempts, key, id) = (attempts.clone(), key.clone(), id.clone());
+        Self(Some(Unanswered { attempts, key, id, tracked }))
     }
 
     pub(crate) fn disarm(mut self) {
@@ -161,15 +170,29 @@ impl Undo {
 
 impl Drop for Undo {
     fn drop(&mut self) {
-        if let Some((attempts, id)) = self.0.take() {
+        if let Some(Unanswered { attempts, key, id, tracked }) = self.0.take() {
             let Attempts { manager, handle, ttl, .. } = attempts;
             let background = manager.background.clone();
-            let until = after(Instant::now(), ttl.as_duration());
-            let unfinished = unfinished().with_id(&id);
+            let until = Instant::now() + ttl.as_duration().min(UNDO_LIMIT);
+            let unfinished = unfinished().with_key(&key);
             background.release(&handle, until, unfinished, move || {
-                let (manager, id) = (manager.clone(), id.clone());
-                async move { manager.backend.release_by_id(&id).await }
+                let (manager, key, id) = (manager.clone(), key.clone(), id.clone());
+                async move {
+                    let released = release_by_id(&manager, &id).await;
+                    released.map_err(|error| error.with_key(&key))
+                }
             });
+            drop(tracked);
         }
     }
+}
+
+async fn release_by_id(manager: &Inner, id: &LockId) -> Result<bool> {
+    for pause in Backoff::default().pauses(Some(UNDO_LOOKS)) {
+        if manager.backend.release_by_id(id).await? {
+            return Ok(true);
+        }
+        sleep(pause).await;
+    }
+    manager.backend.release_by_id(id).await
 }

@@ -14,9 +14,6 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use crate::Backoff;
 
-/// How often a background release is tried again while the server is unavailable: for about 13 s.
-const MAX_RETRIES: u32 = 7;
-
 pub(crate) type OnReleaseError = dyn Fn(&Error) + Send + Sync;
 
 /// The background work of one lock manager.
@@ -57,7 +54,7 @@ impl Background {
     {
         let mut unfinished = Unfinished(Some((self.clone(), unfinished)));
         let task = async move {
-            let mut pauses = Backoff::default().pauses(Some(MAX_RETRIES));
+            let mut pauses = Backoff::default().pauses(None);
             let outcome = loop {
                 let error = match release().await {
                     Ok(released) => break Ok(released),
@@ -112,7 +109,7 @@ impl fmt::Debug for Background {
     }
 }
 
-/// Reports its error when the runtime drops a task before its end.
+/// Reports its error when a task is dropped before its end: the runtime shuts down, or it panics.
 struct Unfinished(Option<(Background, Error)>);
 
 impl Drop for Unfinished {
@@ -126,5 +123,5 @@ impl Drop for Unfinished {
 /// What is reported when a release could not be carried out to its end.
 pub(crate) fn unfinished() -> Error {
     Error::new(ErrorCode::Aborted, Operation::Release)
-        .with_message("the runtime was shut down before the release was done")
+        .with_message("its task was ended before the release was done")
 }

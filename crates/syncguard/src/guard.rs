@@ -8,14 +8,15 @@ use syncguard_core::{
 };
 use tokio_util::sync::CancellationToken;
 
+use crate::attempt::Undo;
 use crate::hold::Hold;
 
 /// A lock that is held.
 ///
 /// Call [`release`](Self::release) when the work is done. *Release on drop is not immediate*: a
-/// dropped guard hands its lease to a background task, and others are granted the key only when
-/// that has run. It never blocks and never panics, inside a runtime or outside one; if the release
-/// cannot be sent at all, the lease ends by its TTL.
+/// dropped guard hands its lease to a background task on the runtime in which it was acquired, and
+/// others are granted the key only when that has run. It never blocks and never panics, inside a
+/// runtime or outside one; if the release cannot be sent at all, the lease ends by its TTL.
 ///
 /// `let _ = request.acquire().await?` drops the guard at once; write `let _guard = ..`.
 ///
@@ -29,11 +30,19 @@ pub struct LockGuard {
     hold: Arc<Hold>,
     /// Whether dropping the guard still has to release the lease.
     armed: bool,
+    /// For an earlier attempt under the same id whose answer is missing: should it reach the server
+    /// only after the release, it is undone.
+    earlier: Option<Undo>,
 }
 
 impl LockGuard {
     pub(crate) const fn new(hold: Arc<Hold>) -> Self {
-        Self { hold, armed: true }
+        Self { hold, armed: true, earlier: None }
+    }
+
+    pub(crate) fn with_earlier(mut self, unanswered: Option<Undo>) -> Self {
+        self.earlier = unanswered;
+        self
     }
 
     /// The key.
@@ -68,6 +77,8 @@ impl LockGuard {
 
     /// How much longer the holder may rely on the lease: counted on this machine's monotonic clock
     /// from before the request was sent, so never longer than the server counts. Zero once lost.
+    ///
+    /// A machine or VM that is suspended may stop that clock; what protects then is the fence.
     #[must_use]
     pub fn remaining(&self) -> Duration {
         self.hold.remaining()
@@ -82,11 +93,14 @@ impl LockGuard {
     /// - [`ErrorCode::InvalidArgument`] for a TTL that is zero, has a fraction of a millisecond, or
     ///   is too long.
     /// - Otherwise as the backend fails. The lease then still stands; it may or may not have been
-    ///   extended, and [`remaining`](Self::remaining) counts on the shorter of the two.
+    ///   extended, and [`remaining`](Self::remaining) counts on the shorter of the two. A shorter TTL
+    ///   that was not confirmed may still take effect after a later extension; so do not extend by
+    ///   turns to very different TTLs.
     ///
     /// # Cancel safety
     ///
-    /// If the future is dropped, the lease is extended or not, as after an error.
+    /// If the future is dropped, the lease is extended or not, as after an error. Do not hold the
+    /// future without polling it: a keep-alive waits for its end.
     pub async fn extend(&self, ttl: Duration) -> Result<Timestamp> {
         let ttl = Ttl::try_from(ttl).map_err(|invalid| {
             Error::from(invalid).with_operation(Operation::Extend).with_key(self.key())
@@ -134,6 +148,9 @@ impl LockGuard {
     #[allow(clippy::must_use_candidate, reason = "a rate limit has no use for the lease")]
     pub fn detach(mut self) -> Lease {
         self.armed = false;
+        if let Some(earlier) = self.earlier.take() {
+            earlier.disarm();
+        }
         self.hold.end();
         self.hold.lease()
     }
@@ -155,7 +172,7 @@ impl LockGuard {
     }
 
     /// A token that is cancelled when the lease is lost, for work that runs elsewhere. It is not
-    /// cancelled by a release.
+    /// cancelled by a release, and no more after [`detach`](Self::detach).
     #[must_use]
     pub fn lost_token(&self) -> CancellationToken {
         self.hold.lost_token()

@@ -93,9 +93,10 @@ impl Hold {
     }
 
     pub(crate) fn remaining(&self) -> Duration {
-        if self.lost.is_cancelled() {
-            return Duration::ZERO;
-        }
+        if self.is_lost() { Duration::ZERO } else { self.time_left() }
+    }
+
+    fn time_left(&self) -> Duration {
         self.state.borrow().deadline.saturating_duration_since(Instant::now())
     }
 
@@ -113,9 +114,9 @@ impl Hold {
 
     fn watch(self: &Arc<Self>, keep_alive: bool) {
         if !self.watched.swap(true, Ordering::Relaxed) {
-            let hold = self.clone();
+            let keeper = Keeper(self.clone());
             // Its end is that of the guard.
-            drop(self.handle.spawn(async move { keep(&hold, keep_alive).await }));
+            drop(self.handle.spawn(async move { keep(&keeper.0, keep_alive).await }));
         }
     }
 
@@ -128,13 +129,20 @@ impl Hold {
         }
     }
 
-    /// Whether the lease is over, also when the timer that signals it has not run yet.
+    /// Whether the lease is lost. That its time is up becomes final here, also when the timer that
+    /// signals it has not run yet.
     pub(crate) fn is_lost(&self) -> bool {
-        self.remaining().is_zero()
+        if self.time_left().is_zero() {
+            self.lose();
+        }
+        self.lost.is_cancelled()
     }
 
     fn lose(&self) {
-        self.lost.cancel();
+        if !self.lost.is_cancelled() {
+            self.lost.cancel();
+            tracing::warn!(key = %self.granted.key().fingerprint(), "a lease was lost");
+        }
     }
 
     /// Lets go of the lease: the keeper stops, and no renewal is sent any more.
@@ -178,7 +186,6 @@ impl Hold {
         }
         // A loss is final, even if the server would still say yes.
         if self.is_lost() {
-            self.lose();
             return Ok(None);
         }
         let sent = Instant::now();
@@ -191,7 +198,8 @@ impl Hold {
             state.renew_at = state.renew_at.min(renew_at);
             shorter
         });
-        let Some(lease) = self.manager.backend.extend(&lease, ttl, false).await? else {
+        let extended = self.manager.backend.extend(&lease, ttl).await?;
+        let Some(lease) = extended.filter(|_| !self.is_lost()) else {
             self.lose();
             return Ok(None);
         };
@@ -207,7 +215,7 @@ impl Hold {
     pub(crate) async fn release(&self) -> Result<bool> {
         self.end();
         let _turn = self.turn.lock().await;
-        self.manager.backend.release(&self.lease(), self.is_lost()).await
+        self.manager.backend.release(&self.lease(), self.time_left().is_zero()).await
     }
 
     /// Ends the lease without anybody waiting for it.
@@ -220,6 +228,18 @@ impl Hold {
             let hold = self.clone();
             async move { hold.release().await }
         });
+    }
+}
+
+/// The lease in the hands of its keeper. When the keeper is gone but the guard is not, nobody watches
+/// the deadline any more: its runtime was shut down, or the backend panicked.
+struct Keeper(Arc<Hold>);
+
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        if !self.0.state.borrow().ended {
+            self.0.lose();
+        }
     }
 }
 

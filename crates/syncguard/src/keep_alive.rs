@@ -26,7 +26,7 @@ async fn renewals(hold: &Hold) {
             Ok(Some(_)) => {}
             Ok(None) => return,
             Err(error) => {
-                tracing::debug!(
+                tracing::warn!(
                     error = &error as &dyn std::error::Error,
                     "a renewal failed and will be tried again"
                 );

@@ -1,5 +1,5 @@
 //! The runtime of SyncGuard: waiting, holding, renewing and releasing, on top of any
-//! [`Backend`](syncguard_core::Backend).
+//! [`Backend`].
 //!
 //! A service depends on a backend crate, such as `syncguard-redis`, which brings all names from
 //! here. Depend on this crate to write code for any backend.

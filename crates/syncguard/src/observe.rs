@@ -14,7 +14,9 @@ use tracing::{Instrument, debug_span, field};
 
 /// What happened in one operation on the backend.
 ///
-/// Waiting for a lock may take several attempts, each with an event of its own.
+/// Waiting for a lock may take several attempts, each with an event of its own. What never reaches
+/// the backend has none, such as an extend of a lease whose time is up; nor has an operation whose
+/// future is dropped.
 #[derive(Clone, Debug)]
 pub struct Event {
     operation: Operation,
@@ -136,18 +138,13 @@ impl Observed {
         self.observe(Operation::Acquire, Some(key), Some(id), call, refused).await
     }
 
-    /// `over` says whether the lease has ended by time, for the reason of a refusal.
-    pub(crate) async fn extend(
-        &self,
-        lease: &Lease,
-        ttl: Ttl,
-        over: bool,
-    ) -> Result<Option<Lease>> {
+    pub(crate) async fn extend(&self, lease: &Lease, ttl: Ttl) -> Result<Option<Lease>> {
         let call = self.backend.extend(lease, ttl);
         let (key, id) = (Some(lease.key()), Some(lease.id()));
-        self.observe(Operation::Extend, key, id, call, |lease| gone(lease.is_some(), over)).await
+        self.observe(Operation::Extend, key, id, call, |lease| gone(lease.is_some(), false)).await
     }
 
+    /// `over` says whether the lease has ended by time, for the reason of a refusal.
     pub(crate) async fn release(&self, lease: &Lease, over: bool) -> Result<bool> {
         let call = self.backend.release(lease);
         let (key, id) = (Some(lease.key()), Some(lease.id()));

@@ -65,8 +65,9 @@ impl LockRequest {
         self
     }
 
-    /// How long to wait for the lock at most, counted from the call of the verb, however long the
-    /// server takes to answer. Default: 5 s.
+    /// How long to wait for the lock at most, counted from when the verb is first polled, however
+    /// long the server takes to answer. Default: 5 s. It must not be zero: for a single attempt there
+    /// is [`try_acquire`](Self::try_acquire).
     ///
     /// Setting it lifts the default limit of 10 retries, so that it is the one limit.
     pub const fn wait(mut self, limit: Duration) -> Self {
@@ -110,7 +111,8 @@ impl LockRequest {
     ///
     /// - [`ErrorCode::AcquisitionTimeout`] when the wait limit or the retries are used up.
     /// - [`ErrorCode::Aborted`] when the token is cancelled or the manager is shut down.
-    /// - [`ErrorCode::InvalidArgument`] for a bad key or TTL, or outside a tokio runtime.
+    /// - [`ErrorCode::InvalidArgument`] for a bad key, TTL or wait, or outside a tokio runtime. (The
+    ///   runtime must have its timer enabled; tokio panics where it has not.)
     /// - A transient failure of the backend is tried again within the same limits and then returned
     ///   as itself; any other failure at once.
     ///
@@ -152,7 +154,11 @@ impl LockRequest {
     pub async fn try_acquire(self) -> Result<Option<LockGuard>> {
         let Ready { key, attempts, limits, .. } = self.ready()?;
         let id = LockId::random().map_err(|error| error.with_key(&key))?;
-        once(&limits, &key, Operation::Acquire, attempts.acquire(&key, &id)).await
+        match once(&limits, &key, Operation::Acquire, attempts.acquire(&key, &id)).await? {
+            Attempt::Granted(guard) => Ok(Some(guard)),
+            Attempt::Held { .. } => Ok(None),
+            Attempt::Failed(error, _undone_when_dropped) => Err(error),
+        }
     }
 
     /// Goes on with a lease that was [detached](LockGuard::detach), here or in another process:
@@ -174,11 +180,13 @@ impl LockRequest {
     /// - [`ErrorCode::InvalidArgument`] when the lease is one of another key, and as for
     ///   [`acquire`](Self::acquire).
     /// - [`ErrorCode::NetworkTimeout`] when there is no answer within [`wait`](Self::wait).
-    /// - Otherwise as the backend fails. The lease then still stands, and can be adopted again.
+    /// - Otherwise as the backend fails.
+    ///
+    /// After an error the lease still stands, extended or not, and can be adopted again.
     ///
     /// # Cancel safety
     ///
-    /// If the future is dropped, the lease stands as it was, or is adopted and released.
+    /// If the future is dropped, the lease still stands, extended or not, and can be adopted again.
     pub async fn adopt(self, lease: &Lease) -> Result<Option<LockGuard>> {
         let Ready { key, attempts, limits, .. } =
             self.ready().map_err(|error| error.with_operation(Operation::Extend))?;
@@ -187,7 +195,7 @@ impl LockRequest {
                 .with_key(&key)
                 .with_message("the lease is one of another key"));
         }
-        once(&limits, &key, Operation::Extend, attempts.adopt(lease)).await
+        once(&limits, &key, Operation::Extend, attempts.adopt(lease)).await?
     }
 
     /// Waits for the lock, runs `work` with it, and releases it: on success, on error, on panic,
@@ -209,7 +217,8 @@ impl LockRequest {
     /// - As [`acquire`](Self::acquire), before `work` has begun.
     /// - [`ErrorCode::Lost`] when `work` was stopped because the lease was lost.
     ///
-    /// A release that fails is tried again in the background and does not hide the result.
+    /// A release that fails is tried again in the background and does not hide the result; one that
+    /// hangs delays it until the backend's time limit.
     ///
     /// # Cancel safety
     ///
@@ -221,12 +230,14 @@ impl LockRequest {
         let keep_alive = self.keep_alive;
         let guard = self.acquire().await?;
         let value = tokio::select! {
+            // The loss comes first: after a pause of the process, the work must not take one more
+            // step before it is noticed.
             biased;
-            value = work(&guard) => value,
             () = guard.lost(), if keep_alive => {
                 // The guard is dropped, not awaited: the network may be what was lost.
                 return Err(Error::new(ErrorCode::Lost, Operation::Run).with_key(guard.key()));
             }
+            value = work(&guard) => value,
         };
         let key = guard.key().fingerprint();
         // An error is not reported here: the release goes on in the background, which reports it.
@@ -240,8 +251,14 @@ impl LockRequest {
     fn ready(self) -> Result<Ready> {
         let key = self.key?;
         let ttl = Ttl::try_from(self.ttl).map_err(|bad| Error::from(bad).with_key(&key))?;
+        let wait = self.wait.unwrap_or(DEFAULT_WAIT).min(LONGEST_WAIT);
+        if wait.is_zero() {
+            return Err(Error::new(ErrorCode::InvalidArgument, Operation::Acquire)
+                .with_key(&key)
+                .with_message("the wait must not be zero: for a single attempt use try_acquire"));
+        }
         let limits = Limits {
-            deadline: Instant::now() + self.wait.unwrap_or(DEFAULT_WAIT).min(LONGEST_WAIT),
+            deadline: Instant::now() + wait,
             cancel: self.cancel,
             closing: self.manager.background.closing().clone(),
         };
@@ -265,20 +282,17 @@ struct Ready {
     retries: Option<u32>,
 }
 
-/// One attempt within the limits.
-async fn once(
+/// What a single attempt brings within the limits.
+async fn once<T>(
     limits: &Limits,
     key: &Key,
     operation: Operation,
-    attempt: impl Future<Output = Attempt>,
-) -> Result<Option<LockGuard>> {
-    match limits.bound(attempt).await {
-        Ok(Attempt::Granted(guard)) => Ok(Some(guard)),
-        Ok(Attempt::Held { .. }) => Ok(None),
-        Ok(Attempt::Failed(error, _undone_when_dropped)) => Err(error),
-        Err(Stop::Aborted) => Err(limits.aborted(key).with_operation(operation)),
-        Err(Stop::TimeUp) => Err(Error::new(ErrorCode::NetworkTimeout, operation)
+    attempt: impl Future<Output = T>,
+) -> Result<T> {
+    limits.bound(attempt).await.map_err(|stop| match stop {
+        Stop::Aborted => limits.aborted(key).with_operation(operation),
+        Stop::TimeUp => Error::new(ErrorCode::NetworkTimeout, operation)
             .with_key(key)
-            .with_message("no answer within the wait limit")),
-    }
+            .with_message("no answer within the wait limit"),
+    })
 }

@@ -1,5 +1,6 @@
 //! The loop that tries until the lock is ours or a limit is reached.
 
+use std::future::pending;
 use std::time::Duration;
 
 use syncguard_core::{Backend, Error, ErrorCode, Key, LockId, Operation, Result};
@@ -7,6 +8,7 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use crate::attempt::{Attempt, Attempts, Undo};
+use crate::hold::after;
 use crate::manager::Inner;
 use crate::{Backoff, LockGuard};
 
@@ -67,37 +69,40 @@ impl Wait<'_> {
         backoff: Backoff,
         retries: Option<u32>,
     ) -> Result<LockGuard> {
+        let backend = &self.manager.backend.backend;
+        let hints = backend.capabilities().pushes_hints();
         let mut pauses = backoff.pauses(retries);
         // One id for all attempts, so that an attempt whose reply was lost finds its own lease (A4).
         let id = LockId::random().map_err(|error| error.with_key(self.key))?;
         // Dropped on every way out but the grant.
-        let mut undo: Option<Undo> = None;
+        let mut unanswered: Option<Undo> = None;
+        // A transient failure, if that is how the last attempt ended.
         let mut failure = None;
-        // When the next attempt is due; one that a hint calls for comes earlier and does not count.
-        let mut retry_at: Option<Instant> = None;
+        // When the next attempt is due. One that a hint calls for comes earlier and does not count.
+        let mut due: Option<Instant> = None;
+        let mut hint = None;
         loop {
-            // Interest begins before the attempt, so that no release is missed in between.
-            let maybe_free = self.manager.backend.backend.maybe_free(self.key);
             self.made += 1;
             let attempt = match self.limits.bound(self.attempts.acquire(self.key, &id)).await {
                 Ok(attempt) => attempt,
                 Err(stop) => return Err(self.stopped(stop, failure)),
             };
+            let tried = Instant::now();
             let remaining = match attempt {
-                Attempt::Granted(guard) => {
-                    if let Some(undo) = undo {
-                        undo.disarm();
-                    }
-                    return Ok(guard);
+                Attempt::Granted(guard) => return Ok(guard.with_earlier(unanswered)),
+                Attempt::Held { .. } if hints && hint.is_none() => {
+                    // From here on a release is told of; it may have come before, so try again.
+                    hint = Some(Box::pin(backend.maybe_free(self.key)));
+                    continue;
                 }
                 Attempt::Held { remaining } => {
                     failure = None;
                     remaining
                 }
-                Attempt::Failed(error, unanswered) => {
+                Attempt::Failed(error, again) => {
                     // One is enough: they are for the same id.
-                    if let Some(unanswered) = unanswered
-                        && let Some(earlier) = undo.replace(unanswered)
+                    if let Some(again) = again
+                        && let Some(earlier) = unanswered.replace(again)
                     {
                         earlier.disarm();
                     }
@@ -108,27 +113,23 @@ impl Wait<'_> {
                     None
                 }
             };
-            let due = match retry_at {
-                Some(due) => due,
-                None => match pauses.next() {
-                    Some(pause) => Instant::now() + pause,
-                    None => return Err(self.stopped(Stop::TimeUp, failure)),
-                },
+            let Some(next) = due.or_else(|| pauses.next().map(|pause| tried + pause)) else {
+                return Err(self.stopped(Stop::TimeUp, failure));
             };
-            let due =
-                remaining.map_or(due, |remaining| due.min(Instant::now() + at_least(remaining)));
-            retry_at = Some(due);
+            let next = remaining.map_or(next, |left| next.min(after(tried, left.max(PACE))));
+            due = Some(next);
             // After a failure a hint means nothing.
-            let held = failure.is_none();
+            let hinted = hint.as_mut().filter(|_| failure.is_none());
             let pause = async {
                 tokio::select! {
-                    () = sleep_until(due) => true,
-                    () = maybe_free, if held => false,
+                    () = sleep_until(next) => false,
+                    () = paced(hinted, tried) => true,
                 }
             };
             match self.limits.bound(pause).await {
-                Ok(true) => retry_at = None,
-                Ok(false) => {}
+                // The new interest begins before the old one ends, and before the attempt.
+                Ok(true) => hint = Some(Box::pin(backend.maybe_free(self.key))),
+                Ok(false) => due = None,
                 Err(stop) => return Err(self.stopped(stop, failure)),
             }
         }
@@ -146,7 +147,17 @@ impl Wait<'_> {
     }
 }
 
-/// A lease that is about to end is not asked after in a tight loop.
-fn at_least(remaining: Duration) -> Duration {
-    remaining.max(Duration::from_millis(1))
+/// The least time between two attempts: neither a lease that is about to end nor hints that come
+/// for no reason may make a waiter ask in a tight loop.
+const PACE: Duration = Duration::from_millis(5);
+
+/// Resolves with the hint, but not too soon after the last attempt; never without one.
+async fn paced(hint: Option<impl Future<Output = ()>>, tried: Instant) {
+    match hint {
+        Some(hint) => {
+            hint.await;
+            sleep_until(tried + PACE).await;
+        }
+        None => pending().await,
+    }
 }

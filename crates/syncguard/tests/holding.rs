@@ -4,11 +4,13 @@
 
 mod support;
 
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use support::{Fault, Spoilt, millis};
-use syncguard::{Error, ErrorCode, LockManager, Operation};
+use syncguard::{Error, ErrorCode, LockManager, Operation, Outcome, Reason};
+use tokio::runtime::Handle;
 use tokio::time::{Instant, sleep, timeout};
 
 const MS: Duration = Duration::from_millis(1);
@@ -181,9 +183,7 @@ fn h2_a_guard_may_be_dropped_outside_a_runtime_and_after_its_runtime_is_gone() {
     let key = syncguard::Fingerprint::of("after");
     assert_eq!(
         *reports.lock().unwrap(),
-        [format!(
-            "release of key {key}: Aborted: the runtime was shut down before the release was done"
-        )]
+        [format!("release of key {key}: Aborted: its task was ended before the release was done")]
     );
 }
 
@@ -248,4 +248,105 @@ async fn an_observer_sees_every_operation_and_its_reason() {
     );
     assert!(events.iter().all(|event| event.1 == (false, false)), "raw names were not asked for");
     assert_eq!(events[0].2, 20 * MS);
+}
+
+#[tokio::test(start_paused = true)]
+async fn o1_a_lease_that_was_ended_is_not_called_expired() {
+    let outcomes = Arc::new(Mutex::new(Vec::new()));
+    let sink = outcomes.clone();
+    let locks = LockManager::builder(Spoilt::new())
+        .observer(move |event| sink.lock().unwrap().push(event.outcome()))
+        .build();
+    let guard = locks.lock("key").acquire().await.unwrap();
+    locks.release_by_id(guard.id()).await.unwrap();
+    assert!(guard.extend(TTL).await.is_err());
+    assert!(!guard.release().await.unwrap());
+    let gone = Outcome::Refused(Reason::NotFound);
+    assert_eq!(*outcomes.lock().unwrap(), [Outcome::Done, Outcome::Done, gone, gone]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn h5_a_loss_is_final_although_the_extension_succeeds() {
+    let backend = Spoilt::new();
+    let locks = LockManager::new(backend.clone());
+    let guard = locks.lock("key").ttl(TTL).acquire().await.unwrap();
+    backend.next(Operation::Extend, [Fault::Late(TTL + 100 * MS)]);
+    assert_eq!(guard.extend(9 * TTL).await.unwrap_err().code(), ErrorCode::Lost);
+    assert!(guard.is_lost());
+    assert_eq!(guard.remaining(), Duration::ZERO);
+}
+
+#[tokio::test(start_paused = true)]
+async fn h5_the_token_is_cancelled_when_its_keeper_dies() {
+    let backend = Spoilt::new();
+    let locks = LockManager::new(backend.clone());
+    backend.next(Operation::Extend, [Fault::Panics]);
+    let guard = locks.lock("key").ttl(TTL).keep_alive().acquire().await.unwrap();
+    guard.lost_token().cancelled().await;
+
+    let runtime = std::thread::spawn(|| tokio::runtime::Runtime::new().unwrap()).join().unwrap();
+    let request = locks.lock("other").ttl(TTL);
+    let guard = runtime.spawn(request.acquire()).await.unwrap().unwrap();
+    let token = guard.lost_token();
+    runtime.shutdown_background();
+    token.cancelled().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn h6_after_a_pause_the_work_takes_no_step_before_the_loss_is_noticed() {
+    let backend = Spoilt::new();
+    let locks = LockManager::new(backend.clone());
+    let steps = AtomicU32::new(0);
+    let request = locks.lock("key").ttl(TTL).keep_alive();
+    let outcome = request.run(async |_| {
+        steps.fetch_add(1, Ordering::SeqCst);
+        sleep(10 * MS).await;
+        // The process is paused: when it wakes, the work could go on, and the lease is over.
+        steps.fetch_add(1, Ordering::SeqCst);
+    });
+    let mut outcome = std::pin::pin!(outcome);
+    assert!(timeout(MS, outcome.as_mut()).await.is_err());
+    tokio::time::advance(TTL).await;
+    assert_eq!(outcome.await.unwrap_err().code(), ErrorCode::Lost);
+    assert_eq!(steps.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn h3_shutdown_waits_for_what_a_waiter_leaves_behind() {
+    let backend = Spoilt::new();
+    let locks = LockManager::new(backend.clone());
+    backend.next(Operation::Acquire, [Fault::ReplyLost]);
+    let waiting = Handle::current().spawn(locks.lock("key").ttl(60 * TTL).acquire());
+    sleep(10 * MS).await;
+    assert!(locks.is_locked("key").await.unwrap());
+    locks.shutdown().await.unwrap();
+    assert!(!locks.is_locked("key").await.unwrap());
+    assert_eq!(waiting.await.unwrap().unwrap_err().code(), ErrorCode::Aborted);
+}
+
+#[tokio::test(start_paused = true)]
+async fn h2_a_background_release_outlasts_an_outage() {
+    let backend = Spoilt::new();
+    let locks = LockManager::builder(backend.clone()).shutdown_limit(1_000 * TTL).build();
+    drop(locks.lock("key").ttl(1_000 * TTL).acquire().await.unwrap());
+    backend.next(Operation::Release, [Fault::Refused(ErrorCode::ServiceUnavailable); 12]);
+    locks.shutdown().await.unwrap();
+    assert!(!locks.is_locked("key").await.unwrap());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_adoption_that_gets_no_answer_does_not_end_the_lease() {
+    let backend = Spoilt::new();
+    let locks = LockManager::new(backend.clone());
+    let lease = locks.lock("key").ttl(60 * TTL).acquire().await.unwrap().detach();
+    let adopt = || locks.lock("key").ttl(60 * TTL).wait(100 * MS);
+
+    backend.next(Operation::Extend, [Fault::LandsLate(300 * MS)]);
+    assert_eq!(adopt().adopt(&lease).await.unwrap_err().code(), ErrorCode::NetworkTimeout);
+    backend.next(Operation::Extend, [Fault::Late(300 * MS)]);
+    assert_eq!(adopt().adopt(&lease).await.unwrap_err().code(), ErrorCode::NetworkTimeout);
+    let guard = adopt().adopt(&lease).await.unwrap().unwrap();
+    sleep(TTL).await;
+    assert!(locks.owns(guard.id()).await.unwrap());
+    assert!(guard.release().await.unwrap());
 }

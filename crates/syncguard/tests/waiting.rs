@@ -7,7 +7,11 @@ mod support;
 use std::time::Duration;
 
 use support::{Fault, Spoilt, millis};
-use syncguard::{Backoff, CancellationToken, ErrorCode, Jitter, LockManager, Operation};
+use syncguard::{
+    Backend, Backoff, CancellationToken, Capabilities, Error, ErrorCode, Jitter, Key, Lease,
+    LockId, LockManager, LockRecord, Operation, Ttl,
+};
+use syncguard_core::Acquired;
 use tokio::runtime::Handle;
 use tokio::time::Instant;
 
@@ -195,4 +199,88 @@ async fn shutdown_ends_waits_and_refuses_requests() {
     assert_eq!(waiting.await.unwrap().unwrap_err().code(), ErrorCode::Aborted);
     assert_eq!(locks.lock("new").acquire().await.unwrap_err().code(), ErrorCode::Aborted);
     assert!(held.release().await.unwrap(), "a guard outlives the shutdown");
+}
+
+#[tokio::test(start_paused = true)]
+async fn w2_a_wait_of_nothing_is_refused() {
+    let backend = Spoilt::new();
+    let locks = LockManager::new(backend.clone());
+    let request = || locks.lock("key").wait(Duration::ZERO);
+    assert_eq!(request().acquire().await.unwrap_err().code(), ErrorCode::InvalidArgument);
+    assert_eq!(request().try_acquire().await.unwrap_err().code(), ErrorCode::InvalidArgument);
+    assert!(backend.calls(Operation::Acquire).is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn w2_an_acquire_that_lands_after_all_was_undone_is_undone_too() {
+    let backend = Spoilt::new();
+    let locks = LockManager::new(backend.clone());
+    backend.next(Operation::Acquire, [Fault::LandsLate(700 * MS)]);
+    assert!(locks.lock("key").max_retries(0).acquire().await.is_err());
+    locks.shutdown().await.unwrap();
+    tokio::time::sleep(HOUR / 120).await;
+    assert!(!locks.is_locked("key").await.unwrap());
+}
+
+#[tokio::test(start_paused = true)]
+async fn w4_an_attempt_that_lands_after_the_release_of_a_later_one_is_undone() {
+    let backend = Spoilt::new();
+    let locks = LockManager::new(backend.clone());
+    backend.next(Operation::Acquire, [Fault::LandsLate(700 * MS)]);
+    let guard = locks.lock("key").acquire().await.unwrap();
+    assert!(guard.release().await.unwrap());
+    locks.shutdown().await.unwrap();
+    assert!(!locks.is_locked("key").await.unwrap());
+
+    // Not where the lease was handed on.
+    let locks = LockManager::new(backend.clone());
+    backend.next(Operation::Acquire, [Fault::ReplyLost]);
+    locks.lock("other").ttl(HOUR).acquire().await.unwrap().detach();
+    locks.shutdown().await.unwrap();
+    assert!(locks.is_locked("other").await.unwrap());
+}
+
+#[tokio::test(start_paused = true)]
+async fn w3_hints_without_a_reason_are_no_tight_loop() {
+    /// Its hints come at once, and the lease of its locks is about to end for ever.
+    #[derive(Clone, Debug)]
+    struct Hasty(Spoilt);
+
+    impl Backend for Hasty {
+        fn capabilities(&self) -> Capabilities {
+            self.0.capabilities().with_hints()
+        }
+        async fn acquire(&self, key: &Key, id: &LockId, ttl: Ttl) -> Result<Acquired, Error> {
+            self.0.acquire(key, id, ttl).await?;
+            Ok(Acquired::Held { remaining: Some(Duration::MAX) })
+        }
+        async fn extend(&self, lease: &Lease, ttl: Ttl) -> Result<Option<Lease>, Error> {
+            self.0.extend(lease, ttl).await
+        }
+        async fn release(&self, lease: &Lease) -> Result<bool, Error> {
+            self.0.release(lease).await
+        }
+        async fn extend_by_id(&self, id: &LockId, ttl: Ttl) -> Result<Option<Lease>, Error> {
+            self.0.extend_by_id(id, ttl).await
+        }
+        async fn release_by_id(&self, id: &LockId) -> Result<bool, Error> {
+            self.0.release_by_id(id).await
+        }
+        async fn get(&self, key: &Key) -> Result<Option<LockRecord>, Error> {
+            self.0.get(key).await
+        }
+        async fn find(&self, id: &LockId) -> Result<Option<LockRecord>, Error> {
+            self.0.find(id).await
+        }
+        fn maybe_free(&self, _key: &Key) -> impl Future<Output = ()> + Send + 'static {
+            std::future::ready(())
+        }
+    }
+
+    let backend = Spoilt::new();
+    let locks = LockManager::new(Hasty(backend.clone()));
+    let request = locks.lock("key").wait(1_000 * MS);
+    assert_eq!(request.acquire().await.unwrap_err().code(), ErrorCode::AcquisitionTimeout);
+    let attempts = backend.calls(Operation::Acquire).len();
+    assert!((100..=210).contains(&attempts), "{attempts} attempts in a second");
 }

@@ -13,10 +13,11 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use syncguard_core::{
-    Acquired, Backend, Capabilities, Error, ErrorCode, Key, Lease, LockId, LockRecord, Operation,
-    Result, Ttl,
+    Acquired, Backend, Capabilities, Clock, Error, ErrorCode, Key, Lease, LockId, LockRecord,
+    Operation, Result, Ttl,
 };
 use syncguard_memory::MemoryBackend;
+use tokio::runtime::Handle;
 use tokio::time::{Instant, sleep};
 
 /// What happens to an operation.
@@ -32,6 +33,10 @@ pub enum Fault {
     Late(Duration),
     /// It is not carried out and never answered.
     Hangs,
+    /// It fails at once, and is carried out after this time.
+    LandsLate(Duration),
+    /// The backend has a bug.
+    Panics,
 }
 
 #[derive(Clone, Debug)]
@@ -59,7 +64,10 @@ impl Spoilt {
         of.map(|call| call.1).collect()
     }
 
-    async fn pass<T>(&self, op: Operation, call: impl Future<Output = Result<T>>) -> Result<T> {
+    async fn pass<T: Send + 'static, F>(&self, op: Operation, call: F) -> Result<T>
+    where
+        F: Future<Output = Result<T>> + Send + 'static,
+    {
         self.calls.lock().unwrap().push((op, Instant::now()));
         let fault = {
             let mut faults = self.faults.lock().unwrap();
@@ -78,6 +86,14 @@ impl Spoilt {
                 call.await
             }
             Fault::Hangs => pending().await,
+            Fault::LandsLate(by) => {
+                drop(Handle::current().spawn(async move {
+                    sleep(by).await;
+                    call.await
+                }));
+                Err(Error::new(ErrorCode::NetworkTimeout, op))
+            }
+            Fault::Panics => panic!("a backend with a bug"),
         }
     }
 }
@@ -85,38 +101,45 @@ impl Spoilt {
 #[deny(clippy::missing_trait_methods)]
 impl Backend for Spoilt {
     fn capabilities(&self) -> Capabilities {
-        self.store.capabilities()
+        // Without hints, so that the tests see the timers.
+        Capabilities::new(Clock::Server)
     }
 
     async fn acquire(&self, key: &Key, id: &LockId, ttl: Ttl) -> Result<Acquired> {
-        self.pass(Operation::Acquire, self.store.acquire(key, id, ttl)).await
+        let (store, key, id) = (self.store.clone(), key.clone(), id.clone());
+        self.pass(Operation::Acquire, async move { store.acquire(&key, &id, ttl).await }).await
     }
 
     async fn extend(&self, lease: &Lease, ttl: Ttl) -> Result<Option<Lease>> {
-        self.pass(Operation::Extend, self.store.extend(lease, ttl)).await
+        let (store, lease) = (self.store.clone(), lease.clone());
+        self.pass(Operation::Extend, async move { store.extend(&lease, ttl).await }).await
     }
 
     async fn release(&self, lease: &Lease) -> Result<bool> {
-        self.pass(Operation::Release, self.store.release(lease)).await
+        let (store, lease) = (self.store.clone(), lease.clone());
+        self.pass(Operation::Release, async move { store.release(&lease).await }).await
     }
 
     async fn extend_by_id(&self, id: &LockId, ttl: Ttl) -> Result<Option<Lease>> {
-        self.pass(Operation::Extend, self.store.extend_by_id(id, ttl)).await
+        let (store, id) = (self.store.clone(), id.clone());
+        self.pass(Operation::Extend, async move { store.extend_by_id(&id, ttl).await }).await
     }
 
     async fn release_by_id(&self, id: &LockId) -> Result<bool> {
-        self.pass(Operation::Release, self.store.release_by_id(id)).await
+        let (store, id) = (self.store.clone(), id.clone());
+        self.pass(Operation::Release, async move { store.release_by_id(&id).await }).await
     }
 
     async fn get(&self, key: &Key) -> Result<Option<LockRecord>> {
-        self.pass(Operation::Get, self.store.get(key)).await
+        let (store, key) = (self.store.clone(), key.clone());
+        self.pass(Operation::Get, async move { store.get(&key).await }).await
     }
 
     async fn find(&self, id: &LockId) -> Result<Option<LockRecord>> {
-        self.pass(Operation::Find, self.store.find(id)).await
+        let (store, id) = (self.store.clone(), id.clone());
+        self.pass(Operation::Find, async move { store.find(&id).await }).await
     }
 
-    /// Without hints, so that the tests see the timers.
     fn maybe_free(&self, _key: &Key) -> impl Future<Output = ()> + Send + 'static {
         pending()
     }
