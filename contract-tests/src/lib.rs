@@ -17,7 +17,9 @@
 //!     });
 //! #   let args = libtest_mimic::Arguments { list: true, ..Default::default() };
 //! #   return Ok(libtest_mimic::run(&args, trials).exit_code());
-//!     let args = libtest_mimic::Arguments::from_args();
+//!     let mut args = libtest_mimic::Arguments::from_args();
+//!     // Trials mostly wait for a lease to end, so there may be many at a time.
+//!     args.test_threads.get_or_insert(16);
 //!     Ok(libtest_mimic::run(&args, trials).exit_code())
 //! }
 //! ```
