@@ -137,8 +137,8 @@ struct Unanswered {
     attempts: Attempts,
     key: Key,
     id: LockId,
-    /// Keeps shutdown waiting until the release is under way.
-    tracked: TaskTrackerToken,
+    /// Keeps shutdown waiting until the release is under way, or the guard is there.
+    tracked: Option<TaskTrackerToken>,
 }
 
 /// For how long an unanswered attempt is undone at most, and how often it is looked for again where
@@ -148,9 +148,17 @@ const UNDO_LOOKS: u32 = 4;
 
 impl Undo {
     fn new(attempts: &Attempts, key: &Key, id: &LockId) -> Self {
-        let tracked = attempts.manager.background.token();
+        let tracked = Some(attempts.manager.background.token());
         let (attempts, key, id) = (attempts.clone(), key.clone(), id.clone());
         Self(Some(Unanswered { attempts, key, id, tracked }))
+    }
+
+    /// For a guard, which shutdown does not wait for.
+    pub(crate) fn untracked(mut self) -> Self {
+        if let Some(unanswered) = &mut self.0 {
+            unanswered.tracked = None;
+        }
+        self
     }
 
     pub(crate) fn disarm(mut self) {

@@ -41,7 +41,7 @@ impl LockGuard {
     }
 
     pub(crate) fn with_earlier(mut self, unanswered: Option<Undo>) -> Self {
-        self.earlier = unanswered;
+        self.earlier = unanswered.map(Undo::untracked);
         self
     }
 

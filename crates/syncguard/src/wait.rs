@@ -127,10 +127,13 @@ impl Wait<'_> {
                 }
             };
             match self.limits.bound(pause).await {
-                // The new interest begins before the old one ends, and before the attempt.
-                Ok(true) => hint = Some(Box::pin(backend.maybe_free(self.key))),
+                Ok(true) => {}
                 Ok(false) => due = None,
                 Err(stop) => return Err(self.stopped(stop, failure)),
+            }
+            // The new interest begins before the old one ends, and before the attempt.
+            if hint.is_some() {
+                hint = Some(Box::pin(backend.maybe_free(self.key)));
             }
         }
     }
