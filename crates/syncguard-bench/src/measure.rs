@@ -5,6 +5,9 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use syncguard_core::{Acquired, AnyBackend, Backend, Key, LockId, Ttl};
+use syncguard::LockManager;
+
 pub(crate) type Outcome<T = ()> = Result<T, Box<dyn Error + Send + Sync>>;
 
 type Cycle = dyn Fn(String) -> Pin<Box<dyn Future<Output = Outcome> + Send>> + Send + Sync;
@@ -24,6 +27,17 @@ impl Contestant {
         F: Future<Output = Outcome> + Send + 'static,
     {
         Self { name, cycle: Arc::new(move |key| Box::pin(cycle(key))) }
+    }
+
+    /// The lock manager on a backend.
+    pub(crate) fn of(locks: LockManager) -> Self {
+        Self::new("lock manager", move |key| {
+            let locks = locks.clone();
+            async move {
+                locks.lock(key).acquire().await?.release().await?;
+                Ok(())
+            }
+        })
     }
 
     /// Cycles per second of so many tasks, each on keys of its own.
@@ -47,6 +61,32 @@ impl Contestant {
         }
         Ok(cycles / start.elapsed().as_secs_f64())
     }
+}
+
+/// A backend, without the lock manager.
+pub(crate) fn locks_of(
+    name: &'static str,
+    backend: &(impl Backend + Clone),
+) -> Outcome<Contestant> {
+    let backend = AnyBackend::new(backend.clone());
+    let ttl = Ttl::try_from(Duration::from_secs(30))?;
+    Ok(Contestant::new(name, move |key| {
+        let backend = backend.clone();
+        async move {
+            match backend.acquire(&Key::new(&key)?, &LockId::random()?, ttl).await? {
+                Acquired::Granted(lease) => {
+                    backend.release(&lease).await?;
+                    Ok(())
+                }
+                Acquired::Held { .. } => Err("the key is held".into()),
+            }
+        }
+    }))
+}
+
+/// The number of the task whose key this is.
+pub(crate) fn task_of(key: &str) -> usize {
+    key.rsplit(':').next().and_then(|task| task.parse().ok()).unwrap_or_default()
 }
 
 const ROUNDS: usize = 7;

@@ -9,7 +9,7 @@ use fred::types::{Builder, Expiration, InfoKind, SetOptions};
 use syncguard_core::{Acquired, Backend, Key, LockId, Ttl};
 use syncguard_redis::{LockManager, RedisBackend};
 
-use crate::measure::{Contestant, Outcome, compare};
+use crate::measure::{Contestant, Outcome, compare, locks_of};
 
 const COMPARE_AND_DELETE: &str =
     "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0";
@@ -20,36 +20,17 @@ pub(crate) async fn run(url: &str) -> Outcome {
         .build()?;
     client.init().await?;
     let backend = RedisBackend::new(client.clone())?;
-    let locks = LockManager::new(backend.clone());
     let ttl = Ttl::try_from(Duration::from_secs(30))?;
 
     println!("Redis: acquire and release");
     let sha: String = client.script_load(COMPARE_AND_DELETE).await?;
     let floor = client.clone();
-    let bare = backend.clone();
     let contestants = [
         Contestant::new("SET NX PX, compare-and-delete", move |key| {
             set_and_delete(floor.clone(), key, sha.clone())
         }),
-        Contestant::new("backend alone", move |key| {
-            let backend = bare.clone();
-            async move {
-                match backend.acquire(&Key::new(&key)?, &LockId::random()?, ttl).await? {
-                    Acquired::Granted(lease) => {
-                        backend.release(&lease).await?;
-                        Ok(())
-                    }
-                    Acquired::Held { .. } => Err("the key is held".into()),
-                }
-            }
-        }),
-        Contestant::new("lock manager", move |key| {
-            let locks = locks.clone();
-            async move {
-                locks.lock(key).acquire().await?.release().await?;
-                Ok(())
-            }
-        }),
+        locks_of("backend alone", &backend)?,
+        Contestant::of(LockManager::new(backend.clone())),
     ];
     compare(&contestants, &[1, 16, 64]).await?;
     scripts(&client, &backend, ttl).await
