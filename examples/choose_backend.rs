@@ -1,27 +1,36 @@
-//! `LOCKS=redis://127.0.0.1:6379 cargo run --features redis --bin choose_backend`
+//! `LOCKS=memory: cargo run --features redis,postgres,firestore --bin choose_backend`
 //!
 //! Which store carries the locks is decided when the service starts. The rest of the service sees a
 //! `LockManager`, which is the same type for all of them.
 
 use syncguard::{AnyBackend, Error, ErrorCode, LockManager, Operation};
+use syncguard_firestore::FirestoreBackend;
 use syncguard_memory::MemoryBackend;
+use syncguard_postgres::PostgresBackend;
 use syncguard_redis::RedisBackend;
 
 #[tokio::main]
 async fn main() -> Result<(), Error> {
-    let url = std::env::var("LOCKS").unwrap_or("memory:".into());
-    let locks = LockManager::new(backend(&url).await?);
-    println!("locks on {:?}", locks.backend());
+    let store = std::env::var("LOCKS").unwrap_or("memory:".into());
+    let locks = LockManager::new(backend(&store).await?);
     nightly_job(&locks).await?;
     locks.shutdown().await
 }
 
-async fn backend(url: &str) -> Result<AnyBackend, Error> {
-    match url.split(':').next() {
-        Some("memory") => Ok(AnyBackend::new(MemoryBackend::new())),
-        Some("redis" | "rediss") => Ok(AnyBackend::new(RedisBackend::connect(url).await?)),
+/// `memory:`, `redis://..`, `postgres://..` or `firestore:project-id`.
+async fn backend(store: &str) -> Result<AnyBackend, Error> {
+    let (scheme, rest) = store.split_once(':').unwrap_or((store, ""));
+    match scheme {
+        "memory" => Ok(AnyBackend::new(MemoryBackend::new())),
+        "redis" | "rediss" => Ok(AnyBackend::new(RedisBackend::connect(store).await?)),
+        "postgres" | "postgresql" => {
+            let backend = PostgresBackend::connect(store).await?;
+            backend.setup_schema().await?;
+            Ok(AnyBackend::new(backend))
+        }
+        "firestore" => Ok(AnyBackend::new(FirestoreBackend::connect(rest).await?)),
         _ => Err(Error::new(ErrorCode::InvalidArgument, Operation::Configure)
-            .with_message("LOCKS must be memory: or a URL of Redis")),
+            .with_message("LOCKS must name memory, redis, postgres or firestore")),
     }
 }
 

@@ -1,8 +1,8 @@
 //! `REDIS_URL=redis://127.0.0.1:6379 cargo run --features redis --bin payment`
 //!
-//! An invoice is paid once, however many workers pick it up: the lock lets one in at a time, and
-//! what it finds done is not done again. The fence goes along, so that a worker which was paused
-//! for too long is refused by the bank.
+//! An invoice is paid once, however many workers pick it up. Three things make it so: the lock lets
+//! one worker in at a time, the bank knows which invoices are paid, and it refuses a fence that is
+//! lower than one it has seen, so that a worker which was paused for too long comes to nothing.
 
 use std::error::Error;
 use std::sync::Arc;
@@ -12,22 +12,30 @@ use syncguard_redis::{Fence, LockManager, RedisBackend, Result};
 use tokio::sync::Mutex;
 use tokio::time::sleep;
 
-/// The payment service. It keeps the highest fence per invoice beside the payment.
+/// The payment service, with what it keeps of the one invoice.
 #[derive(Default)]
-struct Bank(Mutex<Option<Fence>>);
+struct Bank(Mutex<Invoice>);
+
+#[derive(Default)]
+struct Invoice {
+    paid: bool,
+    fence: Option<Fence>,
+}
 
 impl Bank {
-    async fn is_paid(&self) -> bool {
-        self.0.lock().await.is_some()
-    }
-
+    /// One atomic step, as one statement or transaction would be: refuse what is late, refuse what
+    /// is done, do it.
     async fn charge(&self, fence: Fence) -> Result<(), &'static str> {
-        sleep(Duration::from_millis(50)).await;
-        let mut paid = self.0.lock().await;
-        if paid.is_some_and(|highest| fence < highest) {
-            return Err("a newer holder was here");
+        let mut invoice = self.0.lock().await;
+        if invoice.fence.is_some_and(|highest| fence < highest) {
+            return Err("is refused: a newer holder was here");
         }
-        *paid = Some(fence);
+        invoice.fence = Some(fence);
+        if invoice.paid {
+            return Err("finds it paid");
+        }
+        sleep(Duration::from_millis(50)).await;
+        invoice.paid = true;
         Ok(())
     }
 }
@@ -47,18 +55,11 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
 async fn pay(locks: LockManager, bank: Arc<Bank>, worker: u32) -> Result<()> {
     let request = locks.lock("invoice:42").ttl(Duration::from_secs(10)).keep_alive();
-    let outcome = request
-        .run(async |lock| {
-            if bank.is_paid().await {
-                return Ok(format!("finds it paid, with fence {}", lock.fence()));
-            }
-            bank.charge(lock.fence()).await?;
-            Ok::<_, &str>(format!("pays it, with fence {}", lock.fence()))
-        })
-        .await?;
+    let (fence, outcome) =
+        request.run(async |lock| (lock.fence(), bank.charge(lock.fence()).await)).await?;
     match outcome {
-        Ok(what) => println!("worker {worker} {what}"),
-        Err(refusal) => println!("worker {worker} is refused: {refusal}"),
+        Ok(()) => println!("worker {worker}, fence {fence}: pays it"),
+        Err(refusal) => println!("worker {worker}, fence {fence}: {refusal}"),
     }
     Ok(())
 }
