@@ -2,6 +2,6 @@
 
 pub mod file_backend;
 
-#[cfg(all(doctest, feature = "redis"))]
+#[cfg(all(doctest, feature = "firestore", feature = "postgres", feature = "redis"))]
 #[doc = include_str!("../../README.md")]
 struct Readme;
