@@ -106,7 +106,9 @@ impl fmt::Debug for Faulty {
 #[deny(clippy::missing_trait_methods)]
 impl Backend for Faulty {
     fn capabilities(&self) -> Capabilities {
-        self.0.backend.capabilities()
+        let whole = self.0.backend.capabilities();
+        let plain = Capabilities::new(whole.clock());
+        if whole.ends_at_ttl() { plain.with_end_at_ttl() } else { plain }
     }
 
     async fn acquire(&self, key: &Key, id: &LockId, ttl: Ttl) -> Result<Acquired> {
