@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "an assertion of a trial may panic")]
 
 mod faults;
+mod moving_slot;
 mod records;
 
 use std::fmt::Debug;
@@ -31,6 +32,7 @@ pub(crate) fn trials(runtime: &Handle, server: &Arc<Server>) -> Vec<Trial> {
     let cases = Cases { runtime: runtime.clone(), server: server.clone() };
     let mut all = records::trials(&cases);
     all.extend(faults::trials(&cases));
+    all.extend(moving_slot::trials(&cases));
     all
 }
 

@@ -62,6 +62,14 @@ impl RedisBackend {
         Self { connection, options, names }
     }
 
+    /// What a script declares that knows an id alone: the name of the index, and the prefix alone,
+    /// under which nothing is ever stored. In a cluster, a script of several keys, one of which is
+    /// missing, is refused while their slot moves, and that is what these need: the lock that the
+    /// index names may be on another node, and would seem not to be there.
+    fn keys_by_id(&self, id: &LockId) -> [String; 2] {
+        [self.names.index(id), self.names.prefix().to_owned()]
+    }
+
     async fn call<const K: usize, const A: usize>(
         &self,
         operation: Operation,
@@ -132,17 +140,15 @@ impl Backend for RedisBackend {
     }
 
     async fn extend_by_id(&self, id: &LockId, ttl: Ttl) -> Result<Option<Lease>> {
-        let keys = [self.names.index(id)];
-        let args =
-            [id.as_str().to_owned(), self.names.prefix().to_owned(), ttl.as_millis().to_string()];
-        let answer = self.call(Operation::Extend, &scripts::EXTEND_BY_ID, keys, args).await;
+        let args = [id.as_str().to_owned(), ttl.as_millis().to_string()];
+        let answer =
+            self.call(Operation::Extend, &scripts::EXTEND_BY_ID, self.keys_by_id(id), args).await;
         extended(answer).map_err(|error| error.with_id(id))
     }
 
     async fn release_by_id(&self, id: &LockId) -> Result<bool> {
-        let keys = [self.names.index(id)];
-        let args = [id.as_str().to_owned(), self.names.prefix().to_owned()];
-        let answer = self.call(Operation::Release, &scripts::RELEASE_BY_ID, keys, args).await;
+        let (operation, args) = (Operation::Release, [id.as_str().to_owned()]);
+        let answer = self.call(operation, &scripts::RELEASE_BY_ID, self.keys_by_id(id), args).await;
         released(answer).map_err(|error| error.with_id(id))
     }
 
@@ -155,9 +161,7 @@ impl Backend for RedisBackend {
 
     async fn find(&self, id: &LockId) -> Result<Option<LockRecord>> {
         let operation = Operation::Find;
-        let keys = [self.names.index(id)];
-        let args = [self.names.prefix().to_owned()];
-        let answer = self.call(operation, &scripts::FIND, keys, args).await;
+        let answer = self.call(operation, &scripts::FIND, self.keys_by_id(id), []).await;
         answer
             .and_then(|answer| live(&answer, operation))
             .map(|record| record.filter(|record| record.id() == id))

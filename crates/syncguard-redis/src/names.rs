@@ -34,7 +34,7 @@ impl Names {
         Ok(Self { space, counters })
     }
 
-    /// What every name begins with.
+    /// What every name begins with. Alone it is no name: no user key is empty.
     pub(crate) fn prefix(&self) -> &str {
         self.space.prefix()
     }

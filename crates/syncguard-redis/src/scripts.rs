@@ -26,13 +26,13 @@ pub(crate) static ACQUIRE: Script = Script::new(&[BY_KEY, DECODE, HELD, INDEX, R
 pub(crate) static EXTEND: Script = Script::new(&[BY_KEY, DECODE, INDEX, RENEW]);
 /// Keys: lock, index. Arguments: head. Answers with one, or nil.
 pub(crate) static RELEASE: Script = Script::new(&[BY_KEY, DECODE, INDEX, RELEASE_MINE]);
-/// Keys: index. Arguments: id, prefix, TTL. Answers with the record, or nil.
+/// Keys: index, prefix. Arguments: id, TTL. Answers with the record, or nil.
 pub(crate) static EXTEND_BY_ID: Script = Script::new(&[BY_ID, DECODE, RENEW]);
-/// Keys: index. Arguments: id, prefix. Answers with one, or nil.
+/// Keys: index, prefix. Arguments: id. Answers with one, or nil.
 pub(crate) static RELEASE_BY_ID: Script = Script::new(&[BY_ID, DECODE, RELEASE_MINE]);
 /// Keys: lock. Answers with the record, seconds and microseconds, or nil.
 pub(crate) static GET: Script = Script::new(&[include_str!("scripts/get.lua")]);
-/// Keys: index. Arguments: prefix. Answers as [`GET`].
+/// Keys: index, prefix. Answers as [`GET`].
 pub(crate) static FIND: Script = Script::new(&[include_str!("scripts/find.lua")]);
 
 /// Where the first key stands among the words of a call, which tells a cluster's node.

@@ -35,12 +35,12 @@ pub(super) fn trials(cases: &Cases) -> Vec<Trial> {
 /// Long enough for a busy machine, and what a trial with a hanging server waits for.
 const LIMIT: Duration = Duration::from_secs(2);
 
-fn options() -> RedisBackendBuilder {
+pub(super) fn options() -> RedisBackendBuilder {
     RedisBackend::builder().command_timeout(LIMIT)
 }
 
 /// A server of our own, with these settings.
-async fn spare(server: &Server, settings: &[&str]) -> Result<Spare, String> {
+pub(super) async fn spare(server: &Server, settings: &[&str]) -> Result<Spare, String> {
     let command = ["redis-server", "--save", "", "--protected-mode", "no"];
     server.spare(&[&command, settings].concat()).await
 }
@@ -50,7 +50,7 @@ async fn url(spare: &Spare) -> Result<String, Box<dyn std::error::Error + Send +
 }
 
 /// A connection to a server that has said it is ready, but may not accept clients yet.
-async fn raw(url: &str) -> Raw {
+pub(super) async fn raw(url: &str) -> Raw {
     let deadline = Instant::now() + Duration::from_secs(30);
     loop {
         match Raw::connect(url).await {
@@ -62,7 +62,7 @@ async fn raw(url: &str) -> Raw {
 }
 
 /// Every operation once, and a second attempt to acquire.
-async fn every_operation(backend: &RedisBackend, key: &Key) -> Outcome {
+pub(super) async fn every_operation(backend: &RedisBackend, key: &Key) -> Outcome {
     let lease = take(backend, key).await?;
     assert!(matches!(backend.acquire(key, &fresh_id(), long()).await?, Acquired::Held { .. }));
     backend.extend(&lease, long()).await?.unwrap();
@@ -338,7 +338,7 @@ async fn loses_replies(backend: &RedisBackend, raw: &Raw, swallow: &AtomicBool) 
 }
 
 /// A look at a key as soon as there is a connection again.
-async fn look(backend: &RedisBackend, key: &Key) -> Result<Option<LockRecord>> {
+pub(super) async fn look(backend: &RedisBackend, key: &Key) -> Result<Option<LockRecord>> {
     let deadline = Instant::now() + Duration::from_secs(30);
     loop {
         match backend.get(key).await {

@@ -1,0 +1,150 @@
+//! A slot of a cluster that moves to another node, name by name.
+
+use std::error::Error;
+use std::fmt::Debug;
+use std::sync::Arc;
+use std::time::Duration;
+
+use libtest_mimic::Trial;
+use syncguard_redis::{Backend, ErrorCode, Lease, RedisBackend, Result};
+use tokio::time::{Instant, sleep};
+
+use super::faults::{every_operation, look, options, raw, spare};
+use super::{Cases, Outcome, Raw, assert_code, fresh_key, long, take};
+use contract_tests::servers::{Server, Spare};
+
+pub(super) fn trials(cases: &Cases) -> Vec<Trial> {
+    vec![cases.trial("moving_slot::e_a_slot_that_moves_hides_no_lease", moving_slot)]
+}
+
+/// A node of a cluster, in a container of its own.
+struct Node {
+    raw: Raw,
+    /// Where clients reach it.
+    port: u16,
+    /// Where the other nodes reach it.
+    ip: String,
+    id: String,
+    _spare: Spare,
+}
+
+impl Node {
+    async fn start(server: &Server) -> std::result::Result<Self, Box<dyn Error + Send + Sync>> {
+        let settings = [
+            ["--cluster-enabled", "yes"],
+            ["--cluster-require-full-coverage", "no"],
+            // A node that has lost its last slot stays a master.
+            ["--cluster-allow-replica-migration", "no"],
+            // Clients come by way of this host, the other nodes by the address in the containers.
+            ["--cluster-announce-hostname", "127.0.0.1"],
+            ["--cluster-preferred-endpoint-type", "hostname"],
+            ["--cluster-announce-bus-port", "16379"],
+        ];
+        let spare = spare(server, settings.as_flattened()).await?;
+        let port = spare.port;
+        let raw = raw(&spare.url).await;
+        raw.run(&["CONFIG", "SET", "cluster-announce-port", &port.to_string()]).await;
+        let id = raw.text(&["CLUSTER", "MYID"]).await.unwrap();
+        let connection = raw.text(&["CLIENT", "INFO"]).await.unwrap();
+        let local = connection.split(' ').find_map(|field| field.strip_prefix("laddr=")).unwrap();
+        let ip = local.rsplit_once(':').unwrap().0.to_owned();
+        Ok(Self { raw, port, ip, id, _spare: spare })
+    }
+
+    async fn set_slot(&self, slot: &str, state: &str, node: &Self) {
+        self.raw.run(&["CLUSTER", "SETSLOT", slot, state, &node.id]).await;
+    }
+
+    /// Whether it serves its slots, and knows where the slot of the other node is.
+    async fn knows(&self, slot: &str, node: &Self) -> bool {
+        let info = self.raw.text(&["CLUSTER", "INFO"]).await.unwrap();
+        let nodes = self.raw.text(&["CLUSTER", "NODES"]).await.unwrap();
+        let served = nodes.lines().any(|line| line.starts_with(&node.id) && line.ends_with(slot));
+        info.contains("cluster_state:ok") && served
+    }
+}
+
+async fn moving_slot(server: Arc<Server>) -> Outcome {
+    let (from, to) = (Node::start(&server).await?, Node::start(&server).await?);
+    let slot = from.raw.number(&["CLUSTER", "KEYSLOT", "{syncguard}"]).await.to_string();
+    let other = to.raw.number(&["CLUSTER", "KEYSLOT", "{other}"]).await.to_string();
+    from.raw.run(&["CLUSTER", "ADDSLOTS", &slot]).await;
+    to.raw.run(&["CLUSTER", "ADDSLOTS", &other]).await;
+    from.raw.run(&["CLUSTER", "MEET", &to.ip, "6379", "16379"]).await;
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !(from.knows(&other, &to).await && to.knows(&slot, &from).await) {
+        assert!(Instant::now() < deadline, "the nodes did not meet");
+        sleep(Duration::from_millis(50)).await;
+    }
+    let tagged = options().key_prefix("{syncguard}");
+    let asked = tagged.clone().build(to.raw.0.clone())?;
+    let backend = tagged.connect(&format!("redis-cluster://127.0.0.1:{}", from.port)).await?;
+    // So that it knows the scripts.
+    let other = options().key_prefix("{other}").build(to.raw.0.clone())?;
+    every_operation(&other, &fresh_key()).await?;
+    let leases = [take(&backend, &fresh_key()).await?, take(&backend, &fresh_key()).await?];
+
+    to.set_slot(&slot, "IMPORTING", &from).await;
+    from.set_slot(&slot, "MIGRATING", &to).await;
+    // Of one lease the id key goes first, of the other the lock.
+    let [one, two] = leases.each_ref().map(|lease| {
+        let lock = format!("{{syncguard}}:{}", lease.key().as_str());
+        let index = format!("{{syncguard}}:id:{}", lease.id().as_str());
+        let counter = format!("{{syncguard}}:fence:{lock}");
+        [lock, index, counter]
+    });
+    for name in [&one[1], &two[0], &one[0], &two[1], &one[2], &two[2]] {
+        let moved = from.raw.text(&["MIGRATE", &to.ip, "6379", name, "0", "5000"]).await;
+        assert_eq!(moved.as_deref(), Some("OK"));
+        hides_nothing_when_asked(&asked, &to.raw, &leases).await;
+        hides_nothing(&backend, &leases).await?;
+    }
+    to.set_slot(&slot, "NODE", &to).await;
+    from.set_slot(&slot, "NODE", &to).await;
+
+    for lease in leases {
+        assert_eq!(look(&backend, lease.key()).await?.unwrap().id(), lease.id());
+        assert_eq!(backend.find(lease.id()).await?.unwrap().key(), lease.key());
+        assert!(backend.extend_by_id(lease.id(), long()).await?.is_some());
+        assert!(backend.release_by_id(lease.id()).await?);
+        assert!(take(&backend, lease.key()).await?.fence() > lease.fence());
+    }
+    Ok(())
+}
+
+/// While the names of a lock may be apart, an operation that needs several of them may fail for now,
+/// but it does not say of a live lease that it is not there.
+async fn hides_nothing(backend: &RedisBackend, leases: &[Lease]) -> Outcome {
+    for lease in leases {
+        let (key, id) = (lease.key(), lease.id());
+        seen_or_unavailable(backend.get(key).await);
+        seen_or_unavailable(backend.extend(lease, long()).await);
+        assert_code(take(backend, key).await, ErrorCode::ServiceUnavailable);
+        let unavailable = ErrorCode::ServiceUnavailable;
+        assert_code(backend.find(id).await, unavailable);
+        assert_code(backend.extend_by_id(id, long()).await, unavailable);
+        assert_code(backend.release_by_id(id).await, unavailable);
+    }
+    Ok(())
+}
+
+#[track_caller]
+fn seen_or_unavailable<T: Debug>(outcome: Result<Option<T>>) {
+    match outcome {
+        Ok(seen) => assert!(seen.is_some(), "a live lease was not seen"),
+        failed => assert_code(failed, ErrorCode::ServiceUnavailable),
+    }
+}
+
+/// The same of the node that the names go to, for a client that the other one sent there.
+async fn hides_nothing_when_asked(backend: &RedisBackend, raw: &Raw, leases: &[Lease]) {
+    let unavailable = ErrorCode::ServiceUnavailable;
+    for id in leases.iter().map(Lease::id) {
+        raw.run(&["ASKING"]).await;
+        assert_code(backend.find(id).await, unavailable);
+        raw.run(&["ASKING"]).await;
+        assert_code(backend.extend_by_id(id, long()).await, unavailable);
+        raw.run(&["ASKING"]).await;
+        assert_code(backend.release_by_id(id).await, unavailable);
+    }
+}
