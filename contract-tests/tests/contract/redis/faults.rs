@@ -208,6 +208,22 @@ async fn password(server: Arc<Server>) -> Outcome {
         assert_code(reader, ErrorCode::AuthFailed);
     }
     assert!(backend.release(&lease).await?);
+
+    // One who may run scripts, and all that is in them.
+    let admin = raw(&right).await;
+    let commands = "+evalsha +eval +get +set +del +incr +decr +pexpire +time";
+    let words: Vec<_> = commands.split(' ').collect();
+    let user = ["ACL", "SETUSER", "least", "on", ">pw", "~syncguard:*"];
+    admin.run(&[&user[..], &words].concat()).await;
+    let least = options().connect(&format!("redis://least:pw@127.0.0.1:{port}")).await?;
+    every_operation(&least, &fresh_key()).await?;
+
+    // One who may run scripts, but not all that is in them.
+    admin.run(&["ACL", "SETUSER", "partial", "on", ">pw", "~*", "+@all", "-incr"]).await;
+    let partial = options().connect(&format!("redis://partial:pw@127.0.0.1:{port}")).await?;
+    let keys = admin.number(&["DBSIZE"]).await;
+    assert_code(take(&partial, &fresh_key()).await, ErrorCode::AuthFailed);
+    assert_eq!(admin.number(&["DBSIZE"]).await, keys);
     Ok(())
 }
 
