@@ -10,19 +10,22 @@ now = now - now % 1
 
 -- The usual writing is read without decoding it. That is right because every byte of the text is
 -- compared: the head with what this caller would write, the rest with an anchored pattern. Any
--- other text is left to the decoder. `digits` are those of the expiry, at the end of the text.
+-- other text is left to the decoder, and so are times of more than 16 digits. `digits` are those of
+-- the expiry, at the end of the text.
 local text, mine, digits = call('GET', lock), false, nil
 if text then
-  local length = #head
+  local length, acquired = #head, nil
   mine = string.sub(text, 1, length) == head
   if mine then
-    digits = string.match(text, '^@FENCE@","acquiredAtMs":%d+,"expiresAtMs":(%d+)}$', length + 1)
+    acquired, digits = string.match(text,
+      '^@FENCE@","acquiredAtMs":([1-9]%d+),"expiresAtMs":([1-9]%d+)}$', length + 1)
   else
     length = length - 33 -- the id, and '","fence":"'
     if string.sub(text, 1, length) == string.sub(head, 1, length) then
-      digits = string.match(text,
-        '^@ID@","fence":"@FENCE@","acquiredAtMs":%d+,"expiresAtMs":(%d+)}$', length + 1)
+      acquired, digits = string.match(text,
+        '^@ID@","fence":"@FENCE@","acquiredAtMs":([1-9]%d+),"expiresAtMs":([1-9]%d+)}$', length + 1)
     end
   end
+  if digits and (#acquired > 16 or #digits > 16) then digits = nil end
 end
-local expires = digits and #digits < 17 and tonumber(digits)
+local expires = digits and tonumber(digits)
