@@ -116,7 +116,8 @@ impl Backend for RedisBackend {
             }),
             answer => {
                 let record = record(&answer, operation).map_err(|error| error.with_key(key))?;
-                let fence = Fence::granted(record.fence().get())?;
+                let fence = Fence::granted(record.fence().get());
+                let fence = fence.map_err(|error| error.with_key(key))?;
                 let lease = Lease::new(key.clone(), id.clone(), fence, record.expires_at());
                 Ok(Acquired::Granted(lease))
             }

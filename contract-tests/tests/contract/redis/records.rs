@@ -20,6 +20,7 @@ pub(super) fn trials(cases: &Cases) -> Vec<Trial> {
         cases.trial("records::an_extension_keeps_fields_that_are_not_ours", unknown_fields),
         cases.trial("records::t2_a_record_without_expiry_lives_for_the_tolerance", tolerance),
         cases.trial("records::a6_a_used_up_counter_is_refused_and_left_alone", used_up),
+        cases.trial("records::e1_a_fence_that_nobody_was_granted_names_the_key", no_grant),
         cases.trial("records::e2_a_foreign_value_under_the_lock_key", foreign_lock),
         cases.trial("records::e2_a_foreign_value_under_the_id_key", foreign_index),
         cases.trial("records::k3_a_key_in_the_place_of_a_derived_one_is_refused", derived),
@@ -259,6 +260,18 @@ async fn used_up(server: Arc<Server>) -> Outcome {
     raw.run(&["SET", &counter, "899999999999999"]).await;
     let lease = granted(backend.acquire(&key, &id, long()).await?);
     assert_eq!(lease.fence(), Fence::MAX_GRANTED);
+    Ok(())
+}
+
+async fn no_grant(server: Arc<Server>) -> Outcome {
+    let (backend, raw) = connect(&server).await?;
+    let lease = made_up_lease();
+    let lock = format!("syncguard:{}", lease.key().as_str());
+    let record = &by_hand(&lease, 4_102_444_800_000)[0];
+    raw.run(&["SET", &lock, &record.replace("000000000000007", "900000000000001")]).await;
+    let error = backend.acquire(lease.key(), lease.id(), long()).await.unwrap_err();
+    assert_eq!(error.code(), ErrorCode::Internal);
+    assert_eq!(error.key(), Some(lease.key().fingerprint()));
     Ok(())
 }
 
