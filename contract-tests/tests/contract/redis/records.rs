@@ -19,6 +19,7 @@ pub(super) fn trials(cases: &Cases) -> Vec<Trial> {
         cases.trial("records::what_we_write_is_what_another_client_writes", written),
         cases.trial("records::an_extension_keeps_fields_that_are_not_ours", unknown_fields),
         cases.trial("records::t2_a_record_without_expiry_lives_for_the_tolerance", tolerance),
+        cases.trial("records::what_remains_is_rounded_up", rounded_up),
         cases.trial("records::a6_a_used_up_counter_is_refused_and_left_alone", used_up),
         cases.trial("records::e1_a_fence_that_nobody_was_granted_names_the_key", no_grant),
         cases.trial("records::e2_a_foreign_value_under_the_lock_key", foreign_lock),
@@ -236,6 +237,31 @@ async fn tolerance(server: Arc<Server>) -> Outcome {
             assert_eq!(backend.release(&lease).await?, live);
         }
     }
+    Ok(())
+}
+
+/// Milliseconds of the server's clock.
+async fn now(raw: &Raw) -> u64 {
+    let [seconds, micros] = &raw.run(&["TIME"]).await.into_array()[..] else { panic!() };
+    seconds.as_u64().unwrap() * 1_000 + micros.as_u64().unwrap() / 1_000
+}
+
+async fn rounded_up(server: Arc<Server>) -> Outcome {
+    let (backend, raw) = connect(&server).await?;
+    let lease = made_up_lease();
+    let lock = format!("syncguard:{}", lease.key().as_str());
+    let record = by_hand(&lease, 4_102_444_800_000)[0].replace("00000}", "00000.5}");
+    raw.run(&["SET", &lock, &record]).await;
+    // Until the clock stands still meanwhile.
+    let (time, remaining) = loop {
+        let before = now(&raw).await;
+        let attempt = backend.acquire(lease.key(), &fresh_id(), long()).await?;
+        let Acquired::Held { remaining } = attempt else { panic!("it is held") };
+        if now(&raw).await == before {
+            break (before, remaining);
+        }
+    };
+    assert_eq!(remaining, Some(Duration::from_millis(4_102_444_800_001 - time)));
     Ok(())
 }
 
