@@ -42,6 +42,10 @@ impl RedisBackendBuilder {
     /// Change it to keep the locks of several systems on one server apart, or for a Redis Cluster,
     /// where it must hold a hash tag: `{syncguard}`. All processes, in all languages, that contend
     /// for the same locks use the same prefix. It may be empty.
+    ///
+    /// No prefix of a server may begin with another one and a colon, as `app:billing` does with
+    /// `app`: a lock of one could have the name of something that the other one keeps. So beside an
+    /// empty prefix there is no other.
     pub fn key_prefix(mut self, prefix: impl Into<String>) -> Self {
         self.key_prefix = prefix.into();
         self
@@ -70,7 +74,9 @@ impl RedisBackendBuilder {
     /// | cluster | `redis-cluster://host:7000?node=host2:7000` |
     /// | behind sentinels | `redis-sentinel://host:26379?sentinelServiceName=main&node=host2:26379` |
     ///
-    /// `rediss`, `rediss-cluster` and `rediss-sentinel` use TLS and need one of the `tls-` features.
+    /// `valkey`, `valkey-cluster` and `valkey-sentinel` mean the same as `redis` and so on.
+    /// `rediss`, `rediss-cluster` and `rediss-sentinel` use TLS, as do `valkeys` and so on, and need
+    /// one of the `tls-` features.
     /// For anything else that fred can do, make a client and give it to [`build`](Self::build).
     ///
     /// # Errors
@@ -129,7 +135,12 @@ impl RedisBackendBuilder {
     /// Builds a backend on your own fred `Client` or `Pool`, which you connect and close.
     ///
     /// Its own settings stay as they are, but for the commands of locks: those have the time limit
-    /// of this builder, and are sent once only.
+    /// of this builder, and are sent once only, but for what the crate says of
+    /// [clusters](crate#clusters).
+    ///
+    /// A `Client` keeps the commands of a lock in order. A `Pool` does not, since they take several
+    /// connections: when an acquisition is stuck on one of them and is given up, the release that
+    /// undoes it can overtake it, and the key is then held until the TTL ends.
     ///
     /// # Errors
     ///
@@ -153,7 +164,8 @@ impl RedisBackendBuilder {
             // A command is sent once. Only the nodes of a cluster may redirect it, which they do
             // instead of running it, and each time counts as an attempt: fred ends the whole client
             // when those run out while it follows. There, `fail_fast` is what keeps a command that
-            // was in flight on a lost connection from being sent again.
+            // was in flight on a lost connection from being sent again. It does not when fred drops
+            // a connection because the cluster has changed its shape.
             max_attempts: Some(if clustered { REDIRECTIONS + 4 } else { 1 }),
             max_redirections: Some(REDIRECTIONS),
             fail_fast: clustered,

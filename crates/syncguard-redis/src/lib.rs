@@ -38,8 +38,14 @@
 //! Redis from version 7, and what speaks and scripts like it, such as Valkey: a single server, one
 //! behind sentinels, or a cluster. Each operation is one script and one round trip; a script that
 //! the server does not know, as after its restart, is sent along at once. No command that a server
-//! may have carried out is sent again, and none waits longer than the
-//! [command timeout](RedisBackendBuilder::command_timeout), also on your own client.
+//! may have carried out is sent again, except on a [cluster](#clusters) that changes its shape, and
+//! none waits longer than the [command timeout](RedisBackendBuilder::command_timeout), also on your
+//! own client.
+//!
+//! A user of the server's ACL needs the names of the prefix (`~syncguard:*`) and the commands
+//! `evalsha`, `eval`, `get`, `set`, `del`, `incr`, `decr`, `pexpire` and `time`. What fred sends
+//! when it connects comes on top: `ping` without a password, `select` for another database than 0,
+//! `cluster` in a cluster, and `role` behind sentinels.
 //!
 //! # What is stored
 //!
@@ -53,8 +59,10 @@
 //! | `syncguard:fence:syncguard:payment:42` | the fence counter, an integer | never |
 //!
 //! Time is the server's. Since the server removes a record at its TTL, a lease ends there, without
-//! the tolerance of a second that other stores give. Whatever else is found under these names is
-//! left as it is, and reported as [`Internal`](ErrorCode::Internal).
+//! the tolerance of a second that other stores give. An extension by id, or of a record in another
+//! writing than ours, rounds an expiry of 10^14 ms and above to 14 digits; no TTL below 3,100 years
+//! comes there. Whatever else is found under these names is left as it is, and reported as
+//! [`Internal`](ErrorCode::Internal).
 //!
 //! # How durable a lock is
 //!
@@ -65,7 +73,8 @@
 //! - Without persistence a restart forgets locks and counters. With `appendfsync everysec` a crash
 //!   may lose the last second of both: then a key is free too early, and fences repeat.
 //! - Replication is asynchronous. A failover, by sentinels or in a cluster, may lose the last
-//!   writes in the same way.
+//!   writes in the same way. A master that was demoted and keeps its connections answers `READONLY`
+//!   until the client connects anew.
 //! - Fence counters stay for ever, about 100 bytes for each key that was ever locked.
 //!
 //! Where that is not enough, keep the locks in a database that does not lose what it confirmed.
@@ -91,12 +100,16 @@
 //! [`ServiceUnavailable`](ErrorCode::ServiceUnavailable), having changed nothing: waiting for a lock
 //! tries again.
 //!
+//! When nodes come, go or change their roles, fred may send a command that was in flight a second
+//! time. To acquire and to extend answers the same again. A release may answer `false`, although it
+//! was this one that released: its first sending did.
+//!
 //! # Errors
 //!
 //! | code | fred's kind of error | the server's error |
 //! |---|---|---|
-//! | `AuthFailed` | `Auth` | `NOAUTH`, `WRONGPASS`, `NOPERM`, `DENIED` |
-//! | `ServiceUnavailable` | `IO`, `Canceled`, `Routing`, `Cluster`, `Sentinel`; `Timeout` while there is no connection; `Unknown` from the client itself | `LOADING`, `READONLY`, `MASTERDOWN`, `NOREPLICAS`, `MISCONF`, `BUSY`, `UNBLOCKED`, `CLUSTERDOWN`, `TRYAGAIN`, `MOVED`, `ASK` |
+//! | `AuthFailed` | `Auth` | `NOAUTH`, `WRONGPASS`, `NOPERM`, `DENIED`; a script that the user may not run to its end; a password where the server has none |
+//! | `ServiceUnavailable` | `IO`, `Canceled`, `Routing`, `Cluster`, `Sentinel`; `Timeout` while there is no connection; `Unknown` from the client itself | `LOADING`, `READONLY`, `MASTERDOWN`, `NOREPLICAS`, `MISCONF`, `BUSY`, `UNBLOCKED`, `CLUSTERDOWN`, `TRYAGAIN`, `MOVED`, `ASK`; a script whose keys the cluster does not reach |
 //! | `NetworkTimeout` | `Timeout` | |
 //! | `RateLimited` | `Backpressure` | `OOM`, `ERR max number of clients` |
 //! | `InvalidArgument` | `Config`, `Url`, `Tls`, `InvalidCommand`, `InvalidArgument` | `CROSSSLOT` |

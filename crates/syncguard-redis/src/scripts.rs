@@ -1,4 +1,25 @@
 //! The Lua scripts: put together from their parts, and called in one round trip.
+//!
+//! The parts share these locals, which `by_key.lua` or `by_id.lua` begins with:
+//!
+//! | local | |
+//! |---|---|
+//! | `call` | `redis.call` |
+//! | `lock`, `index` | the names of both |
+//! | `ttl` | in ms, as text |
+//! | `head`, or `id` | whose lease it is: what the caller names it by, the other one is nil |
+//! | `now` | the server's time, in ms |
+//! | `text` | what is stored for the lock, or nil |
+//! | `digits` | those of the expiry at the end of the text, if it is in the usual writing |
+//! | `expires` | the expiry in ms, as far as it is known without decoding |
+//! | `mine` | whether the record has the caller's key and id |
+//!
+//! From `decode.lua` on, `expires` and `mine` hold for any writing, and there is
+//!
+//! | local | |
+//! |---|---|
+//! | `record` | the decoded record, if it had to be decoded |
+//! | `live` | whether the record is live now |
 
 use std::sync::OnceLock;
 

@@ -112,8 +112,8 @@ async fn moving_slot(server: Arc<Server>) -> Outcome {
     Ok(())
 }
 
-/// While the names of a lock may be apart, an operation that needs several of them may fail for now,
-/// but it does not say of a live lease that it is not there.
+/// While the names of a lock may be apart, an operation that needs several of them may fail, but it
+/// does not say of a live lease that it is not there.
 async fn hides_nothing(backend: &RedisBackend, leases: &[Lease]) -> Outcome {
     for lease in leases {
         let (key, id) = (lease.key(), lease.id());

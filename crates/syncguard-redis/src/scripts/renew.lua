@@ -1,4 +1,6 @@
 -- The caller's own live lease: the expiry is replaced, everything else stays.
+-- The encoder rounds numbers to 14 digits: an expiry of 1e14 ms and above, after the year 5138, to
+-- 10 ms and more. No TTL below 3,100 years comes there.
 if live and mine then
   if record then
     record.expiresAtMs = now + ttl
