@@ -150,11 +150,32 @@ impl Store {
     }
 }
 
-/// The part of a document's name that we chose.
+/// What follows `projects/{project}/databases/{database}/documents/`, any of which may be called
+/// `documents`.
 fn path(name: &str) -> &str {
-    name.split_once("/documents/").map_or(name, |(_, path)| path)
+    name.splitn(6, '/').nth(5).unwrap_or(name)
 }
 
 pub(crate) fn incomplete() -> syncguard_core::Error {
     failure(ErrorCode::ServiceUnavailable).with_message("Firestore's reply was not complete")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn r4_the_path_begins_after_project_and_database() {
+        for root in [
+            "projects/p/databases/(default)/documents",
+            "projects/1234567890/databases/(default)/documents",
+            "projects/p/databases/documents/documents",
+            "projects/documents/databases/(default)/documents",
+            "projects/documents/databases/documents/documents",
+        ] {
+            for ours in ["locks/k", "documents/documents", "locks/a:documents"] {
+                assert_eq!(path(&format!("{root}/{ours}")), ours, "{root}");
+            }
+        }
+    }
 }
