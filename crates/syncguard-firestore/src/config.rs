@@ -66,7 +66,8 @@ impl FirestoreBackendBuilder {
     }
 
     /// The collection of the fence counters; `fence_counters` by default. It must be another one
-    /// than that of the locks, and nothing may ever be deleted from it.
+    /// than that of the locks, and nothing may ever be deleted from it. All services that contend
+    /// for the same locks name the same one: else each counts its own fences, and they mean nothing.
     pub fn fence_collection(mut self, name: impl Into<String>) -> Self {
         self.fences = name.into();
         self

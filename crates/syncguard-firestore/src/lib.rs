@@ -79,7 +79,11 @@
 //!   job query for an `expiresAtMs` of a day ago (then keep its index) and delete each with its
 //!   update time as the precondition, so that a lock that was just taken stays.
 //! - **Fence counters**: never delete one, by a TTL policy, a job or by hand. Fences that begin
-//!   again below those already seen protect nothing.
+//!   again below those already seen protect nothing. All services that share locks must name the
+//!   same fence collection, or each counts for itself. Restoring a backup, importing, and going
+//!   back to a point in time set the counters back: raise them above every fence that a resource
+//!   may have seen before locks are taken again. (An acquisition also stays above the fence in the
+//!   lock document, if a dead one is there; do not count on that.)
 //!
 //! A key that cannot be a document id (it contains `/`, is `.` or `..`, or begins and ends with
 //! `__`) is stored under a hash. SyncGuard for TypeScript fails on most of these, or stores them

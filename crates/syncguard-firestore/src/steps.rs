@@ -59,7 +59,9 @@ impl Store {
                 }
             }
 
-            let last = counter.as_ref().map_or(Ok(0), last_fence)?;
+            // A counter that was lost or set back must not take fences back that were granted (A3).
+            let counted = counter.as_ref().map_or(Ok(0), last_fence)?;
+            let last = lock.as_ref().map_or(counted, |lock| counted.max(lock.record.fence().get()));
             // A6: checked before anything is written.
             let fence = Fence::granted(last.saturating_add(1))?;
             let record = LockRecord::new(key.clone(), id.clone(), fence, now, now.after(ttl));
