@@ -18,7 +18,7 @@ use crate::store::{Commit, Store};
 const ATTEMPTS: u32 = 10;
 
 /// The longest pause before the second attempt. It doubles from one attempt to the next, three times
-/// at most, so all pauses together take half a second at most.
+/// at most, so the nine pauses together take 550 ms at most.
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
 
 /// How the holder of a lease is known.
@@ -46,15 +46,8 @@ impl Store {
             let lock = lock.as_ref().map(StoredLock::read).transpose()?;
             let now = self.clock.now();
             if let Some(live) = lock.as_ref().filter(|lock| lock.is_live(now)) {
-                if live.id() != id {
-                    let remaining = Some(until_dead(&live.record, now));
-                    return Ok(Acquired::Held { remaining });
-                }
-                // A4: the same acquisition again, unless it ends at this moment.
-                let own = live.lease();
-                let renewal = self.change(Holder::Lease(&own), Change::Extend(ttl));
-                match renewal.await? {
-                    Some(lease) => return Ok(Acquired::Granted(lease)),
+                match self.acquire_live(live, now, id, ttl).await? {
+                    Some(acquired) => return Ok(acquired),
                     None => continue,
                 }
             }
@@ -81,8 +74,31 @@ impl Store {
                 return Ok(Acquired::Granted(lease_of(&record, revision)));
             }
         }
-        // Others took turns with this key all the time.
-        Ok(Acquired::Held { remaining: None })
+        // Others took turns with this key all the time. Look who has it: if a commit was applied
+        // and still refused, it is ours, and must not be called held.
+        let acquired = match self.by_key(key).await? {
+            Some((live, now)) => self.acquire_live(&live, now, id, ttl).await?,
+            None => None,
+        };
+        Ok(acquired.unwrap_or(Acquired::Held { remaining: None }))
+    }
+
+    /// Acquires a key that is locked: by another, or by the same acquisition, which then goes on
+    /// (A4). `None` when that one has just ended.
+    async fn acquire_live(
+        &self,
+        live: &StoredLock,
+        now: Timestamp,
+        id: &LockId,
+        ttl: Ttl,
+    ) -> Result<Option<Acquired>> {
+        if live.id() != id {
+            let remaining = Some(until_dead(&live.record, now));
+            return Ok(Some(Acquired::Held { remaining }));
+        }
+        let own = live.lease();
+        let renewed = self.change(Holder::Lease(&own), Change::Extend(ttl)).await?;
+        Ok(renewed.map(Acquired::Granted))
     }
 
     /// Makes a change to the live lease of this holder; `None` when there is no such lease.

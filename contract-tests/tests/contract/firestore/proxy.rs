@@ -1,20 +1,24 @@
-//! A server between a client and Firestore: it counts requests, answers some of them itself, and
-//! loses replies.
+//! A server between a client and Firestore: it counts requests, answers some of them itself, keeps
+//! some, and loses replies.
 
 use std::convert::Infallible;
 use std::future::{pending, poll_fn};
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 
+use syncguard_firestore::gcloud_sdk::google::firestore::v1::CommitRequest;
+use syncguard_firestore::gcloud_sdk::prost::Message;
 use syncguard_firestore::gcloud_sdk::tonic::body::Body;
-use syncguard_firestore::gcloud_sdk::tonic::codegen::{BoxFuture, Service, http};
+use syncguard_firestore::gcloud_sdk::tonic::codegen::{Body as _, BoxFuture, Service, http};
 use syncguard_firestore::gcloud_sdk::tonic::server::NamedService;
 use syncguard_firestore::gcloud_sdk::tonic::transport::server::TcpIncoming;
 use syncguard_firestore::gcloud_sdk::tonic::transport::{Channel, Endpoint, Server};
 use syncguard_firestore::gcloud_sdk::tonic::{Code, Status};
 use tokio::runtime::Runtime;
 use tokio::sync::Notify;
+use tokio::sync::mpsc::UnboundedSender;
 
 /// Requests, by their methods.
 pub(super) const READ: &str = "BatchGetDocuments";
@@ -34,6 +38,8 @@ pub(super) enum Verdict {
     Wait(Arc<Notify>),
     /// It is never answered.
     Hang,
+    /// It is a commit that is never answered: whoever has it may send it on, at any time.
+    Keep(UnboundedSender<CommitRequest>),
 }
 
 /// Stops, and cuts its connections, when it is dropped.
@@ -126,26 +132,42 @@ impl Service<http::Request<Body>> for Passage {
             verdict
         };
         let mut server = self.server.clone();
-        let pass = async move {
-            poll_fn(|context| server.poll_ready(context)).await?;
-            server.call(request).await
-        };
         Box::pin(async move {
+            let mut pass = async |request| {
+                poll_fn(|context| server.poll_ready(context)).await?;
+                server.call(request).await
+            };
             Ok(match verdict {
-                Verdict::Pass => {
-                    pass.await.unwrap_or_else(|error| Status::from_error(error.into()).into_http())
-                }
+                Verdict::Pass => pass(request)
+                    .await
+                    .unwrap_or_else(|error| Status::from_error(error.into()).into_http()),
                 Verdict::Refuse(code) => Status::new(code, "").into_http(),
                 Verdict::Lose(code) => {
-                    pass.await.unwrap();
+                    pass(request).await.unwrap();
                     Status::new(code, "").into_http()
                 }
                 Verdict::Wait(told) => {
                     told.notified().await;
-                    pass.await.unwrap()
+                    pass(request).await.unwrap()
                 }
                 Verdict::Hang => pending().await,
+                Verdict::Keep(keeper) => {
+                    keeper.send(commit(request).await).unwrap();
+                    pending().await
+                }
             })
         })
     }
+}
+
+async fn commit(request: http::Request<Body>) -> CommitRequest {
+    let mut body = request.into_body();
+    let mut bytes = Vec::new();
+    while let Some(frame) = poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await {
+        if let Ok(data) = frame.unwrap().into_data() {
+            bytes.extend_from_slice(&data);
+        }
+    }
+    // Before the message stand five bytes: whether it is compressed, and its length.
+    CommitRequest::decode(&bytes[5..]).unwrap()
 }
