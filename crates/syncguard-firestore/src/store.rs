@@ -105,17 +105,19 @@ impl Store {
         let replies = api.run_query(self.request(request)).await;
         let mut replies = replies.map_err(classify)?.into_inner();
 
+        // A query that finds nothing is answered as well, with the time: a reply that was cut short
+        // must not look like an id that does not exist.
+        let mut next = Some(replies.message().await.map_err(classify)?.ok_or_else(incomplete)?);
+        if let Some(time) = next.as_ref().and_then(|first| first.read_time) {
+            self.clock.observe(sent, time);
+        }
         let mut documents = Vec::new();
-        let mut observed = false;
-        while let Some(reply) = replies.message().await.map_err(classify)? {
-            if let Some(time) = reply.read_time.filter(|_| !observed) {
-                self.clock.observe(sent, time);
-                observed = true;
-            }
+        while let Some(reply) = next {
             if let Some(mut document) = reply.document {
                 document.name = format!("{}/{}", self.names.root, path(&document.name));
                 documents.push(document);
             }
+            next = replies.message().await.map_err(classify)?;
         }
         Ok(documents)
     }

@@ -15,6 +15,7 @@ cases![
     a1_endless_contention_is_held,
     e1_every_grpc_code,
     e1_a_reply_without_documents_is_no_free_key,
+    e1_a_reply_without_a_message_is_no_unknown_id,
     e1_a_server_that_hangs,
     e1_a_server_that_is_gone,
 ];
@@ -152,6 +153,19 @@ async fn e1_a_reply_without_documents_is_no_free_key(emulator: Emulator) {
     assert_eq!(proxy.seen(), [READ]);
     let error = backend.get(&key).await.unwrap_err();
     assert_eq!(error.code(), ErrorCode::ServiceUnavailable);
+}
+
+async fn e1_a_reply_without_a_message_is_no_unknown_id(emulator: Emulator) {
+    let (proxy, backend) = emulator.through_proxy().await;
+    let lease = granted(backend.acquire(&fresh_key(), &fresh_id(), ttl(LONG)).await);
+    let cut = || proxy.judge_next(QUERY, [Verdict::Refuse(Code::Ok)]);
+    cut();
+    let error = backend.find(lease.id()).await.unwrap_err();
+    assert_eq!(error.code(), ErrorCode::ServiceUnavailable);
+    cut();
+    let error = backend.release_by_id(lease.id()).await.unwrap_err();
+    assert_eq!(error.code(), ErrorCode::ServiceUnavailable);
+    assert!(backend.release_by_id(lease.id()).await.unwrap());
 }
 
 async fn e1_a_server_that_hangs(emulator: Emulator) {
