@@ -7,7 +7,7 @@ use std::time::Duration;
 use gcloud_sdk::google::firestore::v1::firestore_client::FirestoreClient;
 use gcloud_sdk::google_cloud_auth::credentials::anonymous;
 use gcloud_sdk::tonic::codegen::http::HeaderValue;
-use gcloud_sdk::{GoogleApi, GoogleAuthMiddleware, HeaderMap, RequestTimeouts};
+use gcloud_sdk::{GoogleApi, GoogleAuthMiddleware, HeaderMap};
 use syncguard_core::{Error, ErrorCode, Operation, Result, Timestamp};
 
 use crate::FirestoreBackend;
@@ -161,9 +161,9 @@ impl FirestoreBackendBuilder {
             names: self.names()?,
             api: client,
             clock: self.clock,
-            timeouts: RequestTimeouts::new().with_total(self.time_limit),
+            time_limit: self.time_limit,
         };
-        Ok(FirestoreBackend::new(store, self.time_limit))
+        Ok(FirestoreBackend::new(store))
     }
 
     /// The names, if all of the configuration is right (E3).

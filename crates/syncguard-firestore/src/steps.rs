@@ -11,7 +11,7 @@ use crate::document::{
     revision_from_text,
 };
 use crate::error::failure;
-use crate::store::{Commit, Store};
+use crate::store::{Commit, Session};
 
 /// How often a change is tried that others get in the way of: enough for ten who repeat the same
 /// acquisition at once, each of whom has to get through.
@@ -34,11 +34,11 @@ pub(crate) enum Change {
     Release,
 }
 
-impl Store {
+impl Session<'_> {
     /// Both documents are read, and written on condition that neither has changed since: whoever
     /// else got in between has changed the lock document, so at most one commit of those that saw
     /// the same can succeed (A1), and no fence is given twice (A3).
-    pub(crate) async fn try_acquire(&self, key: &Key, id: &LockId, ttl: Ttl) -> Result<Acquired> {
+    pub(crate) async fn try_acquire(self, key: &Key, id: &LockId, ttl: Ttl) -> Result<Acquired> {
         let names = self.names.of(key);
         for attempt in 0..ATTEMPTS {
             pause_before(attempt).await;
@@ -86,7 +86,7 @@ impl Store {
     /// Acquires a key that is locked: by another, or by the same acquisition, which then goes on
     /// (A4). `None` when that one has just ended.
     async fn acquire_live(
-        &self,
+        self,
         live: &StoredLock,
         now: Timestamp,
         id: &LockId,
@@ -102,7 +102,7 @@ impl Store {
     }
 
     /// Makes a change to the live lease of this holder; `None` when there is no such lease.
-    pub(crate) async fn change(&self, holder: Holder<'_>, change: Change) -> Result<Option<Lease>> {
+    pub(crate) async fn change(self, holder: Holder<'_>, change: Change) -> Result<Option<Lease>> {
         // While the document has the lease's revision it holds what the lease says, so there is
         // nothing to read. A lease that looks dead may have been extended by its id: look.
         if let Holder::Lease(lease) = holder
@@ -134,7 +134,7 @@ impl Store {
 
     /// Commits a change to a lock that is live at `now`; `None` when it was changed meanwhile.
     async fn apply(
-        &self,
+        self,
         lock: &StoredLock,
         change: Change,
         now: Timestamp,
@@ -156,7 +156,7 @@ impl Store {
     }
 
     /// The lock document as it is if the lease is the last word on it.
-    fn remembered(&self, lease: &Lease) -> Option<StoredLock> {
+    fn remembered(self, lease: &Lease) -> Option<StoredLock> {
         let revision = revision_from_text(lease.revision()?)?;
         Some(StoredLock {
             name: self.names.of(lease.key()).lock,
@@ -173,7 +173,7 @@ impl Store {
     }
 
     /// The live lock of a key, and when it was found live.
-    pub(crate) async fn by_key(&self, key: &Key) -> Result<Option<(StoredLock, Timestamp)>> {
+    pub(crate) async fn by_key(self, key: &Key) -> Result<Option<(StoredLock, Timestamp)>> {
         let names = self.names.of(key);
         let ([lock], _) = self.read([&names.lock]).await?;
         let lock = lock.as_ref().map(StoredLock::read).transpose()?;
@@ -182,7 +182,7 @@ impl Store {
     }
 
     /// The one live lock with this id, and when it was found live.
-    pub(crate) async fn by_id(&self, id: &LockId) -> Result<Option<(StoredLock, Timestamp)>> {
+    pub(crate) async fn by_id(self, id: &LockId) -> Result<Option<(StoredLock, Timestamp)>> {
         let documents = self.find(id).await?;
         if documents.len() > 1 {
             let (id, count) = (id.fingerprint(), documents.len());

@@ -7,7 +7,9 @@ use syncguard_firestore::{Acquired, Backend, ErrorCode};
 use tokio::time::Instant;
 
 use super::proxy::{COMMIT, Proxy, QUERY, READ, Verdict};
-use super::{Emulator, LONG, builder, cases, fresh_id, fresh_key, granted, ttl, without_revision};
+use super::{
+    Emulator, LIMIT, LONG, builder, cases, fresh_id, fresh_key, granted, ttl, without_revision,
+};
 
 cases![
     requests_per_operation,
@@ -16,6 +18,7 @@ cases![
     e1_every_grpc_code,
     e1_a_reply_without_documents_is_no_free_key,
     e1_a_reply_without_a_message_is_no_unknown_id,
+    e1_each_request_is_given_what_is_left_of_the_limit,
     e1_a_server_that_hangs,
     e1_a_server_that_is_gone,
 ];
@@ -166,6 +169,18 @@ async fn e1_a_reply_without_a_message_is_no_unknown_id(emulator: Emulator) {
     let error = backend.release_by_id(lease.id()).await.unwrap_err();
     assert_eq!(error.code(), ErrorCode::ServiceUnavailable);
     assert!(backend.release_by_id(lease.id()).await.unwrap());
+}
+
+async fn e1_each_request_is_given_what_is_left_of_the_limit(emulator: Emulator) {
+    let (proxy, backend) = emulator.through_proxy().await;
+    let delay = Duration::from_millis(200);
+    proxy.judge_next(READ, [Verdict::Delay(delay)]);
+    granted(backend.acquire(&fresh_key(), &fresh_id(), ttl(LONG)).await);
+    let limits = proxy.limits();
+    let &[read, commit] = &limits[..] else { panic!("{limits:?}") };
+    assert!(read <= LIMIT, "{read:?}");
+    // They are rounded up.
+    assert!(commit + delay <= read + Duration::from_millis(1), "{read:?}, {commit:?}");
 }
 
 async fn e1_a_server_that_hangs(emulator: Emulator) {

@@ -1,5 +1,5 @@
-//! A server between a client and Firestore: it counts requests, answers some of them itself, keeps
-//! some, and loses replies.
+//! A server between a client and Firestore: it counts requests, answers some of them itself, delays
+//! or keeps them, and loses replies.
 
 use std::convert::Infallible;
 use std::future::{pending, poll_fn};
@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use syncguard_firestore::gcloud_sdk::google::firestore::v1::CommitRequest;
 use syncguard_firestore::gcloud_sdk::prost::Message;
@@ -19,6 +20,7 @@ use syncguard_firestore::gcloud_sdk::tonic::{Code, Status};
 use tokio::runtime::Runtime;
 use tokio::sync::Notify;
 use tokio::sync::mpsc::UnboundedSender;
+use tokio::time::sleep;
 
 /// Requests, by their methods.
 pub(super) const READ: &str = "BatchGetDocuments";
@@ -36,6 +38,8 @@ pub(super) enum Verdict {
     Lose(Code),
     /// It passes when it is told to.
     Wait(Arc<Notify>),
+    /// It passes a while later.
+    Delay(Duration),
     /// It is never answered.
     Hang,
     /// It is a commit that is never answered: whoever has it may send it on, at any time.
@@ -52,6 +56,7 @@ pub(super) struct Proxy {
 
 struct Requests {
     seen: Vec<String>,
+    limits: Vec<Duration>,
     judge: Box<dyn FnMut(&str) -> Verdict + Send>,
 }
 
@@ -62,8 +67,11 @@ impl Proxy {
         let incoming = TcpIncoming::bind(([127, 0, 0, 1], 0).into()).unwrap();
         let address = incoming.local_addr().unwrap();
         let server = Endpoint::new(format!("http://{server}")).unwrap();
-        let requests =
-            Arc::new(Mutex::new(Requests { seen: Vec::new(), judge: Box::new(|_| Verdict::Pass) }));
+        let requests = Arc::new(Mutex::new(Requests {
+            seen: Vec::new(),
+            limits: Vec::new(),
+            judge: Box::new(|_| Verdict::Pass),
+        }));
         let passage = Passage { server: server.connect_lazy(), requests: requests.clone() };
         let serving = Server::builder().add_service(passage);
         runtime.spawn(serving.serve_with_incoming(incoming));
@@ -92,6 +100,11 @@ impl Proxy {
     /// The methods of the requests since this was asked last.
     pub(super) fn seen(&self) -> Vec<String> {
         std::mem::take(&mut self.requests.lock().unwrap().seen)
+    }
+
+    /// How long the server was given for each request since this was asked last.
+    pub(super) fn limits(&self) -> Vec<Duration> {
+        std::mem::take(&mut self.requests.lock().unwrap().limits)
     }
 }
 
@@ -129,6 +142,7 @@ impl Service<http::Request<Body>> for Passage {
             let mut requests = self.requests.lock().unwrap();
             let verdict = (requests.judge)(&method);
             requests.seen.push(method);
+            requests.limits.extend(limit(&request));
             verdict
         };
         let mut server = self.server.clone();
@@ -150,6 +164,10 @@ impl Service<http::Request<Body>> for Passage {
                     told.notified().await;
                     pass(request).await.unwrap()
                 }
+                Verdict::Delay(by) => {
+                    sleep(by).await;
+                    pass(request).await.unwrap()
+                }
                 Verdict::Hang => pending().await,
                 Verdict::Keep(keeper) => {
                     keeper.send(commit(request).await).unwrap();
@@ -158,6 +176,22 @@ impl Service<http::Request<Body>> for Passage {
             })
         })
     }
+}
+
+/// The time that the server is given for a request.
+fn limit(request: &http::Request<Body>) -> Option<Duration> {
+    let text = request.headers().get("grpc-timeout")?.to_str().unwrap();
+    let (number, unit) = text.split_at(text.len() - 1);
+    let number: u32 = number.parse().unwrap();
+    Some(
+        match unit {
+            "n" => Duration::from_nanos(1),
+            "u" => Duration::from_micros(1),
+            "m" => Duration::from_millis(1),
+            "S" => Duration::from_secs(1),
+            other => panic!("no unit of an operation's limit: {other}"),
+        } * number,
+    )
 }
 
 async fn commit(request: http::Request<Body>) -> CommitRequest {
