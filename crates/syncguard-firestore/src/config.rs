@@ -85,7 +85,9 @@ impl FirestoreBackendBuilder {
     ///
     /// A healthy Firestore answers within a tenth of a second, and the first call of a process has
     /// to fetch a token as well. The limit should stay below a third of the TTL, which is when a
-    /// lease that is kept alive is renewed again: so a renewal that hangs leaves time for another.
+    /// lease that is kept alive is renewed again: so a renewal that the server leaves unanswered
+    /// leaves time for another. When the [connection vanished](crate#connections-that-vanish), the
+    /// next renewals hang as well: only a TTL of four minutes or more outlasts that.
     pub const fn time_limit(mut self, limit: Duration) -> Self {
         self.time_limit = limit;
         self
