@@ -10,6 +10,7 @@ mod proxy;
 mod raw;
 mod restart;
 mod stored;
+mod unsure;
 
 use std::fmt::Display;
 use std::sync::Arc;
@@ -30,6 +31,9 @@ const PROJECT: &str = "syncguard";
 
 /// No trial waits for such a lease to end.
 const LONG: Duration = Duration::from_secs(600);
+
+/// A limit that an emulator keeps to on the busiest machine.
+const LIMIT: Duration = Duration::from_secs(60);
 
 /// Lists trials by the names of their functions, so that one that is not listed is dead code.
 macro_rules! cases {
@@ -60,6 +64,7 @@ pub(crate) fn trials(runtime: &Handle, server: &Arc<Server>) -> Vec<Trial> {
         ("faults", faults::CASES),
         ("golden", golden::CASES),
         ("stored", stored::CASES),
+        ("unsure", unsure::CASES),
     ];
     for (section, cases) in sections {
         for (name, case) in cases {
@@ -112,9 +117,8 @@ impl Emulator {
     }
 }
 
-/// With a limit that an emulator keeps to on the busiest machine.
 fn builder(address: &str) -> FirestoreBackendBuilder {
-    FirestoreBackend::builder(PROJECT).emulator(address).time_limit(Duration::from_secs(60))
+    FirestoreBackend::builder(PROJECT).emulator(address).time_limit(LIMIT)
 }
 
 fn fresh_id() -> LockId {

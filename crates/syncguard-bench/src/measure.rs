@@ -5,8 +5,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use syncguard_core::{Acquired, AnyBackend, Backend, Key, LockId, Ttl};
 use syncguard::LockManager;
+use syncguard_core::{Acquired, AnyBackend, Backend, Key, LockId, Ttl};
 
 pub(crate) type Outcome<T = ()> = Result<T, Box<dyn Error + Send + Sync>>;
 

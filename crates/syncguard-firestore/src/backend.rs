@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
 
 use syncguard_core::{
     Acquired, Backend, Capabilities, Clock, Error, ErrorCode, Key, Lease, LockId, LockRecord,
@@ -20,7 +19,6 @@ use crate::store::{Store, incomplete};
 #[derive(Clone)]
 pub struct FirestoreBackend {
     store: Arc<Store>,
-    time_limit: Duration,
 }
 
 impl FirestoreBackend {
@@ -43,8 +41,8 @@ impl FirestoreBackend {
         FirestoreBackendBuilder::new(project_id)
     }
 
-    pub(crate) fn new(store: Store, time_limit: Duration) -> Self {
-        Self { store: Arc::new(store), time_limit }
+    pub(crate) fn new(store: Store) -> Self {
+        Self { store: Arc::new(store) }
     }
 
     /// Asks Firestore for the time, with one read, and tells how far this machine's clock is off.
@@ -64,7 +62,7 @@ impl FirestoreBackend {
         self.run(Operation::Get, async {
             // Any document will do; it need not exist.
             let name = format!("{}/{}/clock", self.store.names.root, self.store.names.locks);
-            let ([_], offset) = self.store.read([&name]).await?;
+            let ([_], offset) = self.store.begin().read([&name]).await?;
             offset.ok_or_else(incomplete)
         })
         .await
@@ -76,7 +74,7 @@ impl FirestoreBackend {
         operation: Operation,
         body: impl Future<Output = Result<T>> + Send,
     ) -> Result<T> {
-        match tokio::time::timeout(self.time_limit, body).await {
+        match tokio::time::timeout(self.store.time_limit, body).await {
             Ok(result) => result.map_err(|error| error.with_operation(operation)),
             Err(elapsed) => Err(Error::new(ErrorCode::NetworkTimeout, operation)
                 .with_message("no answer from Firestore within the time limit")
@@ -89,7 +87,7 @@ impl fmt::Debug for FirestoreBackend {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("FirestoreBackend")
             .field("names", &self.store.names)
-            .field("time_limit", &self.time_limit)
+            .field("time_limit", &self.store.time_limit)
             .finish_non_exhaustive()
     }
 }
@@ -100,18 +98,18 @@ impl Backend for FirestoreBackend {
     }
 
     async fn acquire(&self, key: &Key, id: &LockId, ttl: Ttl) -> Result<Acquired> {
-        self.run(Operation::Acquire, self.store.try_acquire(key, id, ttl))
+        self.run(Operation::Acquire, self.store.begin().try_acquire(key, id, ttl))
             .await
             .map_err(|error| error.with_key(key))
     }
 
     async fn extend(&self, lease: &Lease, ttl: Ttl) -> Result<Option<Lease>> {
-        let change = self.store.change(Holder::Lease(lease), Change::Extend(ttl));
+        let change = self.store.begin().change(Holder::Lease(lease), Change::Extend(ttl));
         self.run(Operation::Extend, change).await.map_err(|error| error.with_key(lease.key()))
     }
 
     async fn release(&self, lease: &Lease) -> Result<bool> {
-        let change = self.store.change(Holder::Lease(lease), Change::Release);
+        let change = self.store.begin().change(Holder::Lease(lease), Change::Release);
         self.run(Operation::Release, change)
             .await
             .map(|released| released.is_some())
@@ -119,12 +117,12 @@ impl Backend for FirestoreBackend {
     }
 
     async fn extend_by_id(&self, id: &LockId, ttl: Ttl) -> Result<Option<Lease>> {
-        let change = self.store.change(Holder::Id(id), Change::Extend(ttl));
+        let change = self.store.begin().change(Holder::Id(id), Change::Extend(ttl));
         self.run(Operation::Extend, change).await.map_err(|error| error.with_id(id))
     }
 
     async fn release_by_id(&self, id: &LockId) -> Result<bool> {
-        let change = self.store.change(Holder::Id(id), Change::Release);
+        let change = self.store.begin().change(Holder::Id(id), Change::Release);
         self.run(Operation::Release, change)
             .await
             .map(|released| released.is_some())
@@ -132,12 +130,12 @@ impl Backend for FirestoreBackend {
     }
 
     async fn get(&self, key: &Key) -> Result<Option<LockRecord>> {
-        let found = self.run(Operation::Get, self.store.by_key(key)).await;
+        let found = self.run(Operation::Get, self.store.begin().by_key(key)).await;
         found.map(|found| found.map(|(lock, _)| lock.record)).map_err(|error| error.with_key(key))
     }
 
     async fn find(&self, id: &LockId) -> Result<Option<LockRecord>> {
-        let found = self.run(Operation::Find, self.store.by_id(id)).await;
+        let found = self.run(Operation::Find, self.store.begin().by_id(id)).await;
         found.map(|found| found.map(|(lock, _)| lock.record)).map_err(|error| error.with_id(id))
     }
 }

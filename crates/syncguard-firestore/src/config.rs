@@ -1,19 +1,20 @@
 //! How a backend is set up.
 
 use std::env;
+use std::ffi::OsString;
 use std::fmt;
 use std::time::Duration;
 
 use gcloud_sdk::google::firestore::v1::firestore_client::FirestoreClient;
 use gcloud_sdk::google_cloud_auth::credentials::anonymous;
-use gcloud_sdk::tonic::codegen::http::HeaderValue;
-use gcloud_sdk::{GoogleApi, GoogleAuthMiddleware, HeaderMap, RequestTimeouts};
+use gcloud_sdk::tonic::codegen::http::{HeaderValue, uri::Authority};
+use gcloud_sdk::{GoogleApi, GoogleAuthMiddleware, HeaderMap};
 use syncguard_core::{Error, ErrorCode, Operation, Result, Timestamp};
 
 use crate::FirestoreBackend;
 use crate::clock::ClientClock;
 use crate::document::{Names, is_legal_name};
-use crate::error::classify_setup;
+use crate::error::{classify_setup, failure};
 use crate::store::Store;
 
 const ADDRESS: &str = "https://firestore.googleapis.com";
@@ -66,14 +67,15 @@ impl FirestoreBackendBuilder {
     }
 
     /// The collection of the fence counters; `fence_counters` by default. It must be another one
-    /// than that of the locks, and nothing may ever be deleted from it.
+    /// than that of the locks, and nothing may ever be deleted from it. All services that contend
+    /// for the same locks name the same one: else each counts its own fences, and they mean nothing.
     pub fn fence_collection(mut self, name: impl Into<String>) -> Self {
         self.fences = name.into();
         self
     }
 
-    /// Connects to the emulator at this `host:port`, without credentials, whatever the environment
-    /// says.
+    /// Connects to the emulator at this `host:port`, with neither scheme nor credentials, whatever
+    /// the environment says.
     pub fn emulator(mut self, address: impl Into<String>) -> Self {
         self.emulator = Some(address.into());
         self
@@ -83,7 +85,9 @@ impl FirestoreBackendBuilder {
     ///
     /// A healthy Firestore answers within a tenth of a second, and the first call of a process has
     /// to fetch a token as well. The limit should stay below a third of the TTL, which is when a
-    /// lease that is kept alive is renewed again: so a renewal that hangs leaves time for another.
+    /// lease that is kept alive is renewed again: so a renewal that the server leaves unanswered
+    /// leaves time for another. When the [connection vanished](crate#connections-that-vanish), the
+    /// next renewals hang as well: only a TTL of four minutes or more outlasts that.
     pub const fn time_limit(mut self, limit: Duration) -> Self {
         self.time_limit = limit;
         self
@@ -110,8 +114,7 @@ impl FirestoreBackendBuilder {
     /// Dropping the future drops the connection.
     pub async fn connect(self) -> Result<FirestoreBackend> {
         let names = self.names()?;
-        let from_environment = || env::var(EMULATOR_HOST).ok().filter(|host| !host.is_empty());
-        let emulator = self.emulator.clone().or_else(from_environment);
+        let emulator = self.emulator_address(env::var_os(EMULATOR_HOST))?;
         let connecting = async {
             let database = Some(names.database.clone());
             match emulator {
@@ -160,16 +163,29 @@ impl FirestoreBackendBuilder {
             names: self.names()?,
             api: client,
             clock: self.clock,
-            timeouts: RequestTimeouts::new().with_total(self.time_limit),
+            time_limit: self.time_limit,
         };
-        Ok(FirestoreBackend::new(store, self.time_limit))
+        Ok(FirestoreBackend::new(store))
+    }
+
+    /// The emulator to connect to, if any, by this builder or by the environment variable.
+    fn emulator_address(&self, variable: Option<OsString>) -> Result<Option<String>> {
+        let from_environment = || variable.filter(|address| !address.is_empty());
+        let Some(address) = self.emulator.clone().map(OsString::from).or_else(from_environment)
+        else {
+            return Ok(None);
+        };
+        let is_host_and_port = |address: &String| {
+            address.parse::<Authority>().is_ok_and(|authority| authority.port().is_some())
+        };
+        match address.into_string().ok().filter(is_host_and_port) {
+            Some(address) => Ok(Some(address)),
+            None => Err(invalid("the emulator's address is not host:port")),
+        }
     }
 
     /// The names, if all of the configuration is right (E3).
     fn names(&self) -> Result<Names> {
-        let invalid = |message: &'static str| {
-            Error::new(ErrorCode::InvalidArgument, Operation::Configure).with_message(message)
-        };
         for (name, message) in [
             (&self.project, "the project id is not legal"),
             (&self.database, "the database id is not legal"),
@@ -189,6 +205,10 @@ impl FirestoreBackendBuilder {
         let names = Names::new(&self.project, &self.database, &self.locks, &self.fences)?;
         Ok(names)
     }
+}
+
+fn invalid(message: &'static str) -> Error {
+    failure(ErrorCode::InvalidArgument).with_message(message)
 }
 
 impl fmt::Debug for FirestoreBackendBuilder {
@@ -233,6 +253,36 @@ mod tests {
         }
         assert!(refused(&good.clone().lock_collection("fence_counters")));
         assert!(refused(&good.time_limit(Duration::ZERO)));
+    }
+
+    #[test]
+    fn e3_the_emulators_address_is_host_and_port() {
+        let builder = FirestoreBackendBuilder::new("p");
+        let address = |given: Option<&str>, environment: Option<OsString>| {
+            let builder = given.map_or(builder.clone(), |given| builder.clone().emulator(given));
+            builder.emulator_address(environment)
+        };
+        assert_eq!(address(None, None).unwrap(), None);
+        assert_eq!(address(None, Some("".into())).unwrap(), None);
+        for good in ["127.0.0.1:8080", "localhost:8080", "[::1]:8080"] {
+            assert_eq!(address(None, Some(good.into())).unwrap().unwrap(), good);
+            assert_eq!(address(Some(good), Some("other:1".into())).unwrap().unwrap(), good);
+        }
+        let refused = |given, environment| {
+            let error = address(given, environment).unwrap_err();
+            assert_eq!(error.code(), ErrorCode::InvalidArgument);
+            assert_eq!(error.operation(), Operation::Configure);
+        };
+        for bad in ["http://localhost:8080", "localhost:8080/", "local host:8080", "localhost"] {
+            refused(None, Some(bad.into()));
+            refused(Some(bad), None);
+        }
+        refused(Some(""), None);
+        #[cfg(unix)]
+        {
+            use std::os::unix::ffi::OsStringExt as _;
+            refused(None, Some(OsString::from_vec(b"localhost:80\xff".to_vec())));
+        }
     }
 
     #[tokio::test]

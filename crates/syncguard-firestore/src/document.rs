@@ -180,7 +180,10 @@ fn revision_to_text(revision: Revision) -> String {
 /// `None` for a text that is no such mark: then the document is read.
 pub(crate) fn revision_from_text(text: &str) -> Option<Revision> {
     let (seconds, nanos) = text.split_once('.')?;
-    Some(Revision { seconds: seconds.parse().ok()?, nanos: nanos.parse().ok()? })
+    let (seconds, nanos) = (seconds.parse().ok()?, nanos.parse().ok()?);
+    // Firestore has whole microseconds, and refuses a request with any other.
+    let legal = (0..1_000_000_000).contains(&nanos) && nanos % 1_000 == 0;
+    legal.then_some(Revision { seconds, nanos })
 }
 
 /// Stores a lock in place of what was read there, or where nothing was.

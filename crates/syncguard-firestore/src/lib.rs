@@ -23,7 +23,9 @@
 //! `fence_counters`, which stays. Each change is one atomic commit whose preconditions say that the
 //! documents are still as they were read. There are no server-side transactions, so nothing is
 //! locked while a client thinks, or dies. A commit that is refused is decided anew, a few times;
-//! if others get in first each time, the key is *held*.
+//! if others get in first each time, the key is *held*. SyncGuard for TypeScript does use
+//! transactions, which lock what they read until they end: where it shares a key, a commit may wait
+//! for one of them or be refused.
 //!
 //! | operation | requests | billed |
 //! |---|---|---|
@@ -38,6 +40,19 @@
 //! keeps as its [revision](Lease::revision). If that has changed, because the lease was also
 //! extended by its id, they cost a read and a commit more. Keep to one change of a key per second
 //! or so: that is what Firestore sustains on one document.
+//!
+//! This is how the Standard edition bills. The Enterprise edition bills by the amount of data that
+//! is read and written.
+//!
+//! # Connections that vanish
+//!
+//! All operations share one connection. If it is closed or refused, they fail at once and the next
+//! one connects anew. If it vanishes silently (a NAT or a firewall forgets it, a network is
+//! unplugged), every operation fails with [`NetworkTimeout`](ErrorCode::NetworkTimeout) until that
+//! is noticed: the SDK pings each minute and waits a minute for the answer, so this can go on for
+//! **two minutes**. A lease that ends before is lost, even if it is kept alive. Where that matters,
+//! take a TTL of four minutes or more: a lease that is renewed at a third of its TTL then always has
+//! more than two minutes left.
 //!
 //! # Clocks
 //!
@@ -59,6 +74,10 @@
 //! [`FirestoreBackend::clock_offset`] gives the number; alert on it at 500 ms, since two machines
 //! that are each closer than that to Firestore agree within the tolerance.
 //!
+//! Whether a lease is live is decided just before the commit is sent. So an extend that is slow on
+//! its way can be applied to a lease that has ended meanwhile, if nobody else took the key: it never
+//! harms a successor, whose document has another update time.
+//!
 //! # Setting up
 //!
 //! - **Database**: Firestore in Native mode. Collections make themselves.
@@ -69,17 +88,23 @@
 //!   match /fence_counters/{fence}  { allow read, write: if false; }
 //!   ```
 //! - **Indexes**: operations by id query `lockId`, with the ascending single-field index that
-//!   Firestore makes by itself. If automatic indexes are off, add that one. The other fields are
-//!   never queried; exempt `expiresAtMs`, `acquiredAtMs`, `key` and `fence` in `locks`, and `fence`
-//!   and `keyDebug` in `fence_counters`: writes get cheaper, and an index of rising times limits a
-//!   collection to about 500 writes per second.
+//!   Firestore makes by itself in the Standard edition. If automatic indexes are off, add that one.
+//!   The other fields are never queried; exempt `expiresAtMs`, `acquiredAtMs`, `key` and `fence` in
+//!   `locks`, and `fence` and `keyDebug` in `fence_counters`: this saves storage and latency, though
+//!   not billed writes, and an index of rising times limits a collection to about 500 writes per
+//!   second. The Enterprise edition makes no index by itself and scans the collection without:
+//!   create the one on `lockId`, and no other.
 //! - **Dead locks**: release deletes the document; that of a holder that crashed stays until its key
 //!   is locked again. Firestore's TTL policies cannot remove it, since they want a timestamp and
 //!   `expiresAtMs` is a number. If there are many keys that are never locked again, let a scheduled
 //!   job query for an `expiresAtMs` of a day ago (then keep its index) and delete each with its
 //!   update time as the precondition, so that a lock that was just taken stays.
 //! - **Fence counters**: never delete one, by a TTL policy, a job or by hand. Fences that begin
-//!   again below those already seen protect nothing.
+//!   again below those already seen protect nothing. All services that share locks must name the
+//!   same fence collection, or each counts for itself. Restoring a backup, importing, and going
+//!   back to a point in time set the counters back: raise them above every fence that a resource
+//!   may have seen before locks are taken again. (An acquisition also stays above the fence in the
+//!   lock document, if a dead one is there; do not count on that.)
 //!
 //! A key that cannot be a document id (it contains `/`, is `.` or `..`, or begins and ends with
 //! `__`) is stored under a hash. SyncGuard for TypeScript fails on most of these, or stores them

@@ -11,14 +11,14 @@ use crate::document::{
     revision_from_text,
 };
 use crate::error::failure;
-use crate::store::{Commit, Store};
+use crate::store::{Commit, Session};
 
 /// How often a change is tried that others get in the way of: enough for ten who repeat the same
 /// acquisition at once, each of whom has to get through.
 const ATTEMPTS: u32 = 10;
 
 /// The longest pause before the second attempt. It doubles from one attempt to the next, three times
-/// at most, so all pauses together take half a second at most.
+/// at most, so the nine pauses together take 550 ms at most.
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
 
 /// How the holder of a lease is known.
@@ -34,11 +34,11 @@ pub(crate) enum Change {
     Release,
 }
 
-impl Store {
+impl Session<'_> {
     /// Both documents are read, and written on condition that neither has changed since: whoever
     /// else got in between has changed the lock document, so at most one commit of those that saw
     /// the same can succeed (A1), and no fence is given twice (A3).
-    pub(crate) async fn try_acquire(&self, key: &Key, id: &LockId, ttl: Ttl) -> Result<Acquired> {
+    pub(crate) async fn try_acquire(self, key: &Key, id: &LockId, ttl: Ttl) -> Result<Acquired> {
         let names = self.names.of(key);
         for attempt in 0..ATTEMPTS {
             pause_before(attempt).await;
@@ -46,20 +46,15 @@ impl Store {
             let lock = lock.as_ref().map(StoredLock::read).transpose()?;
             let now = self.clock.now();
             if let Some(live) = lock.as_ref().filter(|lock| lock.is_live(now)) {
-                if live.id() != id {
-                    let remaining = Some(until_dead(&live.record, now));
-                    return Ok(Acquired::Held { remaining });
-                }
-                // A4: the same acquisition again, unless it ends at this moment.
-                let own = live.lease();
-                let renewal = self.change(Holder::Lease(&own), Change::Extend(ttl));
-                match renewal.await? {
-                    Some(lease) => return Ok(Acquired::Granted(lease)),
+                match self.acquire_live(live, now, id, ttl).await? {
+                    Some(acquired) => return Ok(acquired),
                     None => continue,
                 }
             }
 
-            let last = counter.as_ref().map_or(Ok(0), last_fence)?;
+            // A counter that was lost or set back must not take fences back that were granted (A3).
+            let counted = counter.as_ref().map_or(Ok(0), last_fence)?;
+            let last = lock.as_ref().map_or(counted, |lock| counted.max(lock.record.fence().get()));
             // A6: checked before anything is written.
             let fence = Fence::granted(last.saturating_add(1))?;
             let record = LockRecord::new(key.clone(), id.clone(), fence, now, now.after(ttl));
@@ -79,12 +74,35 @@ impl Store {
                 return Ok(Acquired::Granted(lease_of(&record, revision)));
             }
         }
-        // Others took turns with this key all the time.
-        Ok(Acquired::Held { remaining: None })
+        // Others took turns with this key all the time. Look who has it: if a commit was applied
+        // and still refused, it is ours, and must not be called held.
+        let acquired = match self.by_key(key).await? {
+            Some((live, now)) => self.acquire_live(&live, now, id, ttl).await?,
+            None => None,
+        };
+        Ok(acquired.unwrap_or(Acquired::Held { remaining: None }))
+    }
+
+    /// Acquires a key that is locked: by another, or by the same acquisition, which then goes on
+    /// (A4). `None` when that one has just ended.
+    async fn acquire_live(
+        self,
+        live: &StoredLock,
+        now: Timestamp,
+        id: &LockId,
+        ttl: Ttl,
+    ) -> Result<Option<Acquired>> {
+        if live.id() != id {
+            let remaining = Some(until_dead(&live.record, now));
+            return Ok(Some(Acquired::Held { remaining }));
+        }
+        let own = live.lease();
+        let renewed = self.change(Holder::Lease(&own), Change::Extend(ttl)).await?;
+        Ok(renewed.map(Acquired::Granted))
     }
 
     /// Makes a change to the live lease of this holder; `None` when there is no such lease.
-    pub(crate) async fn change(&self, holder: Holder<'_>, change: Change) -> Result<Option<Lease>> {
+    pub(crate) async fn change(self, holder: Holder<'_>, change: Change) -> Result<Option<Lease>> {
         // While the document has the lease's revision it holds what the lease says, so there is
         // nothing to read. A lease that looks dead may have been extended by its id: look.
         if let Holder::Lease(lease) = holder
@@ -116,7 +134,7 @@ impl Store {
 
     /// Commits a change to a lock that is live at `now`; `None` when it was changed meanwhile.
     async fn apply(
-        &self,
+        self,
         lock: &StoredLock,
         change: Change,
         now: Timestamp,
@@ -138,7 +156,7 @@ impl Store {
     }
 
     /// The lock document as it is if the lease is the last word on it.
-    fn remembered(&self, lease: &Lease) -> Option<StoredLock> {
+    fn remembered(self, lease: &Lease) -> Option<StoredLock> {
         let revision = revision_from_text(lease.revision()?)?;
         Some(StoredLock {
             name: self.names.of(lease.key()).lock,
@@ -155,7 +173,7 @@ impl Store {
     }
 
     /// The live lock of a key, and when it was found live.
-    pub(crate) async fn by_key(&self, key: &Key) -> Result<Option<(StoredLock, Timestamp)>> {
+    pub(crate) async fn by_key(self, key: &Key) -> Result<Option<(StoredLock, Timestamp)>> {
         let names = self.names.of(key);
         let ([lock], _) = self.read([&names.lock]).await?;
         let lock = lock.as_ref().map(StoredLock::read).transpose()?;
@@ -164,7 +182,7 @@ impl Store {
     }
 
     /// The one live lock with this id, and when it was found live.
-    pub(crate) async fn by_id(&self, id: &LockId) -> Result<Option<(StoredLock, Timestamp)>> {
+    pub(crate) async fn by_id(self, id: &LockId) -> Result<Option<(StoredLock, Timestamp)>> {
         let documents = self.find(id).await?;
         if documents.len() > 1 {
             let (id, count) = (id.fingerprint(), documents.len());

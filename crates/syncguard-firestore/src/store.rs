@@ -1,5 +1,8 @@
 //! The three requests that this backend makes.
 
+use std::ops::Deref;
+use std::time::Duration;
+
 use gcloud_sdk::google::firestore::v1::{
     BatchGetDocumentsRequest, CommitRequest, Document, RunQueryRequest, StructuredQuery, Value,
     Write, batch_get_documents_response as batch_get, firestore_client::FirestoreClient,
@@ -9,19 +12,40 @@ use gcloud_sdk::prost_types::Timestamp as Revision;
 use gcloud_sdk::tonic::Request;
 use gcloud_sdk::{GoogleApi, GoogleAuthMiddleware, RequestTimeouts};
 use syncguard_core::{ErrorCode, LockId, Result};
+use tokio::time::Instant;
 
 use crate::clock::{ClientClock, ClockOffset};
 use crate::document::{LOCK_ID, Names};
 use crate::error::{classify, failure, is_refusal};
 
 /// Firestore, as far as locks need it.
-#[derive(Clone)]
 pub(crate) struct Store {
     pub(crate) api: GoogleApi<FirestoreClient<GoogleAuthMiddleware>>,
     pub(crate) names: Names,
     pub(crate) clock: ClientClock,
-    /// Tells the server when to give up; the caller watches the time itself.
-    pub(crate) timeouts: RequestTimeouts,
+    /// The longest that an operation may take.
+    pub(crate) time_limit: Duration,
+}
+
+impl Store {
+    pub(crate) fn begin(&self) -> Session<'_> {
+        Session { store: self, begun: Instant::now() }
+    }
+}
+
+/// The store, for the time of one operation.
+#[derive(Clone, Copy)]
+pub(crate) struct Session<'a> {
+    store: &'a Store,
+    begun: Instant,
+}
+
+impl Deref for Session<'_> {
+    type Target = Store;
+
+    fn deref(&self) -> &Store {
+        self.store
+    }
 }
 
 /// What became of a commit.
@@ -32,10 +56,10 @@ pub(crate) enum Commit {
     Refused,
 }
 
-impl Store {
+impl Session<'_> {
     /// The documents of these names, all as of about now; `None` for those that do not exist.
     pub(crate) async fn read<const N: usize>(
-        &self,
+        self,
         names: [&str; N],
     ) -> Result<([Option<Document>; N], Option<ClockOffset>)> {
         let sent = self.clock.now();
@@ -78,7 +102,7 @@ impl Store {
     }
 
     /// The lock documents with this id: one, unless somebody copied documents by hand.
-    pub(crate) async fn find(&self, id: &LockId) -> Result<Vec<Document>> {
+    pub(crate) async fn find(self, id: &LockId) -> Result<Vec<Document>> {
         let id = Value { value_type: Some(ValueType::StringValue(id.as_str().to_owned())) };
         let filter = query::FieldFilter {
             field: Some(query::FieldReference { field_path: LOCK_ID.to_owned() }),
@@ -105,23 +129,25 @@ impl Store {
         let replies = api.run_query(self.request(request)).await;
         let mut replies = replies.map_err(classify)?.into_inner();
 
+        // A query that finds nothing is answered as well, with the time: a reply that was cut short
+        // must not look like an id that does not exist.
+        let mut next = Some(replies.message().await.map_err(classify)?.ok_or_else(incomplete)?);
+        if let Some(time) = next.as_ref().and_then(|first| first.read_time) {
+            self.clock.observe(sent, time);
+        }
         let mut documents = Vec::new();
-        let mut observed = false;
-        while let Some(reply) = replies.message().await.map_err(classify)? {
-            if let Some(time) = reply.read_time.filter(|_| !observed) {
-                self.clock.observe(sent, time);
-                observed = true;
-            }
+        while let Some(reply) = next {
             if let Some(mut document) = reply.document {
                 document.name = format!("{}/{}", self.names.root, path(&document.name));
                 documents.push(document);
             }
+            next = replies.message().await.map_err(classify)?;
         }
         Ok(documents)
     }
 
     /// Makes all the writes, if the precondition of each is met, or none.
-    pub(crate) async fn commit(&self, writes: Vec<Write>) -> Result<Commit> {
+    pub(crate) async fn commit(self, writes: Vec<Write>) -> Result<Commit> {
         let sent = self.clock.now();
         let request = CommitRequest {
             database: self.names.database.clone(),
@@ -143,18 +169,41 @@ impl Store {
         }
     }
 
-    fn request<M>(&self, message: M) -> Request<M> {
+    /// Tells the server what is left of the time limit, so that it does not go on for longer.
+    fn request<M>(self, message: M) -> Request<M> {
+        let left = self.time_limit.saturating_sub(self.begun.elapsed());
         let mut request = Request::new(message);
-        request.extensions_mut().insert(self.timeouts);
+        request.extensions_mut().insert(RequestTimeouts::new().with_total(left));
         request
     }
 }
 
-/// The part of a document's name that we chose.
+/// What follows `projects/{project}/databases/{database}/documents/`, any of which may be called
+/// `documents`.
 fn path(name: &str) -> &str {
-    name.split_once("/documents/").map_or(name, |(_, path)| path)
+    name.splitn(6, '/').nth(5).unwrap_or(name)
 }
 
 pub(crate) fn incomplete() -> syncguard_core::Error {
     failure(ErrorCode::ServiceUnavailable).with_message("Firestore's reply was not complete")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn r4_the_path_begins_after_project_and_database() {
+        for root in [
+            "projects/p/databases/(default)/documents",
+            "projects/1234567890/databases/(default)/documents",
+            "projects/p/databases/documents/documents",
+            "projects/documents/databases/(default)/documents",
+            "projects/documents/databases/documents/documents",
+        ] {
+            for ours in ["locks/k", "documents/documents", "locks/a:documents"] {
+                assert_eq!(path(&format!("{root}/{ours}")), ours, "{root}");
+            }
+        }
+    }
 }

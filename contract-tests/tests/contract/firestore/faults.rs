@@ -1,4 +1,4 @@
-//! Requests counted, refused, lost and left hanging.
+//! Requests counted, refused and left hanging.
 
 use std::time::Duration;
 
@@ -7,17 +7,18 @@ use syncguard_firestore::{Acquired, Backend, ErrorCode};
 use tokio::time::Instant;
 
 use super::proxy::{COMMIT, Proxy, QUERY, READ, Verdict};
-use super::{Emulator, LONG, builder, cases, fresh_id, fresh_key, granted, ttl, without_revision};
+use super::{
+    Emulator, LIMIT, LONG, builder, cases, fresh_id, fresh_key, granted, ttl, without_revision,
+};
 
 cases![
     requests_per_operation,
     a1_a_refused_commit_is_decided_anew,
     a1_endless_contention_is_held,
-    a4_a_lost_reply_to_an_acquire,
-    r2_a_lost_reply_to_a_release,
-    r3_a_lost_reply_to_an_extend,
     e1_every_grpc_code,
     e1_a_reply_without_documents_is_no_free_key,
+    e1_a_reply_without_a_message_is_no_unknown_id,
+    e1_each_request_is_given_what_is_left_of_the_limit,
     e1_a_server_that_hangs,
     e1_a_server_that_is_gone,
 ];
@@ -58,7 +59,7 @@ async fn requests_per_operation(emulator: Emulator) {
 }
 
 /// What a commit is refused with when a document moved, in one implementation or another.
-const REFUSALS: [Code; 4] =
+pub(super) const REFUSALS: [Code; 4] =
     [Code::Aborted, Code::AlreadyExists, Code::FailedPrecondition, Code::NotFound];
 
 async fn a1_a_refused_commit_is_decided_anew(emulator: Emulator) {
@@ -101,45 +102,6 @@ async fn a1_endless_contention_is_held(emulator: Emulator) {
     assert_eq!(error.code(), ErrorCode::ServiceUnavailable);
     let error = backend.release_by_id(lease.id()).await.unwrap_err();
     assert_eq!(error.code(), ErrorCode::ServiceUnavailable);
-}
-
-/// What a client can get when its connection is cut.
-const LOST: [Code; 3] = [Code::DeadlineExceeded, Code::Unavailable, Code::Unknown];
-
-async fn a4_a_lost_reply_to_an_acquire(emulator: Emulator) {
-    let (proxy, backend) = emulator.through_proxy().await;
-    for code in LOST {
-        let (key, id) = (fresh_key(), fresh_id());
-        proxy.judge_next(COMMIT, [Verdict::Lose(code)]);
-        let error = backend.acquire(&key, &id, ttl(LONG)).await.unwrap_err();
-        assert!(error.is_transient(), "{error}");
-        let stored = backend.get(&key).await.unwrap().unwrap();
-        let lease = granted(backend.acquire(&key, &id, ttl(LONG)).await);
-        assert_eq!(lease.fence(), stored.fence());
-        assert_eq!(lease.fence().get(), 1);
-        assert!(backend.release(&lease).await.unwrap());
-    }
-}
-
-async fn r2_a_lost_reply_to_a_release(emulator: Emulator) {
-    let (proxy, backend) = emulator.through_proxy().await;
-    let lease = granted(backend.acquire(&fresh_key(), &fresh_id(), ttl(LONG)).await);
-    proxy.judge_next(COMMIT, [Verdict::Lose(Code::Unavailable)]);
-    backend.release(&lease).await.unwrap_err();
-    assert!(!backend.release(&lease).await.unwrap());
-    let next = granted(backend.acquire(lease.key(), &fresh_id(), ttl(LONG)).await);
-    assert_eq!(next.fence().get(), 2);
-}
-
-async fn r3_a_lost_reply_to_an_extend(emulator: Emulator) {
-    let (proxy, backend) = emulator.through_proxy().await;
-    let lease = granted(backend.acquire(&fresh_key(), &fresh_id(), ttl(LONG)).await);
-    proxy.judge_next(COMMIT, [Verdict::Lose(Code::Unavailable)]);
-    backend.extend(&lease, ttl(2 * LONG)).await.unwrap_err();
-    // Its revision is an old one now.
-    let extended = backend.extend(&lease, ttl(LONG)).await.unwrap().unwrap();
-    assert_eq!(extended.fence(), lease.fence());
-    assert!(backend.release(&extended).await.unwrap());
 }
 
 async fn e1_every_grpc_code(emulator: Emulator) {
@@ -194,6 +156,31 @@ async fn e1_a_reply_without_documents_is_no_free_key(emulator: Emulator) {
     assert_eq!(proxy.seen(), [READ]);
     let error = backend.get(&key).await.unwrap_err();
     assert_eq!(error.code(), ErrorCode::ServiceUnavailable);
+}
+
+async fn e1_a_reply_without_a_message_is_no_unknown_id(emulator: Emulator) {
+    let (proxy, backend) = emulator.through_proxy().await;
+    let lease = granted(backend.acquire(&fresh_key(), &fresh_id(), ttl(LONG)).await);
+    let cut = || proxy.judge_next(QUERY, [Verdict::Refuse(Code::Ok)]);
+    cut();
+    let error = backend.find(lease.id()).await.unwrap_err();
+    assert_eq!(error.code(), ErrorCode::ServiceUnavailable);
+    cut();
+    let error = backend.release_by_id(lease.id()).await.unwrap_err();
+    assert_eq!(error.code(), ErrorCode::ServiceUnavailable);
+    assert!(backend.release_by_id(lease.id()).await.unwrap());
+}
+
+async fn e1_each_request_is_given_what_is_left_of_the_limit(emulator: Emulator) {
+    let (proxy, backend) = emulator.through_proxy().await;
+    let delay = Duration::from_millis(200);
+    proxy.judge_next(READ, [Verdict::Delay(delay)]);
+    granted(backend.acquire(&fresh_key(), &fresh_id(), ttl(LONG)).await);
+    let limits = proxy.limits();
+    let &[read, commit] = &limits[..] else { panic!("{limits:?}") };
+    assert!(read <= LIMIT, "{read:?}");
+    // They are rounded up.
+    assert!(commit + delay <= read + Duration::from_millis(1), "{read:?}, {commit:?}");
 }
 
 async fn e1_a_server_that_hangs(emulator: Emulator) {

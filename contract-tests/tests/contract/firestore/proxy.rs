@@ -1,20 +1,26 @@
-//! A server between a client and Firestore: it counts requests, answers some of them itself, and
-//! loses replies.
+//! A server between a client and Firestore: it counts requests, answers some of them itself, delays
+//! or keeps them, and loses replies.
 
 use std::convert::Infallible;
 use std::future::{pending, poll_fn};
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
+use syncguard_firestore::gcloud_sdk::google::firestore::v1::CommitRequest;
+use syncguard_firestore::gcloud_sdk::prost::Message;
 use syncguard_firestore::gcloud_sdk::tonic::body::Body;
-use syncguard_firestore::gcloud_sdk::tonic::codegen::{BoxFuture, Service, http};
+use syncguard_firestore::gcloud_sdk::tonic::codegen::{Body as _, BoxFuture, Service, http};
 use syncguard_firestore::gcloud_sdk::tonic::server::NamedService;
 use syncguard_firestore::gcloud_sdk::tonic::transport::server::TcpIncoming;
 use syncguard_firestore::gcloud_sdk::tonic::transport::{Channel, Endpoint, Server};
 use syncguard_firestore::gcloud_sdk::tonic::{Code, Status};
 use tokio::runtime::Runtime;
 use tokio::sync::Notify;
+use tokio::sync::mpsc::UnboundedSender;
+use tokio::time::sleep;
 
 /// Requests, by their methods.
 pub(super) const READ: &str = "BatchGetDocuments";
@@ -32,8 +38,12 @@ pub(super) enum Verdict {
     Lose(Code),
     /// It passes when it is told to.
     Wait(Arc<Notify>),
+    /// It passes a while later.
+    Delay(Duration),
     /// It is never answered.
     Hang,
+    /// It is a commit that is never answered: whoever has it may send it on, at any time.
+    Keep(UnboundedSender<CommitRequest>),
 }
 
 /// Stops, and cuts its connections, when it is dropped.
@@ -46,6 +56,7 @@ pub(super) struct Proxy {
 
 struct Requests {
     seen: Vec<String>,
+    limits: Vec<Duration>,
     judge: Box<dyn FnMut(&str) -> Verdict + Send>,
 }
 
@@ -56,8 +67,11 @@ impl Proxy {
         let incoming = TcpIncoming::bind(([127, 0, 0, 1], 0).into()).unwrap();
         let address = incoming.local_addr().unwrap();
         let server = Endpoint::new(format!("http://{server}")).unwrap();
-        let requests =
-            Arc::new(Mutex::new(Requests { seen: Vec::new(), judge: Box::new(|_| Verdict::Pass) }));
+        let requests = Arc::new(Mutex::new(Requests {
+            seen: Vec::new(),
+            limits: Vec::new(),
+            judge: Box::new(|_| Verdict::Pass),
+        }));
         let passage = Passage { server: server.connect_lazy(), requests: requests.clone() };
         let serving = Server::builder().add_service(passage);
         runtime.spawn(serving.serve_with_incoming(incoming));
@@ -86,6 +100,11 @@ impl Proxy {
     /// The methods of the requests since this was asked last.
     pub(super) fn seen(&self) -> Vec<String> {
         std::mem::take(&mut self.requests.lock().unwrap().seen)
+    }
+
+    /// How long the server was given for each request since this was asked last.
+    pub(super) fn limits(&self) -> Vec<Duration> {
+        std::mem::take(&mut self.requests.lock().unwrap().limits)
     }
 }
 
@@ -123,29 +142,66 @@ impl Service<http::Request<Body>> for Passage {
             let mut requests = self.requests.lock().unwrap();
             let verdict = (requests.judge)(&method);
             requests.seen.push(method);
+            requests.limits.extend(limit(&request));
             verdict
         };
         let mut server = self.server.clone();
-        let pass = async move {
-            poll_fn(|context| server.poll_ready(context)).await?;
-            server.call(request).await
-        };
         Box::pin(async move {
+            let mut pass = async |request| {
+                poll_fn(|context| server.poll_ready(context)).await?;
+                server.call(request).await
+            };
             Ok(match verdict {
-                Verdict::Pass => {
-                    pass.await.unwrap_or_else(|error| Status::from_error(error.into()).into_http())
-                }
+                Verdict::Pass => pass(request)
+                    .await
+                    .unwrap_or_else(|error| Status::from_error(error.into()).into_http()),
                 Verdict::Refuse(code) => Status::new(code, "").into_http(),
                 Verdict::Lose(code) => {
-                    pass.await.unwrap();
+                    pass(request).await.unwrap();
                     Status::new(code, "").into_http()
                 }
                 Verdict::Wait(told) => {
                     told.notified().await;
-                    pass.await.unwrap()
+                    pass(request).await.unwrap()
+                }
+                Verdict::Delay(by) => {
+                    sleep(by).await;
+                    pass(request).await.unwrap()
                 }
                 Verdict::Hang => pending().await,
+                Verdict::Keep(keeper) => {
+                    keeper.send(commit(request).await).unwrap();
+                    pending().await
+                }
             })
         })
     }
+}
+
+/// The time that the server is given for a request.
+fn limit(request: &http::Request<Body>) -> Option<Duration> {
+    let text = request.headers().get("grpc-timeout")?.to_str().unwrap();
+    let (number, unit) = text.split_at(text.len() - 1);
+    let number: u32 = number.parse().unwrap();
+    Some(
+        match unit {
+            "n" => Duration::from_nanos(1),
+            "u" => Duration::from_micros(1),
+            "m" => Duration::from_millis(1),
+            "S" => Duration::from_secs(1),
+            other => panic!("no unit of an operation's limit: {other}"),
+        } * number,
+    )
+}
+
+async fn commit(request: http::Request<Body>) -> CommitRequest {
+    let mut body = request.into_body();
+    let mut bytes = Vec::new();
+    while let Some(frame) = poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await {
+        if let Ok(data) = frame.unwrap().into_data() {
+            bytes.extend_from_slice(&data);
+        }
+    }
+    // Before the message stand five bytes: whether it is compressed, and its length.
+    CommitRequest::decode(&bytes[5..]).unwrap()
 }

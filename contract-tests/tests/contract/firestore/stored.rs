@@ -10,6 +10,7 @@ use super::{Emulator, LONG, cases, fresh_id, fresh_key, granted, ttl};
 
 cases![
     a3_the_counter_goes_on_from_whatever_client_wrote_it,
+    a3_the_fence_goes_on_from_a_dead_lock_that_is_ahead_of_the_counter,
     a6_a_counter_that_is_used_up_grants_nothing,
     e2_a_corrupt_counter_grants_nothing,
     e2_a_corrupt_lock_is_an_internal_error,
@@ -37,6 +38,26 @@ async fn a3_the_counter_goes_on_from_whatever_client_wrote_it(emulator: Emulator
         assert_eq!(lease.fence().get(), 8);
         let counter = raw.get(&fence_path(&key)).await.unwrap();
         assert_eq!(counter["fence"], "000000000000008");
+    }
+}
+
+async fn a3_the_fence_goes_on_from_a_dead_lock_that_is_ahead_of_the_counter(emulator: Emulator) {
+    let (raw, backend) = (emulator.raw().await, emulator.backend().await);
+    for (counter, granted_fence) in
+        [(None, 58), (Some("3"), 58), (Some("57"), 58), (Some("60"), 61)]
+    {
+        let key = fresh_key();
+        let dead = json!({
+            "lockId": fresh_id().as_str(), "expiresAtMs": 1, "acquiredAtMs": 1, "key": key.as_str(), "fence": "000000000000057",
+        });
+        raw.put(&lock_path(&key), &dead).await;
+        if let Some(counter) = counter {
+            raw.put(&fence_path(&key), &json!({ "fence": counter })).await;
+        }
+        let lease = granted(backend.acquire(&key, &fresh_id(), ttl(LONG)).await);
+        assert_eq!(lease.fence().get(), granted_fence, "{counter:?}");
+        let counter = raw.get(&fence_path(&key)).await.unwrap();
+        assert_eq!(counter["fence"], lease.fence().to_string());
     }
 }
 

@@ -172,7 +172,11 @@ fn a_revision_survives_its_text() {
     let text = revision_to_text(revision);
     assert_eq!(text, "1795451240.001234000");
     assert_eq!(revision_from_text(&text), Some(revision));
-    for bad in ["", "17", "17.", ".5", "a.b", "17.5.5"] {
+    for bad in ["", "17", "17.", ".5000", "a.b", "17.5000.5000"] {
+        assert_eq!(revision_from_text(bad), None, "{bad}");
+    }
+    // Firestore refuses whatever is not a whole microsecond of a second.
+    for bad in ["17.5", "17.000001001", "17.-1000", "17.1000000000"] {
         assert_eq!(revision_from_text(bad), None, "{bad}");
     }
 }
