@@ -51,7 +51,7 @@ impl PostgresBackend {
             Value::Text(Some(key.as_str())),
             Value::Text(Some(id.as_str())),
             Value::ttl(ttl),
-            Value::Text(None),
+            Value::Millis(None),
         ];
         let statement = &self.statements().acquire;
         match timeout(self.command_timeout(), statement.fetch(transaction, &values)).await {
@@ -79,7 +79,8 @@ impl PostgresBackend {
     ///
     /// After a dropped future or an error, roll back.
     pub async fn release_in(&self, transaction: &mut PgConnection, lease: &Lease) -> Result<bool> {
-        let values = [Value::Text(Some(lease.id().as_str())), Value::Text(None)];
+        let values =
+            [Value::Text(Some(lease.id().as_str())), Value::Text(None), Value::Millis(None)];
         let statement = &self.statements().release;
         match timeout(self.command_timeout(), statement.fetch(transaction, &values)).await {
             Ok(Ok(row)) => Ok(row.is_some()),
