@@ -37,7 +37,15 @@
 //!
 //! An operation may be dropped at any point: its statement is carried out in full or not at all. One
 //! that reached its time limit, or was dropped, may still be carried out by the server a moment
-//! later. No statement waits for another transaction for longer than half of the command timeout.
+//! later. A statement waits for the key and for its row, together no longer than what is left of the
+//! command timeout, on the server too; a change of the tables themselves, such as `ALTER TABLE`, may
+//! hold it up for longer there.
+//!
+//! The wait for a key is an advisory lock, `pg_advisory_xact_lock(hashtext(key))`, as the TypeScript
+//! client takes it: 32 bits of the database's one space of such numbers. Two keys of one number take
+//! turns, for a statement at a time. If your application holds an advisory lock of its own on that
+//! number, operations on the key wait for that until they time out; use numbers beyond 32 bits, or
+//! pairs.
 //!
 //! # What is stored
 //!
