@@ -5,6 +5,7 @@
 mod errors;
 mod faults;
 mod other_client;
+mod overlaps;
 mod pooler;
 mod racers;
 mod schema;
@@ -68,6 +69,7 @@ pub(crate) fn trials(runtime: &Handle) -> Vec<Trial> {
         errors::cases(),
         faults::cases(),
         other_client::cases(),
+        overlaps::cases(),
         racers::cases(),
         schema::cases(),
         transactions::cases(),

@@ -17,7 +17,7 @@ use crate::config::{COMMAND_TIMEOUT, PostgresBackendBuilder, Tables};
 use crate::connections::Connections;
 use crate::error::{NO_CONNECTION, classify, is_conflict, timed_out};
 use crate::row;
-use crate::statement::{Protocol, Statement, Statements, Value};
+use crate::statement::{Protocol, Statement, Statements, Value, patience};
 
 /// Locks in a Postgres database.
 ///
@@ -33,9 +33,6 @@ struct Shared {
     tables: Tables,
     statements: Statements,
     command_timeout: Duration,
-    /// How long a statement may wait for one lock. It may have to wait twice, for the key and for a
-    /// row, and must have come to its end on the server before the client gives it up.
-    lock_timeout: String,
 }
 
 impl PostgresBackend {
@@ -99,7 +96,6 @@ impl PostgresBackend {
                 tables,
                 statements,
                 command_timeout,
-                lock_timeout: (command_timeout / 2).as_millis().to_string(),
             }),
         }
     }
@@ -126,11 +122,11 @@ impl PostgresBackend {
     /// Each batch is removed or untouched.
     pub async fn purge_expired(&self, older_than: Duration) -> Result<u64> {
         let older_than = i64::try_from(older_than.as_millis()).unwrap_or(i64::MAX);
-        let values = [Value::Millis(older_than)];
+        let values = |_| [Value::Millis(Some(older_than))];
         let mut total = 0;
         loop {
             let purge = &self.shared.statements.purge;
-            let row = self.run(Operation::Configure, purge, &values).await?;
+            let row = self.run(Operation::Configure, purge, values).await?;
             match row.map(|row| row.try_get::<i64, _>(0)).transpose() {
                 Ok(None | Some(0)) => return Ok(total),
                 Ok(Some(removed)) => total += u64::try_from(removed).unwrap_or(0),
@@ -177,18 +173,22 @@ impl PostgresBackend {
 
     /// Sends a statement over a connection of the pool, and once more where a conflict with others
     /// has undone it, as happens only at a stricter isolation level than READ COMMITTED.
-    async fn run(
+    ///
+    /// Its values may include how long it may wait for a lock, which depends on how long it took to
+    /// get the connection.
+    async fn run<'a, const N: usize>(
         &self,
         operation: Operation,
         statement: &Statement,
-        values: &[Value<'_>],
+        values: impl Fn(Value<'a>) -> [Value<'a>; N] + Send + Sync,
     ) -> Result<Option<PgRow>> {
         let deadline = self.deadline();
         let mut connection = self.connection(operation, deadline).await?;
+        let values = || values(Value::Millis(Some(patience(deadline))));
         let answer = async {
-            match statement.fetch(&mut connection, values).await {
+            match statement.fetch(&mut connection, &values()).await {
                 Err(error) if is_conflict(&error) => {
-                    statement.fetch_at_read_committed(&mut connection, values).await
+                    statement.fetch_at_read_committed(&mut connection, &values()).await
                 }
                 result => result,
             }
@@ -230,13 +230,9 @@ impl Backend for PostgresBackend {
     }
 
     async fn acquire(&self, key: &Key, id: &LockId, ttl: Ttl) -> Result<Acquired> {
-        let values = [
-            Value::Text(Some(key.as_str())),
-            Value::Text(Some(id.as_str())),
-            Value::ttl(ttl),
-            Value::Text(Some(&self.shared.lock_timeout)),
-        ];
-        let row = self.run(Operation::Acquire, &self.statements().acquire, &values).await;
+        let (name, owner) = (Value::Text(Some(key.as_str())), Value::Text(Some(id.as_str())));
+        let values = |patience| [name, owner, Value::ttl(ttl), patience];
+        let row = self.run(Operation::Acquire, &self.statements().acquire, values).await;
         row.and_then(|row| row::acquired(row, key, id)).map_err(|error| error.with_key(key))
     }
 
@@ -272,18 +268,15 @@ impl Backend for PostgresBackend {
 
 impl PostgresBackend {
     async fn renew(&self, id: &LockId, ttl: Ttl) -> Result<Option<Lease>> {
-        let values = [
-            Value::Text(Some(id.as_str())),
-            Value::ttl(ttl),
-            Value::Text(Some(&self.shared.lock_timeout)),
-        ];
-        let row = self.run(Operation::Extend, &self.statements().extend, &values).await?;
+        let values = |patience| [Value::Text(Some(id.as_str())), Value::ttl(ttl), patience];
+        let row = self.run(Operation::Extend, &self.statements().extend, values).await?;
         row.map(|row| row::extended(row, id)).transpose()
     }
 
     async fn end(&self, id: &LockId) -> Result<bool> {
-        let values = [Value::Text(Some(id.as_str())), Value::Text(Some("off"))];
-        let row = self.run(Operation::Release, &self.statements().release, &values).await?;
+        let values =
+            |patience| [Value::Text(Some(id.as_str())), Value::Text(Some("off")), patience];
+        let row = self.run(Operation::Release, &self.statements().release, values).await?;
         Ok(row.is_some())
     }
 
@@ -293,7 +286,7 @@ impl PostgresBackend {
         statement: &Statement,
         name: &str,
     ) -> Result<Option<LockRecord>> {
-        let row = self.run(operation, statement, &[Value::Text(Some(name))]).await?;
+        let row = self.run(operation, statement, |_| [Value::Text(Some(name))]).await?;
         row.map(|row| row::record(operation, row)).transpose()
     }
 }

@@ -63,11 +63,11 @@ impl PostgresBackendBuilder {
     ///
     /// [`ErrorCode::InvalidArgument`] when a table name is no plain identifier
     /// (`^[a-zA-Z_][a-zA-Z0-9_]*$`), when it, or the name of an index made of it, is longer than the
-    /// 63 bytes that Postgres keeps, when two names collide, or when the timeout is under 2 ms.
+    /// 63 bytes that Postgres keeps, when two names collide, or when the timeout is under 2 ms or over an hour.
     pub fn build(self) -> Result<PostgresBackend> {
         let Self { pool, lock_table, fence_table, command_timeout } = self;
-        if command_timeout < Duration::from_millis(2) {
-            return Err(invalid("the command timeout is too short"));
+        if !(SHORTEST_TIMEOUT..=LONGEST_TIMEOUT).contains(&command_timeout) {
+            return Err(invalid("the command timeout is under 2 ms or over an hour"));
         }
         let tables = Tables::new(&lock_table, &fence_table)?;
         Ok(PostgresBackend::on(pool, tables, command_timeout))
@@ -75,6 +75,12 @@ impl PostgresBackendBuilder {
 }
 
 pub(crate) const COMMAND_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Half of it is still a limit that the server knows.
+const SHORTEST_TIMEOUT: Duration = Duration::from_millis(2);
+
+/// Far above any use, and far below what the server's limits and the clock can hold.
+const LONGEST_TIMEOUT: Duration = Duration::from_secs(60 * 60);
 
 const LOCK_TABLE: &str = "syncguard_locks";
 const FENCE_TABLE: &str = "syncguard_fence_counters";
@@ -167,6 +173,21 @@ mod tests {
         assert!(Tables::new("locks", "idx_locks_lock_id").is_err());
         assert!(Tables::new("locks", "idx_locks_expires").is_err());
         assert!(Tables::new("locks", "LOCKS").is_ok());
+    }
+
+    #[tokio::test]
+    async fn e3_the_command_timeout_has_bounds() {
+        let pool = PgPool::connect_lazy("postgres://localhost").unwrap();
+        let build =
+            |limit| PostgresBackendBuilder::new(pool.clone()).command_timeout(limit).build();
+        for limit in [SHORTEST_TIMEOUT, COMMAND_TIMEOUT, LONGEST_TIMEOUT] {
+            assert!(build(limit).is_ok(), "{limit:?}");
+        }
+        let hour = Duration::from_secs(3600);
+        for limit in [Duration::ZERO, Duration::from_millis(1), hour * 2, Duration::MAX] {
+            let error = build(limit).unwrap_err();
+            assert_eq!(error.code(), ErrorCode::InvalidArgument, "{limit:?}");
+        }
     }
 
     #[test]

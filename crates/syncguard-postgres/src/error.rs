@@ -85,7 +85,9 @@ fn by_sqlstate(sqlstate: &str) -> (ErrorCode, &'static str) {
         AuthFailed, Internal, InvalidArgument, NetworkTimeout, RateLimited, ServiceUnavailable,
     };
     match sqlstate {
-        "42703" | "42804" | "42P10" => (InvalidArgument, "the tables have another shape"),
+        "23502" | "23514" | "42703" | "42804" | "42P10" => {
+            (InvalidArgument, "the tables have another shape")
+        }
         "3D000" | "3F000" => (InvalidArgument, "the database or schema does not exist"),
         "22021" | "22P05" => {
             (InvalidArgument, "the encoding of the database lacks a character of the key")
@@ -169,6 +171,7 @@ mod tests {
         let table = [
             (&["42P01", "42703", "42804", "42P10", "3D000", "3F000"][..], InvalidArgument),
             (&["22021", "22P05", "23505", "26000", "42P05", "25P02", "57P04"], InvalidArgument),
+            (&["23502", "23514"], InvalidArgument),
             (&["28000", "28P01", "42501"], AuthFailed),
             (&["53000", "53100", "53200", "53300", "53400"], RateLimited),
             (&["25P04", "55P03", "57014"], NetworkTimeout),

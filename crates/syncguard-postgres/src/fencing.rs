@@ -37,4 +37,7 @@
 //!
 //! Where locks and data share a database, there is a check that needs no column:
 //! [`release_in`](crate::PostgresBackend::release_in) inside the transaction that writes. If it is
-//! *true*, the lease is live, and nobody takes the key over before the transaction has ended.
+//! *true*, the lease is live, and nobody takes the key over before the transaction has ended. Take the
+//! lease from its guard before, with [`detach`](crate::LockGuard::detach), so that no renewal meets
+//! the open transaction and calls the lease lost when the work is done; never call it inside
+//! [`run`](crate::LockRequest::run).

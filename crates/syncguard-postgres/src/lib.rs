@@ -37,7 +37,15 @@
 //!
 //! An operation may be dropped at any point: its statement is carried out in full or not at all. One
 //! that reached its time limit, or was dropped, may still be carried out by the server a moment
-//! later. No statement waits for another transaction for longer than half of the command timeout.
+//! later. A statement waits for the key and for its row, together no longer than what is left of the
+//! command timeout, on the server too; a change of the tables themselves, such as `ALTER TABLE`, may
+//! hold it up for longer there.
+//!
+//! The wait for a key is an advisory lock, `pg_advisory_xact_lock(hashtext(key))`, as the TypeScript
+//! client takes it: 32 bits of the database's one space of such numbers. Two keys of one number take
+//! turns, for a statement at a time. If your application holds an advisory lock of its own on that
+//! number, operations on the key wait for that until they time out; use numbers beyond 32 bits, or
+//! pairs.
 //!
 //! # What is stored
 //!
@@ -80,7 +88,7 @@
 //! | code | SQLSTATE | error of sqlx |
 //! |---|---|---|
 //! | [`AuthFailed`](ErrorCode::AuthFailed) | 28xxx credentials, 42501 permission | |
-//! | [`InvalidArgument`](ErrorCode::InvalidArgument) | 42P01 missing tables: call [`setup_schema`](PostgresBackend::setup_schema); 42703, 42804, 42P10 tables of another shape; 3D000, 3F000, 57P04 no such database or schema; 22021, 22P05 a key that the database's encoding cannot write; 23505 a lock id used twice; 26000, 42P05 a pooler without prepared statements; 25P02 a transaction that had failed | `Configuration`, `InvalidArgument`, `Tls`, `Encode` |
+//! | [`InvalidArgument`](ErrorCode::InvalidArgument) | 42P01 missing tables: call [`setup_schema`](PostgresBackend::setup_schema); 23502, 23514, 42703, 42804, 42P10 tables of another shape; 3D000, 3F000, 57P04 no such database or schema; 22021, 22P05 a key that the database's encoding cannot write; 23505 a lock id used twice; 26000, 42P05 a pooler without prepared statements; 25P02 a transaction that had failed | `Configuration`, `InvalidArgument`, `Tls`, `Encode` |
 //! | [`NetworkTimeout`](ErrorCode::NetworkTimeout) | 55P03 lock, 57014 statement, 25P04 transaction time-out | `Io` of kind `TimedOut`; the command timeout |
 //! | [`RateLimited`](ErrorCode::RateLimited) | 53xxx connections, memory, disk | |
 //! | [`ServiceUnavailable`](ErrorCode::ServiceUnavailable) | 08xxx connection, 25006 read-only, 25P03 idle transaction, 40xxx conflict, 57Pxx shutdown and start-up, 58xxx system | other `Io`, `PoolTimedOut`, `PoolClosed`, `WorkerCrashed` |

@@ -4,11 +4,12 @@ use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Executor};
 
 use syncguard_core::{Operation, Result};
-use tokio::time::timeout_at;
+use tokio::time::{Instant, timeout_at};
 
 use crate::PostgresBackend;
 use crate::config::Tables;
 use crate::error::{is_creation_race, timed_out};
+use crate::statement::patience;
 
 impl PostgresBackend {
     /// Creates the tables and indexes that are missing, and leaves alone what is there.
@@ -29,7 +30,7 @@ impl PostgresBackend {
         let operation = Operation::Configure;
         let deadline = self.deadline();
         let mut connection = self.connection(operation, deadline).await?;
-        match timeout_at(deadline, create(&mut connection, self.tables())).await {
+        match timeout_at(deadline, create(&mut connection, self.tables(), deadline)).await {
             Ok(result) => result.map_err(|error| self.failed(operation, error)),
             Err(_) => {
                 connection.close_on_drop();
@@ -56,23 +57,32 @@ fn sql(tables: &Tables) -> String {
 /// One text is one transaction, so all is there or nothing, and the lock makes processes of this
 /// client take turns. The other client takes no lock, so a creation of its own can still get in
 /// between: then everything is there at the next look.
-async fn create(connection: &mut PgConnection, tables: &Tables) -> sqlx::Result<()> {
+async fn create(
+    connection: &mut PgConnection,
+    tables: &Tables,
+    deadline: Instant,
+) -> sqlx::Result<()> {
     // Most starts of a service end here: creating an index waits for all writers even when it is
     // there, and needs a permission that a service seldom has.
     if is_complete(connection, tables).await? {
         return Ok(());
     }
-    let sql = format!(
-        "SELECT pg_advisory_xact_lock(hashtext('syncguard'), hashtext('setup_schema')); {}",
-        sql(tables)
-    );
+    // The limit ends a wait on the server too, where giving up does not.
+    let create = || {
+        format!(
+            "SET LOCAL lock_timeout = {}; \
+             SELECT pg_advisory_xact_lock(hashtext('syncguard'), hashtext('setup_schema')); {}",
+            patience(deadline),
+            sql(tables)
+        )
+    };
     for _ in 0..CREATION_RACES {
-        match connection.execute(sqlx::raw_sql(AssertSqlSafe(&*sql))).await {
+        match connection.execute(sqlx::raw_sql(AssertSqlSafe(create()))).await {
             Err(error) if is_creation_race(&error) => {}
             result => return result.map(drop),
         }
     }
-    connection.execute(sqlx::raw_sql(AssertSqlSafe(sql))).await.map(drop)
+    connection.execute(sqlx::raw_sql(AssertSqlSafe(create()))).await.map(drop)
 }
 
 /// Each of four objects can be lost to somebody else at most once.

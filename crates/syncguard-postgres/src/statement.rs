@@ -6,6 +6,7 @@ use sqlx::postgres::{PgArguments, PgConnectOptions, PgConnection, PgPool, PgRow,
 use sqlx::query::Query;
 use sqlx::{AssertSqlSafe, ConnectOptions};
 use syncguard_core::{Fence, Ttl};
+use tokio::time::Instant;
 
 use crate::config::Tables;
 
@@ -69,27 +70,35 @@ impl Protocol {
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Value<'a> {
     Text(Option<&'a str>),
-    Millis(i64),
+    Millis(Option<i64>),
 }
 
 impl Value<'_> {
     pub(crate) fn ttl(ttl: Ttl) -> Self {
         // A TTL is far below the limit.
-        Self::Millis(i64::try_from(ttl.as_millis()).unwrap_or(i64::MAX))
+        Self::Millis(Some(i64::try_from(ttl.as_millis()).unwrap_or(i64::MAX)))
     }
 
     /// The value as a part of a statement. Hexadecimal digits need no quoting, whatever the settings
     /// of the session.
     fn literal(self) -> String {
         match self {
-            Self::Text(None) => "NULL".to_owned(),
+            Self::Text(None) | Self::Millis(None) => "NULL".to_owned(),
             Self::Text(Some(text)) => {
                 let hex: String = text.bytes().map(|byte| format!("{byte:02x}")).collect();
                 format!("convert_from(decode('{hex}', 'hex'), 'UTF8')")
             }
-            Self::Millis(millis) => millis.to_string(),
+            Self::Millis(Some(millis)) => millis.to_string(),
         }
     }
+}
+
+/// How long a statement that is sent now may wait for one lock, in ms. It may have to wait twice, for
+/// the key and for a row, and must have come to its end on the server before the client gives it up.
+pub(crate) fn patience(deadline: Instant) -> i64 {
+    let limit = deadline.saturating_duration_since(Instant::now()) / 2;
+    // Zero would mean no limit.
+    i64::try_from(limit.as_millis()).unwrap_or(i64::MAX).max(1)
 }
 
 /// One statement, which is one transaction and one round trip.
@@ -181,7 +190,7 @@ mod tests {
         let statement = Statement { text: "SELECT $1, $2, $3".into(), protocol: Protocol::Simple };
         let hostile = Value::Text(Some("'; $2 \\"));
         assert_eq!(
-            statement.with_literals(&[hostile, Value::Millis(7), Value::Text(None)]),
+            statement.with_literals(&[hostile, Value::Millis(Some(7)), Value::Text(None)]),
             "SELECT convert_from(decode('273b202432205c', 'hex'), 'UTF8'), 7, NULL"
         );
     }

@@ -26,7 +26,12 @@ impl PostgresBackend {
     ///   transaction short.
     /// - The fence is final with the commit. Write it within the transaction as you like, but send it
     ///   nowhere else before: after a rollback the same number is given to somebody else.
-    /// - Two transactions that take the same keys in different orders can deadlock, as with rows.
+    /// - Two transactions that take the same keys in different orders can deadlock, as with rows. So can
+    ///   one that ends a lease with [`release_in`](Self::release_in) and then takes the same key again:
+    ///   it has the row and wants the key, where all others go the other way.
+    /// - Giving up after the command timeout does not end the wait on the server, and the rollback is
+    ///   then a wait for the same transaction. Run `SET LOCAL lock_timeout = '2s'` first, or whatever
+    ///   suits your transaction: its settings are yours, and nothing here changes them.
     /// - At REPEATABLE READ or SERIALIZABLE the answer is that of your snapshot, so `Held` may be out
     ///   of date, and a key that was taken since fails the transaction with 40001
     ///   ([`ErrorCode::ServiceUnavailable`](syncguard_core::ErrorCode::ServiceUnavailable)): run the
@@ -51,7 +56,7 @@ impl PostgresBackend {
             Value::Text(Some(key.as_str())),
             Value::Text(Some(id.as_str())),
             Value::ttl(ttl),
-            Value::Text(None),
+            Value::Millis(None),
         ];
         let statement = &self.statements().acquire;
         match timeout(self.command_timeout(), statement.fetch(transaction, &values)).await {
@@ -68,7 +73,48 @@ impl PostgresBackend {
     /// take the key over before your transaction ends. On *false* the lease was lost: roll back, and
     /// nothing of a stale holder's work remains. After a rollback the lease is as it was.
     ///
-    /// Until you commit, whoever wants the key waits or is told that it is held.
+    /// # With a guard
+    ///
+    /// Take the lease from its guard first, with [`detach`](syncguard::LockGuard::detach), and do not
+    /// call this inside [`run`](syncguard::LockRequest::run). Else a renewal by `keep_alive` may meet
+    /// the open transaction, wait for it, find the lease gone once you have committed, and call it
+    /// lost: `run` then drops its closure and returns [`ErrorCode::Lost`](syncguard_core::ErrorCode),
+    /// although the work was committed, and whoever tries again pays twice.
+    ///
+    /// ```no_run
+    /// use std::time::Duration;
+    /// use syncguard_postgres::{LockManager, PostgresBackend, sqlx};
+    ///
+    /// # async fn example(backend: PostgresBackend) -> Result<(), Box<dyn std::error::Error>> {
+    /// let locks = LockManager::new(backend.clone());
+    /// let request = locks.lock("payment:42").ttl(Duration::from_secs(60)).keep_alive();
+    /// let guard = request.acquire().await?;
+    /// // ... what takes long, while the lease is kept alive; then:
+    /// let lease = guard.detach();
+    /// let mut transaction = backend.pool().begin().await?;
+    /// sqlx::query("UPDATE payments SET paid = true WHERE id = 42").execute(&mut *transaction).await?;
+    /// if backend.release_in(&mut transaction, &lease).await? {
+    ///     transaction.commit().await?;
+    /// } else {
+    ///     transaction.rollback().await?;
+    /// }
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// From `detach` on nobody renews the lease, and where the transaction fails nobody releases it:
+    /// give it to a guard again by `adopt`, release it through the backend, or let it expire.
+    ///
+    /// # What to mind
+    ///
+    /// - Until you commit, whoever wants the key waits or is told that it is held.
+    /// - Taking the same key again in the same transaction can deadlock with others, as
+    ///   [`acquire_in`](Self::acquire_in) says.
+    /// - Giving up after the command timeout does not end the wait on the server, and the rollback is
+    ///   then a wait for the same transaction: run `SET LOCAL lock_timeout = '2s'` or the like first.
+    /// - At REPEATABLE READ or SERIALIZABLE the answer is that of your snapshot. A lease that was
+    ///   granted after it is not seen, which is *false*, and one that was renewed or ended since fails
+    ///   the transaction with 40001. So take the lock, and detach it, before the first statement of the
+    ///   transaction.
     ///
     /// # Errors
     ///
@@ -79,7 +125,8 @@ impl PostgresBackend {
     ///
     /// After a dropped future or an error, roll back.
     pub async fn release_in(&self, transaction: &mut PgConnection, lease: &Lease) -> Result<bool> {
-        let values = [Value::Text(Some(lease.id().as_str())), Value::Text(None)];
+        let values =
+            [Value::Text(Some(lease.id().as_str())), Value::Text(None), Value::Millis(None)];
         let statement = &self.statements().release;
         match timeout(self.command_timeout(), statement.fetch(transaction, &values)).await {
             Ok(Ok(row)) => Ok(row.is_some()),

@@ -9,7 +9,7 @@ use syncguard_postgres::{Backend, ErrorCode, Key, PostgresBackend, Result};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
-use super::{Outcome, cases, fresh_id, fresh_key, lease, minute, pool_of, service};
+use super::{Outcome, PATIENCE, cases, fresh_id, fresh_key, lease, minute, pool_of, service};
 use contract_tests::servers::Server;
 
 cases![
@@ -17,6 +17,8 @@ cases![
     a_connection_is_killed_in_the_middle_of_extend,
     a_connection_is_killed_in_the_middle_of_release,
     a_wait_that_was_given_up_is_never_granted,
+    a_release_that_was_given_up_releases_nothing_later,
+    what_the_pool_took_of_the_time_is_not_spent_on_the_server,
     a_server_is_restarted_while_a_lease_is_held,
     a_server_that_does_not_answer_costs_no_more_than_the_timeout,
     a_backend_may_be_dropped_outside_the_runtime,
@@ -55,6 +57,12 @@ pub(super) async fn until_one_waits(pool: &PgPool, pid: i32) -> sqlx::Result<i32
             None => sleep(Duration::from_millis(5)).await,
         }
     }
+}
+
+/// How many connections wait for this one.
+pub(super) async fn waiting(pool: &PgPool, pid: i32) -> sqlx::Result<i64> {
+    let sql = "SELECT count(*) FROM pg_stat_activity WHERE $1 = ANY (pg_blocking_pids(pid))";
+    sqlx::query_scalar(sql).bind(pid).fetch_one(pool).await
 }
 
 /// Runs an operation that must wait for `key`, kills its connection, and gives what it said.
@@ -125,12 +133,50 @@ async fn a_wait_that_was_given_up_is_never_granted(server: Arc<Server>) -> Outco
     let error = hasty.acquire(&key, &fresh_id(), minute()).await.unwrap_err();
     assert_eq!(error.code(), ErrorCode::NetworkTimeout, "{error}");
     // The server itself has ended the wait.
-    let waiting = "SELECT count(*) FROM pg_stat_activity WHERE $1 = ANY (pg_blocking_pids(pid))";
-    let waiting: i64 =
-        sqlx::query_scalar(waiting).bind(blocker.pid).fetch_one(service.pool()).await?;
-    assert_eq!(waiting, 0);
+    assert_eq!(waiting(service.pool(), blocker.pid).await?, 0);
     blocker.transaction.rollback().await?;
     assert_eq!(service.get(&key).await?, None);
+    Ok(())
+}
+
+async fn a_release_that_was_given_up_releases_nothing_later(server: Arc<Server>) -> Outcome {
+    let service = service(&server).await?;
+    let hasty = PostgresBackend::builder(service.pool().clone());
+    let hasty = hasty.command_timeout(Duration::from_millis(600)).build()?;
+    let key = fresh_key();
+    let held = lease(service.acquire(&key, &fresh_id(), minute()).await)?.expect("free");
+    let mut transaction = service.pool().begin().await?;
+    let pid = pid(&mut transaction).await?;
+    assert!(service.release_in(&mut transaction, &held).await?);
+    let error = hasty.release(&held).await.unwrap_err();
+    assert_eq!(error.code(), ErrorCode::NetworkTimeout, "{error}");
+    assert_eq!(waiting(service.pool(), pid).await?, 0);
+    transaction.rollback().await?;
+    assert!(service.get(&key).await?.is_some());
+    Ok(())
+}
+
+/// The limit of a wait on the server is seen in the text of the statement that waits.
+async fn what_the_pool_took_of_the_time_is_not_spent_on_the_server(server: Arc<Server>) -> Outcome {
+    let service = service(&server).await?;
+    let one = super::backend(&server, 1, |options| options.statement_cache_capacity(0)).await?;
+    let (key, time) = (fresh_key(), Duration::from_millis(200));
+    let blocker = Blocker::of(service.pool(), &key).await?;
+    let busy = one.pool().acquire().await?;
+    let id = fresh_id();
+    let (acquired, limit) = tokio::join!(one.acquire(&key, &id, minute()), async {
+        sleep(time).await;
+        drop(busy);
+        let waiting = until_one_waits(service.pool(), blocker.pid).await?;
+        let sql = "SELECT substring(query FROM 'lock_timeout'', ([0-9]+)')::bigint \
+            FROM pg_stat_activity WHERE pid = $1";
+        let limit: i64 = sqlx::query_scalar(sql).bind(waiting).fetch_one(service.pool()).await?;
+        blocker.transaction.rollback().await?;
+        Ok::<_, sqlx::Error>(limit)
+    });
+    assert!(lease(acquired)?.is_some());
+    let limit = Duration::from_millis(limit?.unsigned_abs());
+    assert!(limit <= (PATIENCE - time) / 2, "{limit:?}");
     Ok(())
 }
 

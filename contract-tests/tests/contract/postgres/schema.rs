@@ -8,6 +8,7 @@ use syncguard_postgres::sqlx::{self, AssertSqlSafe};
 use syncguard_postgres::{Backend, ErrorCode, PostgresBackend};
 use tokio::task::JoinSet;
 
+use super::faults::{pid, waiting};
 use super::{
     Outcome, as_user, cases, empty_schema, end_in, execute, fresh_id, fresh_key, lease, minute,
     pool_of,
@@ -18,6 +19,7 @@ cases![
     eight_at_once_set_up_the_schema,
     tables_of_the_other_client_are_kept_as_they_are,
     a_schema_that_is_complete_needs_no_permission,
+    a_set_up_that_was_given_up_creates_nothing_later,
     the_sql_is_fit_for_a_migration,
     missing_tables_are_named_with_the_call_to_make,
     tables_may_have_other_names,
@@ -106,6 +108,20 @@ async fn a_schema_that_is_complete_needs_no_permission(server: Arc<Server>) -> O
     execute(&pool, format!("GRANT SELECT, INSERT, UPDATE, DELETE ON {tables} TO {user}")).await?;
     let held = lease(guest.acquire(&fresh_key(), &fresh_id(), minute()).await)?.expect("free");
     assert!(guest.release(&held).await?);
+    Ok(())
+}
+
+async fn a_set_up_that_was_given_up_creates_nothing_later(server: Arc<Server>) -> Outcome {
+    let (pool, schema) = empty_schema(&server).await?;
+    let mut other = pool.begin().await?;
+    let pid = pid(&mut other).await?;
+    sqlx::query("CREATE TABLE syncguard_locks (key TEXT)").execute(&mut *other).await?;
+    let hasty = PostgresBackend::builder(pool.clone()).command_timeout(Duration::from_secs(2));
+    let error = hasty.build()?.setup_schema().await.unwrap_err();
+    assert_eq!(error.code(), ErrorCode::NetworkTimeout, "{error}");
+    assert_eq!(waiting(&pool, pid).await?, 0);
+    other.rollback().await?;
+    assert_eq!(objects(&pool, &schema).await?, 0);
     Ok(())
 }
 

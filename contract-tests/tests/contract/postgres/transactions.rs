@@ -1,10 +1,12 @@
 //! Locks inside a transaction of the user's own, and writes that present a fence.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use syncguard_postgres::sqlx::{self, Row};
-use syncguard_postgres::{Acquired, Backend, Fence};
+use syncguard_postgres::{Acquired, Backend, Fence, LockManager};
 use tokio::task::JoinSet;
+use tokio::time::sleep;
 
 use super::faults::{pid, until_one_waits};
 use super::{Outcome, cases, end_in, execute, fresh_id, fresh_key, lease, minute, service};
@@ -14,6 +16,7 @@ cases![
     a_lease_begins_with_the_commit,
     a_rollback_leaves_no_lease,
     work_commits_exactly_with_the_release,
+    a_lease_taken_from_its_guard_ends_with_the_work,
     a_lost_lease_is_seen_before_the_work_commits,
     settings_of_the_transaction_stay,
     a_stale_write_is_refused_by_its_fence,
@@ -67,6 +70,27 @@ async fn work_commits_exactly_with_the_release(server: Arc<Server>) -> Outcome {
     assert!(backend.release_in(&mut transaction, &held).await?);
     transaction.commit().await?;
     assert!(lease(backend.acquire(&key, &fresh_id(), minute()).await)?.is_some());
+    Ok(())
+}
+
+/// The transaction stays open for longer than it takes to the next renewal, which would wait for it,
+/// find the lease gone, and call it lost.
+async fn a_lease_taken_from_its_guard_ends_with_the_work(server: Arc<Server>) -> Outcome {
+    let backend = service(&server).await?;
+    let (locks, key) = (LockManager::new(backend.clone()), fresh_key());
+    let ttl = Duration::from_secs(3);
+    let guard = locks.lock(&key).ttl(ttl).keep_alive().acquire().await?;
+    let lost = guard.lost_token();
+
+    let mut transaction = backend.pool().begin().await?;
+    let lease = guard.detach();
+    assert!(backend.release_in(&mut transaction, &lease).await?);
+    sleep(ttl / 2).await;
+    transaction.commit().await?;
+
+    assert_eq!(backend.get(&key).await?, None);
+    sleep(ttl / 10).await;
+    assert!(!lost.is_cancelled());
     Ok(())
 }
 

@@ -1,5 +1,5 @@
--- Takes a key. $1 key, $2 lock id, $3 TTL in ms, $4 limit for each wait on a lock; NULL leaves the
--- caller's settings alone. One row: what was granted, or how long another lease still has.
+-- Takes a key. $1 key, $2 lock id, $3 TTL in ms, $4 limit for each wait on a lock, in ms; NULL
+-- leaves the caller's settings alone. One row: what was granted, or how long another lease still has.
 --
 -- Why this is atomic. A statement's subqueries see the rows of its snapshot, which is older than
 -- the end of the wait in `turn`. So each of the two answers rests on what it may rest on:
@@ -28,7 +28,8 @@ WITH held AS MATERIALIZED (
 -- Ends a wait on the server too, where dropping the call does not: else it could be granted much
 -- later, to nobody.
 patience AS MATERIALIZED (
-    SELECT CASE WHEN $4::text IS NOT NULL THEN set_config('lock_timeout', $4::text, true) END
+    SELECT CASE WHEN $4::bigint IS NOT NULL
+        THEN set_config('lock_timeout', $4::bigint::text, true) END
 ),
 turn AS MATERIALIZED (
     SELECT pg_advisory_xact_lock(hashtext($1))
@@ -64,7 +65,7 @@ granted AS (
 -- A grant is durable before it is answered. An attempt that comes too late has only counted, so the
 -- next one in the queue need not wait for the disk.
 SELECT granted.fence, granted.expires_at_ms, held.remaining_ms, counter.fence AS counted,
-    CASE WHEN granted.fence IS NULL AND $4::text IS NOT NULL
+    CASE WHEN granted.fence IS NULL AND $4::bigint IS NOT NULL
         THEN set_config('synchronous_commit', 'off', true) END
 FROM (SELECT) AS one
 LEFT JOIN held ON true

@@ -1,0 +1,178 @@
+//! Operations on a lease whose row another transaction has in hand, for longer than the lease lives.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use syncguard_postgres::sqlx::{self, Postgres, Transaction};
+use syncguard_postgres::{Backend, Error, Key, Lease, PostgresBackend};
+use tokio::task::JoinSet;
+use tokio::time::sleep;
+
+use super::faults::{pid, until_one_waits};
+use super::{Outcome, cases, end_in, fresh_id, fresh_key, lease, minute, service};
+use contract_tests::servers::Server;
+
+cases![
+    e1_an_extend_behind_an_extend_of_ours_renews_it_again,
+    e1_an_extend_behind_an_extend_of_the_other_client_renews_it_again,
+    e1_an_extend_behind_a_release_that_is_undone_revives_nothing,
+    e1_an_extend_behind_a_takeover_renews_nothing,
+    r2_a_release_behind_an_extend_ends_what_that_renewed,
+    r2_a_release_behind_a_release_that_is_undone_is_too_late,
+];
+
+/// A lease that is about to die, and a transaction that has it in hand.
+struct Dying {
+    backend: PostgresBackend,
+    key: Key,
+    lease: Lease,
+    transaction: Transaction<'static, Postgres>,
+    pid: i32,
+}
+
+impl Dying {
+    async fn new(server: &Server) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
+        let backend = service(server).await?;
+        let key = fresh_key();
+        let held = lease(backend.acquire(&key, &fresh_id(), minute()).await)?.expect("free");
+        end_in(backend.pool(), &key, 400).await?;
+        let mut transaction = backend.pool().begin().await?;
+        let pid = pid(&mut transaction).await?;
+        Ok(Self { backend, key, lease: held, transaction, pid })
+    }
+
+    /// What our statements begin with. The other client's extend and release do not.
+    async fn take_turn(&mut self) -> sqlx::Result<()> {
+        let turn = sqlx::query("SELECT pg_advisory_xact_lock(hashtext($1))");
+        turn.bind(self.key.as_str()).execute(&mut *self.transaction).await.map(drop)
+    }
+
+    async fn renew(&mut self) -> sqlx::Result<()> {
+        let renew = sqlx::query(
+            "UPDATE syncguard_locks SET expires_at_ms = expires_at_ms + 60000 WHERE lock_id = $1",
+        );
+        renew.bind(self.lease.id().as_str()).execute(&mut *self.transaction).await.map(drop)
+    }
+
+    /// Too late where the machine is very busy, which changes nothing: the row is in hand.
+    async fn end(&mut self) -> Result<bool, Error> {
+        self.backend.release_in(&mut self.transaction, &self.lease).await
+    }
+
+    /// Begins an operation, which then waits for the transaction.
+    async fn behind<T: Send + 'static>(
+        &self,
+        operation: impl Future<Output = Result<T, Error>> + Send + 'static,
+    ) -> sqlx::Result<JoinSet<Result<T, Error>>> {
+        let mut running = JoinSet::new();
+        running.spawn(operation);
+        tokio::select! {
+            waits = until_one_waits(self.backend.pool(), self.pid) => waits?,
+            _ = running.join_next() => panic!("it was answered without a wait"),
+        };
+        Ok(running)
+    }
+
+    fn extend(&self) -> impl Future<Output = Result<bool, Error>> + Send + 'static {
+        let (backend, lease) = (self.backend.clone(), self.lease.clone());
+        async move { Ok(backend.extend(&lease, minute()).await?.is_some()) }
+    }
+
+    fn release(&self) -> impl Future<Output = Result<bool, Error>> + Send + 'static {
+        let (backend, lease) = (self.backend.clone(), self.lease.clone());
+        async move { backend.release(&lease).await }
+    }
+
+    /// As it is for whoever does not see the open transaction.
+    async fn until_dead(&self) -> Result<(), Error> {
+        while self.backend.get(&self.key).await?.is_some() {
+            sleep(Duration::from_millis(5)).await;
+        }
+        Ok(())
+    }
+}
+
+async fn answer(mut running: JoinSet<Result<bool, Error>>) -> Result<bool, Error> {
+    running.join_next().await.expect("it was spawned").expect("it does not panic")
+}
+
+async fn e1_an_extend_behind_an_extend_of_ours_renews_it_again(server: Arc<Server>) -> Outcome {
+    let mut dying = Dying::new(&server).await?;
+    dying.take_turn().await?;
+    dying.renew().await?;
+    let second = dying.behind(dying.extend()).await?;
+    dying.until_dead().await?;
+    dying.transaction.commit().await?;
+    assert!(answer(second).await?);
+    assert!(dying.backend.release(&dying.lease).await?);
+    Ok(())
+}
+
+/// Called before its end and after it: the renewal was made in time either way.
+async fn e1_an_extend_behind_an_extend_of_the_other_client_renews_it_again(
+    server: Arc<Server>,
+) -> Outcome {
+    let mut dying = Dying::new(&server).await?;
+    dying.renew().await?;
+    let second = dying.behind(dying.extend()).await?;
+    dying.until_dead().await?;
+    dying.transaction.commit().await?;
+    assert!(answer(second).await?);
+
+    let mut dying = Dying::new(&server).await?;
+    dying.renew().await?;
+    dying.until_dead().await?;
+    let second = dying.behind(dying.extend()).await?;
+    dying.transaction.commit().await?;
+    assert!(answer(second).await?);
+    Ok(())
+}
+
+async fn e1_an_extend_behind_a_release_that_is_undone_revives_nothing(
+    server: Arc<Server>,
+) -> Outcome {
+    let mut dying = Dying::new(&server).await?;
+    dying.end().await?;
+    let extend = dying.behind(dying.extend()).await?;
+    dying.until_dead().await?;
+    dying.transaction.rollback().await?;
+    assert!(!answer(extend).await?);
+    assert_eq!(dying.backend.get(&dying.key).await?, None);
+    Ok(())
+}
+
+async fn e1_an_extend_behind_a_takeover_renews_nothing(server: Arc<Server>) -> Outcome {
+    let mut dying = Dying::new(&server).await?;
+    dying.take_turn().await?;
+    let extend = dying.behind(dying.extend()).await?;
+    dying.until_dead().await?;
+    let Dying { backend, key, mut transaction, .. } = dying;
+    let new = lease(backend.acquire_in(&mut transaction, &key, minute()).await)?.expect("dead");
+    transaction.commit().await?;
+    assert!(!answer(extend).await?);
+    let record = backend.get(&key).await?.expect("it is held");
+    assert_eq!((record.id(), record.expires_at()), (new.id(), new.expires_at()));
+    Ok(())
+}
+
+/// Called when the row that everybody sees was dead already.
+async fn r2_a_release_behind_an_extend_ends_what_that_renewed(server: Arc<Server>) -> Outcome {
+    let mut dying = Dying::new(&server).await?;
+    dying.renew().await?;
+    dying.until_dead().await?;
+    let release = dying.behind(dying.release()).await?;
+    dying.transaction.commit().await?;
+    assert!(answer(release).await?);
+    assert_eq!(dying.backend.get(&dying.key).await?, None);
+    Ok(())
+}
+
+async fn r2_a_release_behind_a_release_that_is_undone_is_too_late(server: Arc<Server>) -> Outcome {
+    let mut dying = Dying::new(&server).await?;
+    dying.end().await?;
+    let release = dying.behind(dying.release()).await?;
+    dying.until_dead().await?;
+    dying.transaction.rollback().await?;
+    assert!(!answer(release).await?);
+    Ok(())
+}
