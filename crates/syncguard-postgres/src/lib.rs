@@ -60,7 +60,7 @@
 //! A grant and a renewal are on disk before they are answered, as `synchronous_commit` is set for
 //! the session, on standbys too where it says so. A release is not (`synchronous_commit` is off for
 //! that one statement): a crash of the server may undo one, and then the key is free at the end of
-//! its TTL. Where a failover can lose commits, it can lose a grant and its fence too: use synchronous
+//! its TTL, or by a second release, which is true as well. Where a failover can lose commits, it can lose a grant and its fence too: use synchronous
 //! replication if that may not happen. Time is the server's clock; setting it back or forward by
 //! hand stretches or cuts leases.
 //!

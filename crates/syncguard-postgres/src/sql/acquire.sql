@@ -16,7 +16,9 @@
 -- after the wait, and fences are granted in the order in which they were counted: `counter` adds one
 -- to the newest value, and no later grant can count before ours is visible. An attempt that finds
 -- the key taken only at the last step leaves a gap in the fences, which is allowed. The counter row
--- alone is the authority on fences, for every client; it is never deleted.
+-- alone is the authority on fences, for every client; it is never deleted. At its very end, 900
+-- million million grants of one key, the holder of the last one cannot repeat its call: it is refused
+-- as the next one would be.
 --
 -- Where the isolation level is stricter than READ COMMITTED, a row that is newer than the snapshot
 -- fails the statement with 40001 and nothing is written: the same call is then made again.
