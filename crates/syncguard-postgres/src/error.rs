@@ -38,8 +38,9 @@ pub(crate) fn classify(operation: Operation, tables: &Tables, error: sqlx::Error
         | sqlx::Error::ColumnIndexOutOfBounds { .. }
         | sqlx::Error::TypeNotFound { .. }
         | sqlx::Error::RowNotFound => (ErrorCode::Internal, "an answer that cannot be read"),
+        // Such as what stands between the two answers for a server that is just starting.
         sqlx::Error::Protocol(_) => {
-            (ErrorCode::Internal, "the server and the driver misunderstood each other")
+            (ErrorCode::ServiceUnavailable, "the server and the driver misunderstood each other")
         }
         _ => (ErrorCode::Internal, "an unknown error of the driver"),
     };
@@ -208,7 +209,7 @@ mod tests {
             (sqlx::Error::Encode("text".into()), InvalidArgument),
             (sqlx::Error::Decode("text".into()), Internal),
             (sqlx::Error::RowNotFound, Internal),
-            (sqlx::Error::Protocol("bad".into()), Internal),
+            (sqlx::Error::Protocol("bad".into()), ServiceUnavailable),
             (sqlx::Error::BeginFailed, Internal),
         ];
         for (error, code) in table {

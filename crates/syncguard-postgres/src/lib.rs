@@ -91,7 +91,7 @@
 //! | [`InvalidArgument`](ErrorCode::InvalidArgument) | 42P01 missing tables: call [`setup_schema`](PostgresBackend::setup_schema); 23502, 23514, 42703, 42804, 42P10 tables of another shape; 3D000, 3F000, 57P04 no such database or schema; 22021, 22P05 a key that the database's encoding cannot write; 23505 a lock id used twice; 26000, 42P05 a pooler without prepared statements; 25P02 a transaction that had failed | `Configuration`, `InvalidArgument`, `Tls`, `Encode` |
 //! | [`NetworkTimeout`](ErrorCode::NetworkTimeout) | 55P03 lock, 57014 statement, 25P04 transaction time-out | `Io` of kind `TimedOut`; the command timeout |
 //! | [`RateLimited`](ErrorCode::RateLimited) | 53xxx connections, memory, disk | |
-//! | [`ServiceUnavailable`](ErrorCode::ServiceUnavailable) | 08xxx connection, 25006 read-only, 25P03 idle transaction, 40xxx conflict, 57Pxx shutdown and start-up, 58xxx system | other `Io`, `PoolTimedOut`, `PoolClosed`, `WorkerCrashed` |
+//! | [`ServiceUnavailable`](ErrorCode::ServiceUnavailable) | 08xxx connection, 25006 read-only, 25P03 idle transaction, 40xxx conflict, 57Pxx shutdown and start-up, 58xxx system | other `Io`, `Protocol`, `PoolTimedOut`, `PoolClosed`, `WorkerCrashed` |
 //! | [`Internal`](ErrorCode::Internal) | all others | all others |
 //!
 //! sqlx's pool repeats a connection that is refused, or turned away because there are too many, until
