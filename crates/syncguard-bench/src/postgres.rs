@@ -12,6 +12,7 @@ use tokio::sync::Mutex;
 use crate::measure::{Contestant, Outcome, compare, locks_of, task_of};
 
 const TASKS: [usize; 3] = [1, 16, 64];
+const LOCK_TIMEOUT_MS: i64 = 2_500;
 
 pub(crate) async fn run(url: &str) -> Outcome {
     // More connections than tasks, as a busy service should have.
@@ -66,12 +67,13 @@ impl Bare {
             .bind(format!("bare:{key}"))
             .bind(id.as_str())
             .bind(30_000_i64)
-            .bind("2500")
+            .bind(LOCK_TIMEOUT_MS)
             .fetch_one(&mut *connection)
             .await?;
         sqlx::query(AssertSqlSafe(self.release.clone()))
             .bind(id.as_str())
             .bind("off")
+            .bind(LOCK_TIMEOUT_MS)
             .fetch_one(&mut *connection)
             .await?;
         Ok(())
