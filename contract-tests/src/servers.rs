@@ -85,7 +85,7 @@ impl Server {
     pub const fn firestore() -> Self {
         Self {
             name: "FIRESTORE",
-            official: "gcr.io/google.com/cloudsdktool/google-cloud-cli:emulators",
+            official: "google/cloud-sdk:emulators",
             port: 8080,
             ready: "Dev App Server is now running",
             environment: &[],
