@@ -124,7 +124,9 @@
 //! | `tls-rustls` | `rediss://` through rustls with aws-lc |
 //! | `tls-rustls-ring` | `rediss://` through rustls with ring |
 //!
-//! None is on by default. Turn on one of the two, the one that the rest of your program uses.
+//! None is on by default. Where the process has installed a rustls `CryptoProvider`, that is used; else
+//! the feature's is installed, and aws-lc where both are on. Certificates are checked against the roots
+//! of the system.
 
 mod backend;
 mod config;
@@ -132,6 +134,7 @@ mod error;
 mod names;
 mod record;
 mod scripts;
+mod tls;
 
 pub use backend::RedisBackend;
 pub use config::{Connection, RedisBackendBuilder};
