@@ -210,6 +210,12 @@ impl Server {
         request
     }
 
+    /// Whether a running server is named, by a URL that begins so.
+    #[must_use]
+    pub fn is_at(&self, scheme: &str) -> bool {
+        self.variable("URL").is_some_and(|url| url.starts_with(scheme))
+    }
+
     fn variable(&self, what: &str) -> Option<String> {
         let value = env::var(format!("SYNCGUARD_{}_{what}", self.name));
         value.ok().filter(|value| !value.is_empty())
