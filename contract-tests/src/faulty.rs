@@ -144,6 +144,11 @@ impl Backend for Faulty {
         self.call(Operation::Find, self.0.backend.find(id)).await
     }
 
+    async fn hand_over(&self, lease: &Lease, id: &LockId, ttl: Ttl) -> Result<Option<Lease>> {
+        let call = self.0.backend.hand_over(lease, id, ttl);
+        self.call(Operation::HandOver, call).await
+    }
+
     fn maybe_free(&self, _key: &Key) -> impl Future<Output = ()> + Send + 'static {
         pending()
     }

@@ -211,6 +211,10 @@ impl Backend for Broken {
         }
     }
 
+    async fn hand_over(&self, lease: &Lease, id: &LockId, ttl: Ttl) -> Result<Option<Lease>> {
+        self.inner.hand_over(lease, id, ttl).await
+    }
+
     fn maybe_free(&self, key: &Key) -> impl Future<Output = ()> + Send + 'static {
         self.inner.maybe_free(key)
     }

@@ -66,6 +66,10 @@ impl Backend for AnyBackend {
         self.0.find(id).await
     }
 
+    async fn hand_over(&self, lease: &Lease, id: &LockId, ttl: Ttl) -> Result<Option<Lease>> {
+        self.0.hand_over(lease, id, ttl).await
+    }
+
     // No `async fn`: interest counts from the call.
     fn maybe_free(&self, key: &Key) -> impl Future<Output = ()> + Send + 'static {
         self.0.maybe_free(key)
@@ -91,6 +95,12 @@ trait Erased: fmt::Debug + Send + Sync {
     fn release_by_id<'a>(&'a self, id: &'a LockId) -> BoxFuture<'a, Result<bool>>;
     fn get<'a>(&'a self, key: &'a Key) -> BoxFuture<'a, Result<Option<LockRecord>>>;
     fn find<'a>(&'a self, id: &'a LockId) -> BoxFuture<'a, Result<Option<LockRecord>>>;
+    fn hand_over<'a>(
+        &'a self,
+        lease: &'a Lease,
+        id: &'a LockId,
+        ttl: Ttl,
+    ) -> BoxFuture<'a, Result<Option<Lease>>>;
     fn maybe_free(&self, key: &Key) -> BoxFuture<'static, ()>;
 }
 
@@ -134,6 +144,15 @@ impl<B: Backend> Erased for B {
 
     fn find<'a>(&'a self, id: &'a LockId) -> BoxFuture<'a, Result<Option<LockRecord>>> {
         Box::pin(Backend::find(self, id))
+    }
+
+    fn hand_over<'a>(
+        &'a self,
+        lease: &'a Lease,
+        id: &'a LockId,
+        ttl: Ttl,
+    ) -> BoxFuture<'a, Result<Option<Lease>>> {
+        Box::pin(Backend::hand_over(self, lease, id, ttl))
     }
 
     fn maybe_free(&self, key: &Key) -> BoxFuture<'static, ()> {

@@ -1,10 +1,12 @@
 //! The trait that a store implements to carry locks.
 
 use std::fmt;
-use std::future::{Future, pending};
+use std::future::{Future, pending, ready};
 use std::time::Duration;
 
-use crate::{Capabilities, Key, Lease, LockId, LockRecord, Result, Ttl};
+use crate::{
+    Capabilities, Error, ErrorCode, Key, Lease, LockId, LockRecord, Operation, Result, Ttl,
+};
 
 /// What an acquisition attempt found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,7 +33,7 @@ pub enum Acquired {
 /// change happens atomically or not at all, whether the future is polled to its end or dropped.
 /// *Live* means what [`is_live`](crate::is_live) says at the moment of that atomic step, on one
 /// clock: the server's where it has one. Bound every operation in time, and map every failure to
-/// the [`ErrorCode`](crate::ErrorCode) that says what a caller can do about it. No method that the
+/// the [`ErrorCode`] that says what a caller can do about it. No method that the
 /// contract depends on has a default body. The crate `syncguard-memory` is a complete example, and
 /// `contract-tests` proves an implementation.
 ///
@@ -138,7 +140,7 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// As the store fails; [`ErrorCode::Internal`](crate::ErrorCode::Internal) when what is stored
+    /// As the store fails; [`ErrorCode::Internal`] when what is stored
     /// cannot be read (E2).
     ///
     /// # Cancel safety
@@ -156,6 +158,36 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
     ///
     /// It only reads.
     fn find(&self, id: &LockId) -> impl Future<Output = Result<Option<LockRecord>>> + Send;
+
+    /// Ends a live lease and grants its key to `id` for `ttl`, in one atomic step: nobody else can
+    /// come in between. The runtime calls it where
+    /// [`Capabilities::hands_over`](crate::Capabilities::hands_over) says so.
+    ///
+    /// # Behavior
+    ///
+    /// - R1, R2, R5 hold for the old lease as in [`release`](Self::release), A3 to A6 for the new one
+    ///   as in [`acquire`](Self::acquire): it has the id asked for and a higher fence.
+    /// - `None` when the old lease is dead, unknown or replaced: then nothing is granted, and nothing
+    ///   has changed.
+    ///
+    /// # Errors
+    ///
+    /// As the store fails, and [`ErrorCode::Internal`] from the default
+    /// body, which is for backends that cannot do it.
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped future may still lead to a grant, as in [`acquire`](Self::acquire).
+    fn hand_over(
+        &self,
+        lease: &Lease,
+        id: &LockId,
+        ttl: Ttl,
+    ) -> impl Future<Output = Result<Option<Lease>>> + Send {
+        let _ = (id, ttl);
+        let error = Error::new(ErrorCode::Internal, Operation::HandOver).with_key(lease.key());
+        ready(Err(error.with_message("this backend cannot hand a lease over")))
+    }
 
     /// Resolves when `key` may have become free since this method was *called*: a hint that it is
     /// worth trying again.

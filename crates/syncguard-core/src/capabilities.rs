@@ -17,14 +17,15 @@ pub struct Capabilities {
     clock: Clock,
     ends_at_ttl: bool,
     pushes_hints: bool,
+    hands_over: bool,
 }
 
 impl Capabilities {
     /// A backend on this clock, whose leases stay live for the whole tolerance after their expiry,
-    /// and which gives no hints.
+    /// which gives no hints and cannot hand a lease over.
     #[must_use]
     pub const fn new(clock: Clock) -> Self {
-        Self { clock, ends_at_ttl: false, pushes_hints: false }
+        Self { clock, ends_at_ttl: false, pushes_hints: false, hands_over: false }
     }
 
     /// The store itself removes a lease at its TTL, so that it ends up to the
@@ -39,6 +40,13 @@ impl Capabilities {
     #[must_use]
     pub const fn with_hints(mut self) -> Self {
         self.pushes_hints = true;
+        self
+    }
+
+    /// [`hand_over`](crate::Backend::hand_over) ends one lease and grants the next in one step.
+    #[must_use]
+    pub const fn with_hand_over(mut self) -> Self {
+        self.hands_over = true;
         self
     }
 
@@ -58,5 +66,11 @@ impl Capabilities {
     #[must_use]
     pub const fn pushes_hints(&self) -> bool {
         self.pushes_hints
+    }
+
+    /// Whether a lease passes from one holder to the next in one step.
+    #[must_use]
+    pub const fn hands_over(&self) -> bool {
+        self.hands_over
     }
 }

@@ -81,12 +81,16 @@ pub enum Operation {
     Find,
     /// Looking a lease up by its key.
     Get,
+    /// Passing a lease on to the next in line.
+    HandOver,
     /// Giving a lease back.
     Release,
     /// Running a closure under a lock.
     Run,
     /// Finishing background work.
     Shutdown,
+    /// Waiting for a lock, in line and with all attempts.
+    Wait,
 }
 
 impl Operation {
@@ -99,9 +103,11 @@ impl Operation {
             Self::Extend => "extend",
             Self::Find => "find",
             Self::Get => "get",
+            Self::HandOver => "hand-over",
             Self::Release => "release",
             Self::Run => "run",
             Self::Shutdown => "shutdown",
+            Self::Wait => "wait",
         }
     }
 }

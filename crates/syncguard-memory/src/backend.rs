@@ -53,7 +53,7 @@ impl Default for MemoryBackend {
 
 impl Backend for MemoryBackend {
     fn capabilities(&self) -> Capabilities {
-        Capabilities::new(Clock::Server).with_hints()
+        Capabilities::new(Clock::Server).with_hints().with_hand_over()
     }
 
     async fn acquire(&self, key: &Key, id: &LockId, ttl: Ttl) -> Result<Acquired> {
@@ -87,6 +87,11 @@ impl Backend for MemoryBackend {
     async fn find(&self, id: &LockId) -> Result<Option<LockRecord>> {
         let (store, now) = self.step();
         Ok(store.find(id, now).cloned())
+    }
+
+    async fn hand_over(&self, lease: &Lease, id: &LockId, ttl: Ttl) -> Result<Option<Lease>> {
+        let (mut store, now) = self.step();
+        store.hand_over(lease.id(), id, ttl, now).map_err(|error| error.with_key(lease.key()))
     }
 
     fn maybe_free(&self, key: &Key) -> impl Future<Output = ()> + Send + 'static {

@@ -47,8 +47,34 @@ impl Store {
             // A6: checked before anything is written.
             None => (Fence::granted(slot.fence + 1)?, now),
         };
+        Ok(Acquired::Granted(self.grant(key, id, fence, acquired_at, now.after(ttl))))
+    }
+
+    /// Ends one lease and grants the next, if the first is live.
+    pub(crate) fn hand_over(
+        &mut self,
+        from: &LockId,
+        to: &LockId,
+        ttl: Ttl,
+        now: Timestamp,
+    ) -> Result<Option<Lease>> {
+        let Some(record) = self.find(from, now) else {
+            return Ok(None);
+        };
+        let (key, fence) = (record.key().clone(), Fence::granted(record.fence().get() + 1)?);
+        Ok(Some(self.grant(&key, to, fence, now, now.after(ttl))))
+    }
+
+    fn grant(
+        &mut self,
+        key: &Key,
+        id: &LockId,
+        fence: Fence,
+        acquired_at: Timestamp,
+        expires_at: Timestamp,
+    ) -> Lease {
+        let slot = self.slots.entry(key.clone()).or_default();
         slot.fence = slot.fence.max(fence.get());
-        let expires_at = now.after(ttl);
         let record = LockRecord::new(key.clone(), id.clone(), fence, acquired_at, expires_at);
         if let Some(previous) = slot.record.replace(record)
             && self.keys.get(previous.id()) == Some(key)
@@ -56,7 +82,7 @@ impl Store {
             self.keys.remove(previous.id());
         }
         self.keys.insert(id.clone(), key.clone());
-        Ok(Acquired::Granted(Lease::new(key.clone(), id.clone(), fence, expires_at)))
+        Lease::new(key.clone(), id.clone(), fence, expires_at)
     }
 
     pub(crate) fn extend(&mut self, id: &LockId, ttl: Ttl, now: Timestamp) -> Option<Lease> {

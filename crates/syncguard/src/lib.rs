@@ -10,6 +10,7 @@
 //! | [`LockRequest`] | what to ask for, and the verbs `acquire`, `try_acquire`, `run`, `adopt` |
 //! | [`LockGuard`] | a lock that is held |
 //! | [`Backoff`], [`Jitter`] | pauses between attempts |
+//! | [`Interests`] | for backends: who waits for which key |
 //! | [`Event`], [`Outcome`], [`Reason`] | what an observer is told |
 //!
 //! # What it promises
@@ -37,6 +38,7 @@ mod background;
 mod backoff;
 mod guard;
 mod hold;
+mod interests;
 mod keep_alive;
 mod manager;
 mod observe;
@@ -45,6 +47,7 @@ mod wait;
 
 pub use backoff::{Backoff, Jitter};
 pub use guard::LockGuard;
+pub use interests::Interests;
 pub use manager::{LockManager, LockManagerBuilder};
 pub use observe::{Event, Outcome, Reason};
 pub use request::LockRequest;

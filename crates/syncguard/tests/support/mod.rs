@@ -140,6 +140,12 @@ impl Backend for Spoilt {
         self.pass(Operation::Find, async move { store.find(&id).await }).await
     }
 
+    async fn hand_over(&self, lease: &Lease, id: &LockId, ttl: Ttl) -> Result<Option<Lease>> {
+        let (store, lease, id) = (self.store.clone(), lease.clone(), id.clone());
+        let call = async move { store.hand_over(&lease, &id, ttl).await };
+        self.pass(Operation::HandOver, call).await
+    }
+
     fn maybe_free(&self, _key: &Key) -> impl Future<Output = ()> + Send + 'static {
         pending()
     }

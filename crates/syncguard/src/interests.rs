@@ -1,0 +1,160 @@
+//! Who waits for which name, for backends that push hints.
+
+use std::collections::HashMap;
+use std::mem;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
+
+use tokio::sync::Notify;
+use tokio::sync::futures::OwnedNotified;
+
+/// Who in this process waits for which name: the part of
+/// [`Backend::maybe_free`](crate::Backend::maybe_free) that is the same for every backend which
+/// hears of releases through a connection of its own. Clones are the same.
+///
+/// The task that owns the connection awaits [`changes`](Self::changes), subscribes to what
+/// [is wanted](Self::is_wanted) and unsubscribes from what is not. It calls [`wake`](Self::wake) when
+/// a name was told of, *and also when a subscription is in place*: what happened before that, nobody
+/// was told. After a reconnect it does so for [all](Self::wake_all).
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() {
+/// let interests = syncguard::Interests::new();
+/// let hint = interests.register("key");
+/// for name in interests.changes().await {
+///     assert!(interests.is_wanted(&name)); // so subscribe to it, and then
+///     interests.wake(&name);
+/// }
+/// hint.await;
+/// assert_eq!(interests.changes().await.len(), 1);
+/// assert!(!interests.is_wanted("key"));
+/// # }
+/// ```
+#[derive(Clone, Debug, Default)]
+pub struct Interests {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    state: Mutex<State>,
+    changed: Notify,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    wanted: HashMap<Arc<str>, Wanted>,
+    /// The names that have become wanted or unwanted since they were last asked for.
+    changes: Vec<Arc<str>>,
+}
+
+#[derive(Debug, Default)]
+struct Wanted {
+    by: usize,
+    heard: Arc<Notify>,
+}
+
+impl Interests {
+    /// Nobody waits for anything.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Resolves when `name` is woken after this call. The name is wanted until the future is dropped,
+    /// so that whoever asks again before that keeps the subscription.
+    pub fn register(&self, name: &str) -> impl Future<Output = ()> + Send + use<> {
+        let mut state = self.shared.state();
+        let name: Arc<str> = match state.wanted.get_key_value(name) {
+            Some((name, _)) => name.clone(),
+            None => name.into(),
+        };
+        let wanted = state.wanted.entry(name.clone()).or_default();
+        wanted.by += 1;
+        let (first, heard) = (wanted.by == 1, wanted.heard.clone().notified_owned());
+        if first {
+            state.changes.push(name.clone());
+            self.shared.changed.notify_one();
+        }
+        Interest { name, heard: Box::pin(heard), shared: self.shared.clone() }
+    }
+
+    /// Wakes those who wait for `name`.
+    pub fn wake(&self, name: &str) {
+        if let Some(wanted) = self.shared.state().wanted.get(name) {
+            wanted.heard.notify_waiters();
+        }
+    }
+
+    /// Wakes everybody: what was told in the meantime may have been missed.
+    pub fn wake_all(&self) {
+        for wanted in self.shared.state().wanted.values() {
+            wanted.heard.notify_waiters();
+        }
+    }
+
+    /// Whether somebody waits for `name`.
+    #[must_use]
+    pub fn is_wanted(&self, name: &str) -> bool {
+        self.shared.state().wanted.contains_key(name)
+    }
+
+    /// The names that somebody waits for.
+    #[must_use]
+    pub fn wanted(&self) -> Vec<Arc<str>> {
+        self.shared.state().wanted.keys().cloned().collect()
+    }
+
+    /// The names that have become wanted or unwanted since the last call, at least one. One that is
+    /// named may have changed back since, so ask whether it [is wanted](Self::is_wanted).
+    ///
+    /// # Cancel safety
+    ///
+    /// If the future is dropped, no change is lost.
+    pub async fn changes(&self) -> Vec<Arc<str>> {
+        loop {
+            let changes = mem::take(&mut self.shared.state().changes);
+            if !changes.is_empty() {
+                return changes;
+            }
+            self.shared.changed.notified().await;
+        }
+    }
+}
+
+impl Shared {
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Nothing in here can panic halfway.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One who waits for a name.
+struct Interest {
+    name: Arc<str>,
+    heard: Pin<Box<OwnedNotified>>,
+    shared: Arc<Shared>,
+}
+
+impl Future for Interest {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        self.heard.as_mut().poll(cx)
+    }
+}
+
+impl Drop for Interest {
+    fn drop(&mut self) {
+        let mut state = self.shared.state();
+        if let Some(wanted) = state.wanted.get_mut(&self.name) {
+            wanted.by -= 1;
+            if wanted.by == 0 {
+                state.wanted.remove(&self.name);
+                state.changes.push(self.name.clone());
+                self.shared.changed.notify_one();
+            }
+        }
+    }
+}
