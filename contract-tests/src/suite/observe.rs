@@ -51,6 +51,7 @@ async fn o1_one_event_per_operation(store: Store) -> Result<()> {
     guard.release().await?;
     let operations = [
         Operation::Acquire,
+        Operation::Wait,
         Operation::Extend,
         Operation::Get,
         Operation::Find,

@@ -13,6 +13,7 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use crate::background::unfinished;
 use crate::hold::Hold;
+use crate::line::Heir;
 use crate::manager::Inner;
 use crate::{Backoff, LockGuard};
 
@@ -55,11 +56,15 @@ impl Attempts {
             // Carried out when it is dropped, so also when the backend panics.
             let undo = undo.unless_certain(&outcome);
             match outcome {
-                Ok(Acquired::Granted(lease)) => Attempt::Granted(attempts.guard(lease, sent)),
+                Ok(Acquired::Granted(lease)) => Attempt::Granted(attempts.granted(lease, sent)),
                 Ok(Acquired::Held { remaining }) => Attempt::Held { remaining },
                 Err(error) => Attempt::Failed(error, undo),
             }
         };
+        self.to_its_end(attempt).await
+    }
+
+    async fn to_its_end<T: 'static>(&self, attempt: impl Future<Output = T> + Send + 'static) -> T {
         let mut attempt = InFlight {
             attempt: Some(Box::pin(attempt)),
             handle: self.handle.clone(),
@@ -75,34 +80,75 @@ impl Attempts {
     pub(crate) async fn adopt(&self, lease: &Lease) -> Result<Option<LockGuard>> {
         let sent = Instant::now();
         let extended = self.manager.backend.extend(lease, self.ttl).await?;
-        Ok(extended.map(|lease| self.guard(lease, sent)))
+        Ok(extended.map(|lease| self.granted(lease, sent)))
     }
 
-    fn guard(&self, lease: Lease, sent: Instant) -> LockGuard {
-        let Self { manager, handle, ttl, keep_alive } = self.clone();
-        let hold = Arc::new(Hold::new(manager, handle, lease, ttl, sent));
-        if keep_alive {
-            hold.keep_alive();
+    pub(crate) const fn manager(&self) -> &Arc<Inner> {
+        &self.manager
+    }
+
+    fn granted(&self, lease: Lease, sent: Instant) -> LockGuard {
+        let hold = self.hold(lease, sent);
+        self.manager.lines.granted(&hold);
+        self.claimed(LockGuard::new(hold))
+    }
+
+    fn hold(&self, lease: Lease, sent: Instant) -> Arc<Hold> {
+        let Self { manager, handle, ttl, .. } = self.clone();
+        Arc::new(Hold::new(manager, handle, lease, ttl, sent))
+    }
+
+    /// The guard has come into its owner's hands. Before that it is not kept alive: an owner that is
+    /// not polled must not hold the key for ever.
+    pub(crate) fn claimed(&self, guard: LockGuard) -> LockGuard {
+        if self.keep_alive {
+            guard.keep_alive();
         }
-        LockGuard::new(hold)
+        guard
     }
 }
 
-/// An attempt that was sent. When it is dropped before its end, it goes on in a task of its own, and
+/// Hands a lease over instead of releasing it. Whether it was live, as for a release.
+pub(crate) async fn hand_over(heir: Heir, lease: &Lease) -> Result<bool> {
+    let (attempts, lease) = (heir.attempts().clone(), lease.clone());
+    let hand_over = async move {
+        let attempts = heir.attempts().clone();
+        let sent = Instant::now();
+        match attempts.manager.backend.hand_over(&lease, heir.id(), attempts.ttl).await {
+            Ok(Some(lease)) => {
+                heir.granted(&attempts.hold(lease, sent));
+                Ok(true)
+            }
+            Ok(None) => {
+                heir.refused();
+                Ok(false)
+            }
+            Err(error) => {
+                if is_certain(error.code()) {
+                    heir.refused();
+                }
+                Err(error)
+            }
+        }
+    };
+    attempts.to_its_end(hand_over).await
+}
+
+/// A request for a lease that was sent. When it is dropped before its end, it goes on in a task of its own, and
 /// what it brings is dropped there: a guard then releases its lease, an error undoes what may have
 /// been granted (C1).
 ///
 /// To stop it halfway would be wrong: a release that is sent at once can overtake the acquire on
 /// another connection, which is then granted to nobody.
-struct InFlight {
-    attempt: Option<Pin<Box<dyn Future<Output = Attempt> + Send>>>,
+struct InFlight<T: 'static> {
+    attempt: Option<Pin<Box<dyn Future<Output = T> + Send>>>,
     handle: Handle,
     /// Keeps shutdown waiting.
     tracked: TaskTrackerToken,
 }
 
-impl InFlight {
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Attempt> {
+impl<T> InFlight<T> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<T> {
         // Taken out, so that one that panics is not polled again. One that has ended is not either.
         let Some(mut attempt) = self.attempt.take() else {
             return Poll::Pending;
@@ -115,7 +161,7 @@ impl InFlight {
     }
 }
 
-impl Drop for InFlight {
+impl<T> Drop for InFlight<T> {
     fn drop(&mut self) {
         if let Some(attempt) = self.attempt.take() {
             let tracked = self.tracked.clone();
@@ -147,7 +193,7 @@ const UNDO_LIMIT: Duration = Duration::from_secs(60);
 const UNDO_LOOKS: u32 = 4;
 
 impl Undo {
-    fn new(attempts: &Attempts, key: &Key, id: &LockId) -> Self {
+    pub(crate) fn new(attempts: &Attempts, key: &Key, id: &LockId) -> Self {
         let tracked = Some(attempts.manager.background.token());
         let (attempts, key, id) = (attempts.clone(), key.clone(), id.clone());
         Self(Some(Unanswered { attempts, key, id, tracked }))
@@ -167,13 +213,17 @@ impl Undo {
 
     /// Still armed, unless the outcome leaves no doubt about what the backend did.
     fn unless_certain(self, outcome: &Result<Acquired>) -> Option<Self> {
-        let code = outcome.as_ref().err().map(Error::code);
-        if let None | Some(ErrorCode::AuthFailed | ErrorCode::InvalidArgument) = code {
+        if outcome.as_ref().map_or_else(|error| is_certain(error.code()), |_| true) {
             self.disarm();
             return None;
         }
         Some(self)
     }
+}
+
+/// Whether a request that failed so has changed nothing.
+const fn is_certain(code: ErrorCode) -> bool {
+    matches!(code, ErrorCode::AuthFailed | ErrorCode::InvalidArgument)
 }
 
 impl Drop for Undo {

@@ -61,6 +61,11 @@ impl Backoff {
         self
     }
 
+    /// The pause before an attempt that is not a retry.
+    pub(crate) fn first(self) -> Duration {
+        self.pauses(None).next().unwrap_or(self.first)
+    }
+
     /// The pauses, as many as there may be retries, or without end.
     pub(crate) fn pauses(self, max_retries: Option<u32>) -> impl Iterator<Item = Duration> + Send {
         let builder = ExponentialBuilder::new()

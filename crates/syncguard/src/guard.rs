@@ -45,6 +45,10 @@ impl LockGuard {
         self
     }
 
+    pub(crate) fn keep_alive(&self) {
+        self.hold.keep_alive();
+    }
+
     /// The key.
     #[must_use]
     pub fn key(&self) -> &Key {

@@ -10,6 +10,7 @@ use tokio::sync::{Mutex, watch};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
+use crate::attempt::hand_over;
 use crate::background::unfinished;
 use crate::keep_alive::keep;
 use crate::manager::Inner;
@@ -92,12 +93,16 @@ impl Hold {
         self.state.borrow().ttl
     }
 
+    pub(crate) fn deadline(&self) -> Instant {
+        self.state.borrow().deadline
+    }
+
     pub(crate) fn remaining(&self) -> Duration {
         if self.is_lost() { Duration::ZERO } else { self.time_left() }
     }
 
     fn time_left(&self) -> Duration {
-        self.state.borrow().deadline.saturating_duration_since(Instant::now())
+        self.deadline().saturating_duration_since(Instant::now())
     }
 
     /// Renews the lease for as long as its guard lives, in a task of its own.
@@ -141,6 +146,7 @@ impl Hold {
     fn lose(&self) {
         if !self.lost.is_cancelled() {
             self.lost.cancel();
+            self.manager.lines.lost(self);
             tracing::warn!(key = %self.granted.key().fingerprint(), "a lease was lost");
         }
     }
@@ -211,11 +217,28 @@ impl Hold {
         Ok(Some(expires_at))
     }
 
-    /// Ends the lease. It waits for a renewal under way, or cuts it short.
+    /// Ends the lease, by handing it over where somebody in this process waits for it. It waits for
+    /// a renewal under way, or cuts it short.
     pub(crate) async fn release(&self) -> Result<bool> {
         self.end();
         let _turn = self.turn.lock().await;
-        self.manager.backend.release(&self.lease(), self.time_left().is_zero()).await
+        let Inner { backend, lines, .. } = &*self.manager;
+        let (lease, over) = (self.lease(), self.time_left().is_zero());
+        let capabilities = backend.capabilities();
+        let told = capabilities.pushes_hints();
+        if capabilities.hands_over()
+            && !over
+            && let Some(heir) = lines.heir(self, told)
+        {
+            match hand_over(heir, &lease).await {
+                // What speaks against the grant need not speak against the release.
+                Err(error) if !error.is_transient() => {}
+                outcome => return outcome,
+            }
+        }
+        let released = backend.release(&lease, over).await?;
+        lines.released(self, told);
+        Ok(released)
     }
 
     /// Ends the lease without anybody waiting for it.
@@ -228,6 +251,12 @@ impl Hold {
             let hold = self.clone();
             async move { hold.release().await }
         });
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        self.manager.lines.forget(self);
     }
 }
 

@@ -37,12 +37,15 @@ mod attempt;
 mod background;
 mod backoff;
 mod guard;
+mod hint;
 mod hold;
 mod interests;
 mod keep_alive;
+mod line;
 mod manager;
 mod observe;
 mod request;
+mod streak;
 mod wait;
 
 pub use backoff::{Backoff, Jitter};

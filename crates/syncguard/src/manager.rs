@@ -8,6 +8,7 @@ use syncguard_core::{
 };
 
 use crate::background::{Background, OnReleaseError};
+use crate::line::Lines;
 use crate::observe::{Event, Observed, Observer, OnEvent};
 use crate::request::LockRequest;
 
@@ -35,6 +36,7 @@ pub struct LockManager {
 pub(crate) struct Inner {
     pub(crate) backend: Observed,
     pub(crate) background: Background,
+    pub(crate) lines: Lines,
     shutdown_limit: Duration,
 }
 
@@ -162,6 +164,14 @@ impl LockManager {
         self.inner.backend.release_by_id(id).await
     }
 
+    /// How many of this manager's requests wait for a lock now: a gauge for metrics.
+    ///
+    /// Those that wait for the same key stand in line, and only the first talks to the backend.
+    #[must_use]
+    pub fn waiters(&self) -> usize {
+        self.inner.lines.waiters()
+    }
+
     /// Finishes the releases that run in the background, and ends all waiting: waiters and later
     /// requests get [`Aborted`](crate::ErrorCode::Aborted). Guards that are still held stay valid
     /// and can be released; await this again after they are gone.
@@ -196,7 +206,7 @@ pub struct LockManagerBuilder {
 }
 
 impl LockManagerBuilder {
-    /// Calls `on_event` after every operation on the backend, for metrics. It must not block. A
+    /// Calls `on_event` after every operation on the backend and every wait, for metrics. It must not block. A
     /// panic in it is caught.
     pub fn observer(mut self, on_event: impl Fn(&Event) + Send + Sync + 'static) -> Self {
         self.observer = Some(Arc::new(on_event));
@@ -233,6 +243,7 @@ impl LockManagerBuilder {
             inner: Arc::new(Inner {
                 backend: Observed { backend, observer },
                 background: Background::new(on_release_error),
+                lines: Lines::default(),
                 shutdown_limit,
             }),
         }

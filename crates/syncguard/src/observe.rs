@@ -6,17 +6,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use syncguard_core::{
-    Acquired, AnyBackend, Backend, ErrorCode, Fingerprint, Key, Lease, LockId, LockRecord,
-    Operation, Result, Ttl,
+    Acquired, AnyBackend, Backend, Capabilities, ErrorCode, Fingerprint, Key, Lease, LockId,
+    LockRecord, Operation, Result, Ttl,
 };
 use tokio::time::Instant;
 use tracing::{Instrument, debug_span, field};
 
-/// What happened in one operation on the backend.
+use crate::LockGuard;
+
+/// What happened in one operation on the backend, or in one wait for a lock.
 ///
-/// Waiting for a lock may take several attempts, each with an event of its own. What never reaches
-/// the backend has none, such as an extend of a lease whose time is up; nor has an operation whose
-/// future is dropped.
+/// Every [`acquire`](crate::LockRequest::acquire) and [`run`](crate::LockRequest::run) ends with an
+/// event of [`Operation::Wait`]: how long it waited, and with how many attempts. Each attempt has an
+/// event of its own as well. What never reaches the backend has none, such as an extend of a lease
+/// whose time is up; nor has an operation whose future is dropped.
 #[derive(Clone, Debug)]
 pub struct Event {
     operation: Operation,
@@ -24,6 +27,7 @@ pub struct Event {
     key: Option<Key>,
     id: Option<LockId>,
     duration: Duration,
+    attempts: Option<u32>,
     raw_names: bool,
 }
 
@@ -105,6 +109,13 @@ impl Event {
     pub const fn duration(&self) -> Duration {
         self.duration
     }
+
+    /// How many attempts a wait took: none where it was served from within the process. `None` for
+    /// the other operations.
+    #[must_use]
+    pub const fn attempts(&self) -> Option<u32> {
+        self.attempts
+    }
 }
 
 pub(crate) type OnEvent = dyn Fn(&Event) + Send + Sync;
@@ -114,6 +125,13 @@ pub(crate) type OnEvent = dyn Fn(&Event) + Send + Sync;
 pub(crate) struct Observer {
     pub(crate) on_event: Arc<OnEvent>,
     pub(crate) raw_names: bool,
+}
+
+impl Observer {
+    /// An observer that panics does not harm the operation.
+    fn tell(&self, event: &Event) {
+        let _ = catch_unwind(AssertUnwindSafe(|| (self.on_event)(event)));
+    }
 }
 
 impl fmt::Debug for Observer {
@@ -130,6 +148,10 @@ pub(crate) struct Observed {
 }
 
 impl Observed {
+    pub(crate) fn capabilities(&self) -> Capabilities {
+        self.backend.capabilities()
+    }
+
     pub(crate) async fn acquire(&self, key: &Key, id: &LockId, ttl: Ttl) -> Result<Acquired> {
         let refused = |acquired: &Acquired| {
             matches!(acquired, Acquired::Held { .. }).then_some(Reason::Locked)
@@ -160,6 +182,17 @@ impl Observed {
     pub(crate) async fn release_by_id(&self, id: &LockId) -> Result<bool> {
         let call = self.backend.release_by_id(id);
         self.observe(Operation::Release, None, Some(id), call, |done| gone(*done, false)).await
+    }
+
+    pub(crate) async fn hand_over(
+        &self,
+        lease: &Lease,
+        id: &LockId,
+        ttl: Ttl,
+    ) -> Result<Option<Lease>> {
+        let call = self.backend.hand_over(lease, id, ttl);
+        let (key, id) = (Some(lease.key()), Some(id));
+        self.observe(Operation::HandOver, key, id, call, |lease| gone(lease.is_some(), false)).await
     }
 
     pub(crate) async fn get(&self, key: &Key) -> Result<Option<LockRecord>> {
@@ -203,18 +236,40 @@ impl Observed {
                 Ok(value) => refused(value).map_or(Outcome::Done, Outcome::Refused),
                 Err(error) => Outcome::Failed(error.code()),
             };
-            let event = Event {
+            observer.tell(&Event {
                 operation,
                 outcome,
                 key: key.cloned(),
                 id: id.cloned(),
                 duration: started.elapsed(),
+                attempts: None,
                 raw_names: observer.raw_names,
-            };
-            // An observer that panics does not harm the operation.
-            let _ = catch_unwind(AssertUnwindSafe(|| (observer.on_event)(&event)));
+            });
         }
         result
+    }
+
+    /// A wait for a lock is over.
+    pub(crate) fn waited(
+        &self,
+        key: &Key,
+        begun: Instant,
+        attempts: u32,
+        result: &Result<LockGuard>,
+    ) {
+        if let Some(observer) = &self.observer {
+            observer.tell(&Event {
+                operation: Operation::Wait,
+                outcome: result
+                    .as_ref()
+                    .map_or_else(|error| Outcome::Failed(error.code()), |_| Outcome::Done),
+                key: Some(key.clone()),
+                id: result.as_ref().ok().map(|guard| guard.id().clone()),
+                duration: begun.elapsed(),
+                attempts: Some(attempts),
+                raw_names: observer.raw_names,
+            });
+        }
     }
 }
 

@@ -133,7 +133,9 @@ impl LockRequest {
         );
         let mut wait =
             Wait { manager: &manager, attempts: &attempts, key: &key, limits: &limits, made: 0 };
+        let begun = Instant::now();
         let result = wait.run(backoff, retries).instrument(span.clone()).await;
+        manager.backend.waited(&key, begun, wait.made, &result);
         span.record("attempts", wait.made);
         if let Err(error) = &result {
             span.record("code", error.code().as_str());

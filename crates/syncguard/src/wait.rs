@@ -1,14 +1,15 @@
 //! The loop that tries until the lock is ours or a limit is reached.
 
-use std::future::pending;
 use std::time::Duration;
 
 use syncguard_core::{Backend, Error, ErrorCode, Key, LockId, Operation, Result};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::attempt::{Attempt, Attempts, Undo};
+use crate::hint::Hint;
 use crate::hold::after;
+use crate::line::{Look, Place, Stir};
 use crate::manager::Inner;
 use crate::{Backoff, LockGuard};
 
@@ -63,7 +64,7 @@ pub(crate) struct Wait<'a> {
 }
 
 impl Wait<'_> {
-    /// Tries until the lock is granted.
+    /// Stands in line until the lock is handed over, or tries until it is granted.
     pub(crate) async fn run(
         &mut self,
         backoff: Backoff,
@@ -71,6 +72,7 @@ impl Wait<'_> {
     ) -> Result<LockGuard> {
         let backend = &self.manager.backend.backend;
         let hints = backend.capabilities().pushes_hints();
+        let interest = || Hint::new(backend.maybe_free(self.key));
         let mut pauses = backoff.pauses(retries);
         // One id for all attempts, so that an attempt whose reply was lost finds its own lease (A4).
         let id = LockId::random().map_err(|error| error.with_key(self.key))?;
@@ -78,89 +80,123 @@ impl Wait<'_> {
         let mut unanswered: Option<Undo> = None;
         // A transient failure, if that is how the last attempt ended.
         let mut failure = None;
+        let mut tried: Option<Instant> = None;
         // When the next attempt is due. One that a hint calls for comes earlier and does not count.
         let mut due: Option<Instant> = None;
-        let mut hint = None;
+        let mut place = self.manager.lines.join(self.key, &id, self.attempts);
         loop {
+            let until = match place.look() {
+                Look::Granted(guard) => {
+                    return Ok(self.attempts.claimed(guard).with_earlier(unanswered));
+                }
+                Look::Unsure(undo) => {
+                    keep_one(&mut unanswered, undo);
+                    continue;
+                }
+                Look::Wait => {
+                    let stirred = self.limits.bound(place.stirred(false)).await;
+                    stirred.map_err(|stop| self.stopped(stop, failure.take(), &place))?;
+                    continue;
+                }
+                Look::Held(until) => Some(until),
+                Look::Try => None,
+            };
+            // After a failure nothing but the back-off tells when to try again.
+            if until.is_some() || failure.is_some() && due.is_some() {
+                let next = *due.get_or_insert_with(|| Instant::now() + backoff.first());
+                let next = until.map_or(next, |until| next.min(until));
+                let pause = async {
+                    tokio::select! {
+                        () = sleep_until(next) => None,
+                        stir = place.stirred(failure.is_none()) => Some(stir),
+                    }
+                };
+                match self.limits.bound(pause).await {
+                    Err(stop) => return Err(self.stopped(stop, failure, &place)),
+                    Ok(Some(Stir::Woken)) => continue,
+                    Ok(Some(Stir::Hinted)) => {
+                        // The new interest begins before the old one ends, and before the attempt.
+                        place.listen(interest());
+                        place.doubt();
+                        if let Some(tried) = tried {
+                            let paced = self.limits.bound(sleep_until(tried + PACE)).await;
+                            paced.map_err(|stop| self.stopped(stop, None, &place))?;
+                        }
+                    }
+                    Ok(None) => {
+                        place.doubt();
+                        due = None;
+                    }
+                }
+            }
+            if !place.begin() {
+                continue;
+            }
             self.made += 1;
             let attempt = match self.limits.bound(self.attempts.acquire(self.key, &id)).await {
                 Ok(attempt) => attempt,
-                Err(stop) => return Err(self.stopped(stop, failure)),
+                Err(stop) => return Err(self.stopped(stop, failure, &place)),
             };
-            let tried = Instant::now();
-            let remaining = match attempt {
+            let now = Instant::now();
+            tried = Some(now);
+            match attempt {
                 Attempt::Granted(guard) => return Ok(guard.with_earlier(unanswered)),
-                Attempt::Held { .. } if hints && hint.is_none() => {
-                    // From here on a release is told of; it may have come before, so try again.
-                    hint = Some(Box::pin(backend.maybe_free(self.key)));
-                    continue;
-                }
                 Attempt::Held { remaining } => {
                     failure = None;
-                    remaining
+                    place.held(after(now, remaining.map_or(Duration::MAX, |left| left.max(PACE))));
                 }
                 Attempt::Failed(error, again) => {
-                    // One is enough: they are for the same id.
-                    if let Some(again) = again
-                        && let Some(earlier) = unanswered.replace(again)
-                    {
-                        earlier.disarm();
+                    if let Some(again) = again {
+                        keep_one(&mut unanswered, again);
                     }
                     if !error.is_transient() {
                         return Err(error);
                     }
+                    place.failed(error.code());
                     failure = Some(error);
-                    None
                 }
-            };
-            let Some(next) = due.or_else(|| pauses.next().map(|pause| tried + pause)) else {
-                return Err(self.stopped(Stop::TimeUp, failure));
-            };
-            let next = remaining.map_or(next, |left| next.min(after(tried, left.max(PACE))));
-            due = Some(next);
-            // After a failure a hint means nothing.
-            let hinted = hint.as_mut().filter(|_| failure.is_none());
-            let pause = async {
-                tokio::select! {
-                    () = sleep_until(next) => false,
-                    () = paced(hinted, tried) => true,
-                }
-            };
-            match self.limits.bound(pause).await {
-                Ok(true) => {}
-                Ok(false) => due = None,
-                Err(stop) => return Err(self.stopped(stop, failure)),
             }
-            // The new interest begins before the old one ends, and before the attempt.
-            if hint.is_some() {
-                hint = Some(Box::pin(backend.maybe_free(self.key)));
+            if due.is_none() {
+                due = pauses.next().map(|pause| now + pause);
+            }
+            if due.is_none() {
+                return Err(self.stopped(Stop::TimeUp, failure, &place));
+            }
+            if hints && failure.is_none() && !place.listens() {
+                // From here on a release is told of; it may have come before, so try again soon: at
+                // once when the backend listens, which it tells by a hint.
+                let hint = interest();
+                place.listen(Hint::new(async {
+                    let _ = timeout(PACE, hint).await;
+                }));
             }
         }
     }
 
-    fn stopped(&self, stop: Stop, failure: Option<Error>) -> Error {
+    fn stopped(&self, stop: Stop, failure: Option<Error>, place: &Place<'_>) -> Error {
+        let error = |code| Error::new(code, Operation::Acquire).with_key(self.key);
         match (stop, failure) {
             (Stop::Aborted, _) => self.limits.aborted(self.key),
             // W4: a transient failure that outlasts the limit is returned as itself.
             (Stop::TimeUp, Some(failure)) => failure,
-            (Stop::TimeUp, None) => Error::new(ErrorCode::AcquisitionTimeout, Operation::Acquire)
-                .with_key(self.key)
-                .with_message(format!("not granted within the limits, attempts: {}", self.made)),
+            (Stop::TimeUp, None) => match place.failure() {
+                Some(code) => error(code).with_message("so failed whoever was first in line"),
+                None => error(ErrorCode::AcquisitionTimeout).with_message(format!(
+                    "not granted within the limits, attempts: {}",
+                    self.made
+                )),
+            },
         }
+    }
+}
+
+/// One is enough: they are for the same id.
+fn keep_one(kept: &mut Option<Undo>, another: Undo) {
+    if let Some(earlier) = kept.replace(another) {
+        earlier.disarm();
     }
 }
 
 /// The least time between two attempts: neither a lease that is about to end nor hints that come
 /// for no reason may make a waiter ask in a tight loop.
-const PACE: Duration = Duration::from_millis(5);
-
-/// Resolves with the hint, but not too soon after the last attempt; never without one.
-async fn paced(hint: Option<impl Future<Output = ()>>, tried: Instant) {
-    match hint {
-        Some(hint) => {
-            hint.await;
-            sleep_until(tried + PACE).await;
-        }
-        None => pending().await,
-    }
-}
+const PACE: Duration = Duration::from_millis(1);

@@ -40,7 +40,7 @@ fn assert_near(times: &[u128], expected: &[u128]) {
 async fn w1_w2_by_default_it_doubles_from_100_ms_and_gives_up_after_5_s() {
     let backend = Spoilt::new();
     let locks = LockManager::new(backend.clone());
-    let _held = locks.lock("key").ttl(HOUR).acquire().await.unwrap();
+    let _held = LockManager::new(backend.clone()).lock("key").ttl(HOUR).acquire().await.unwrap();
     tokio::time::advance(MS).await;
 
     let start = Instant::now();
@@ -54,7 +54,7 @@ async fn w1_w2_by_default_it_doubles_from_100_ms_and_gives_up_after_5_s() {
 async fn w1_by_default_there_are_10_retries() {
     let backend = Spoilt::new();
     let locks = LockManager::new(backend.clone());
-    let _held = locks.lock("key").ttl(HOUR).acquire().await.unwrap();
+    let _held = LockManager::new(backend.clone()).lock("key").ttl(HOUR).acquire().await.unwrap();
     tokio::time::advance(MS).await;
 
     let start = Instant::now();
@@ -78,7 +78,7 @@ async fn w1_by_default_there_are_10_retries() {
 async fn w3_a_pause_is_cut_to_the_time_the_lease_still_has() {
     let backend = Spoilt::new();
     let locks = LockManager::new(backend.clone());
-    locks.lock("key").ttl(1_000 * MS).acquire().await.unwrap().detach();
+    LockManager::new(backend.clone()).lock("key").ttl(1_000 * MS).acquire().await.unwrap().detach();
 
     tokio::time::advance(MS).await;
     let start = Instant::now();
@@ -161,7 +161,7 @@ async fn w2_an_attempt_without_an_answer_is_undone_by_id() {
 async fn w5_a_token_ends_the_wait() {
     let backend = Spoilt::new();
     let locks = LockManager::new(backend.clone());
-    let _held = locks.lock("key").ttl(HOUR).acquire().await.unwrap();
+    let _held = LockManager::new(backend.clone()).lock("key").ttl(HOUR).acquire().await.unwrap();
     let token = CancellationToken::new();
     let waiting =
         Handle::current().spawn(locks.lock("key").wait(HOUR).cancel(token.clone()).acquire());
@@ -180,7 +180,7 @@ async fn w5_a_token_ends_the_wait() {
 async fn try_acquire_makes_one_attempt() {
     let backend = Spoilt::new();
     let locks = LockManager::new(backend.clone());
-    let _held = locks.lock("key").acquire().await.unwrap();
+    let _held = LockManager::new(backend.clone()).lock("key").acquire().await.unwrap();
     assert!(locks.lock("key").try_acquire().await.unwrap().is_none());
     assert_eq!(backend.calls(Operation::Acquire).len(), 2);
 
@@ -282,5 +282,5 @@ async fn w3_hints_without_a_reason_are_no_tight_loop() {
     let request = locks.lock("key").wait(1_000 * MS);
     assert_eq!(request.acquire().await.unwrap_err().code(), ErrorCode::AcquisitionTimeout);
     let attempts = backend.calls(Operation::Acquire).len();
-    assert!((100..=210).contains(&attempts), "{attempts} attempts in a second");
+    assert!((500..=1_010).contains(&attempts), "{attempts} attempts in a second");
 }
