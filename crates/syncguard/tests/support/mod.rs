@@ -42,13 +42,29 @@ pub enum Fault {
 #[derive(Clone, Debug)]
 pub struct Spoilt {
     pub store: MemoryBackend,
+    capabilities: Capabilities,
     faults: Arc<Mutex<VecDeque<(Operation, Fault)>>>,
     calls: Arc<Mutex<Vec<(Operation, Instant)>>>,
 }
 
 impl Spoilt {
+    /// Without hints and without hand-over.
     pub fn new() -> Self {
-        Self { store: MemoryBackend::new(), faults: Arc::default(), calls: Arc::default() }
+        // So that the tests see the timers.
+        Self::with(Capabilities::new(Clock::Server))
+    }
+
+    pub fn with_hand_over() -> Self {
+        Self::with(Capabilities::new(Clock::Server).with_hand_over())
+    }
+
+    pub fn with_hints_and_hand_over() -> Self {
+        Self::with(Capabilities::new(Clock::Server).with_hints().with_hand_over())
+    }
+
+    fn with(capabilities: Capabilities) -> Self {
+        let store = MemoryBackend::new();
+        Self { store, capabilities, faults: Arc::default(), calls: Arc::default() }
     }
 
     /// What happens to the next calls of this operation, one after the other.
@@ -101,8 +117,7 @@ impl Spoilt {
 #[deny(clippy::missing_trait_methods)]
 impl Backend for Spoilt {
     fn capabilities(&self) -> Capabilities {
-        // Without hints, so that the tests see the timers.
-        Capabilities::new(Clock::Server)
+        self.capabilities
     }
 
     async fn acquire(&self, key: &Key, id: &LockId, ttl: Ttl) -> Result<Acquired> {
@@ -146,8 +161,14 @@ impl Backend for Spoilt {
         self.pass(Operation::HandOver, call).await
     }
 
-    fn maybe_free(&self, _key: &Key) -> impl Future<Output = ()> + Send + 'static {
-        pending()
+    fn maybe_free(&self, key: &Key) -> impl Future<Output = ()> + Send + 'static {
+        let hint = self.capabilities.pushes_hints().then(|| self.store.maybe_free(key));
+        async {
+            match hint {
+                Some(hint) => hint.await,
+                None => pending().await,
+            }
+        }
     }
 }
 
