@@ -137,7 +137,7 @@ impl Lines {
     }
 
     /// The lease of `hold` was released, and others hear of it or not. When it is their turn, the
-    /// first in line hears of it as they do, if it can.
+    /// first in line hears of it as they do, or gives them a head start.
     pub(crate) fn released(&self, hold: &Hold, told: bool) {
         let key = hold.granted().key();
         let mut lines = lock(&self.0);
@@ -145,16 +145,12 @@ impl Lines {
             return;
         };
         let over = line.streak.is_over(told);
-        if ptr::eq(line.holder.as_ptr(), hold) {
-            line.holder = Weak::new();
-            // If it does not hear of the release, it goes on by its own timer.
-            line.held_until = Some(hold.deadline());
+        if !over {
+            line.streak.goes_on();
         }
-        if !over || told && !line.listens {
-            if !over {
-                line.streak.goes_on();
-            }
-            line.tell_of_release();
+        line.tell_of_release();
+        if over && (line.listens || !told) {
+            line.held_until = Some(Streak::others_until(told));
         }
         remove_if_idle(&mut lines, key);
     }

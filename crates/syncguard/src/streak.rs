@@ -10,6 +10,11 @@ const GRANTS: u32 = 16;
 /// After this time they get it whether they are told or not.
 const TIME: Duration = Duration::from_secs(1);
 
+/// The head start of others when it is their turn: longer than a hint takes, or such that those who
+/// only look now and then have a chance to see a free key.
+const HEAD_START_TOLD: Duration = Duration::from_millis(5);
+const HEAD_START: Duration = Duration::from_millis(50);
+
 /// The grants of one key in a row that never left this process.
 #[derive(Debug, Default)]
 pub(crate) struct Streak {
@@ -42,5 +47,10 @@ impl Streak {
     /// Whether it is the turn of others, who are told of a release or not.
     pub(crate) fn is_over(&self, told: bool) -> bool {
         told && self.grants >= GRANTS || self.began.is_some_and(|began| began.elapsed() >= TIME)
+    }
+
+    /// When the others have had their chance, if their turn begins now.
+    pub(crate) fn others_until(told: bool) -> Instant {
+        Instant::now() + if told { HEAD_START_TOLD } else { HEAD_START }
     }
 }

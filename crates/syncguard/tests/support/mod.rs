@@ -31,6 +31,8 @@ pub enum Fault {
     ReplyLost,
     /// It is carried out after this time.
     Late(Duration),
+    /// It is carried out, and answered after this time.
+    ReplyLate(Duration),
     /// It is not carried out and never answered.
     Hangs,
     /// It fails at once, and is carried out after this time.
@@ -100,6 +102,11 @@ impl Spoilt {
             Fault::Late(by) => {
                 sleep(by).await;
                 call.await
+            }
+            Fault::ReplyLate(by) => {
+                let reply = call.await;
+                sleep(by).await;
+                reply
             }
             Fault::Hangs => pending().await,
             Fault::LandsLate(by) => {
