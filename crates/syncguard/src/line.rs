@@ -176,9 +176,13 @@ impl Lines {
 }
 
 impl Line {
-    fn tell_of_release(&mut self) {
+    fn forget_holder(&mut self) {
         self.holder = Weak::new();
         self.held_until = None;
+    }
+
+    fn tell_of_release(&mut self) {
+        self.forget_holder();
         self.freed = true;
         self.wake_first();
     }
@@ -260,12 +264,9 @@ impl Place<'_> {
         self.with_line(|line, _| line.listens = true);
     }
 
-    /// What is known is not to be relied on any more.
+    /// What was known of the holder is not to be relied on any more.
     pub(crate) fn doubt(&self) {
-        self.with_line(|line, _| {
-            line.holder = Weak::new();
-            line.held_until = None;
-        });
+        self.with_line(|line, _| line.forget_holder());
     }
 
     /// Before an attempt; false if a lease is being handed over.

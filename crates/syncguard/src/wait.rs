@@ -123,10 +123,7 @@ impl Wait<'_> {
                             paced.map_err(|stop| self.stopped(stop, None, &place))?;
                         }
                     }
-                    Ok(None) => {
-                        place.doubt();
-                        due = None;
-                    }
+                    Ok(None) => due = None,
                 }
             }
             if !place.begin() {

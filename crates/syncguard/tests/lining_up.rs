@@ -11,7 +11,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use support::{Fault, Spoilt, millis};
-use syncguard::{Backoff, CancellationToken, ErrorCode, LockGuard, LockManager, Operation};
+use syncguard::{Backoff, CancellationToken, ErrorCode, Jitter, LockGuard, LockManager, Operation};
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
@@ -61,7 +61,7 @@ async fn w6_first_come_first_served() {
         let start = Instant::now();
         held.release().await.unwrap();
         let fences = served_in_order(line).await;
-        assert!(millis(start, Instant::now()) < 20, "nobody waits for a timer");
+        assert!(millis(start, Instant::now()) < 5, "nobody waits for a timer");
         assert_eq!(fences, Vec::from_iter(2..=41));
         assert_eq!(locks.waiters(), 0);
     }
@@ -193,24 +193,76 @@ async fn h8_others_get_their_turn_after_sixteen_grants() {
 
 #[tokio::test(start_paused = true)]
 async fn h8_others_get_a_chance_after_a_second_where_nobody_is_told() {
-    let backend = Spoilt::with_hand_over();
-    let (locks, others) = (LockManager::new(backend.clone()), LockManager::new(backend.clone()));
-    let held = locks.lock("key").ttl(HOUR).acquire().await.unwrap();
-    let request = others.lock("key").ttl(HOUR).wait(HOUR).backoff(Backoff::fixed(20 * MS));
-    let other = Handle::current().spawn(request.acquire());
-    let line = waiters(&locks, 400).await;
+    for backend in [Spoilt::new(), Spoilt::with_hand_over()] {
+        let (locks, others) =
+            (LockManager::new(backend.clone()), LockManager::new(backend.clone()));
+        let held = locks.lock("key").ttl(HOUR).acquire().await.unwrap();
+        let request = others
+            .lock("key")
+            .ttl(HOUR)
+            .wait(HOUR)
+            .backoff(Backoff::fixed(20 * MS).with_jitter(Jitter::None));
+        let other = Handle::current().spawn(request.acquire());
+        let line = waiters(&locks, 400).await;
+        // So that it never looks at the very moment of a release.
+        sleep(7 * MS).await;
+        held.release().await.unwrap();
+        let hog = Handle::current().spawn(async move {
+            for waiter in line {
+                let guard = waiter.await.unwrap().unwrap();
+                sleep(30 * MS).await;
+                guard.release().await.unwrap();
+            }
+        });
+        let guard = other.await.unwrap().unwrap();
+        assert!(guard.fence().get() < 50, "not at the first chance: {}", guard.fence());
+        guard.release().await.unwrap();
+        hog.await.unwrap();
+    }
+}
+
+/// One who waits long for its timer, so that something else must tell it.
+fn patient(locks: &LockManager, token: &CancellationToken) -> Waiter {
+    let request = locks.lock("key").ttl(HOUR).wait(HOUR).backoff(Backoff::fixed(HOUR / 60));
+    Handle::current().spawn(request.cancel(token.clone()).acquire())
+}
+
+#[tokio::test(start_paused = true)]
+async fn w7_whoever_moves_up_goes_on_listening() {
+    let backend = Spoilt::with_hints_and_hand_over();
+    let held = LockManager::new(backend.clone()).lock("key").ttl(HOUR).acquire().await.unwrap();
+    let locks = LockManager::new(backend.clone());
+    let token = CancellationToken::new();
+    let (first, second) = (patient(&locks, &token), patient(&locks, &CancellationToken::new()));
+    sleep(10 * MS).await;
+    let attempts = backend.calls(Operation::Acquire).len();
+    token.cancel();
+    assert!(first.await.unwrap().is_err());
+    sleep(10 * MS).await;
+    assert_eq!(backend.calls(Operation::Acquire).len(), attempts, "it knows what the first knew");
+
+    let start = Instant::now();
     held.release().await.unwrap();
-    let hog = Handle::current().spawn(async move {
-        for waiter in line {
-            let guard = waiter.await.unwrap().unwrap();
-            sleep(30 * MS).await;
-            guard.release().await.unwrap();
-        }
-    });
-    let guard = other.await.unwrap().unwrap();
-    assert!(guard.fence().get() < 50, "not at the first chance: {}", guard.fence());
-    guard.release().await.unwrap();
-    hog.await.unwrap();
+    second.await.unwrap().unwrap().release().await.unwrap();
+    assert!(millis(start, Instant::now()) < 5);
+}
+
+#[tokio::test(start_paused = true)]
+async fn w7_a_hint_is_not_lost_with_whom_it_came_to() {
+    let backend = Spoilt::with_hints_and_hand_over();
+    let held = LockManager::new(backend.clone()).lock("key").ttl(HOUR).acquire().await.unwrap();
+    let locks = LockManager::new(backend.clone());
+    let token = CancellationToken::new();
+    let (first, second) = (patient(&locks, &token), patient(&locks, &CancellationToken::new()));
+    sleep(10 * MS).await;
+    backend.next(Operation::Acquire, [Fault::Hangs]);
+    held.release().await.unwrap();
+    sleep(10 * MS).await;
+    let start = Instant::now();
+    token.cancel();
+    assert!(first.await.unwrap().is_err());
+    second.await.unwrap().unwrap().release().await.unwrap();
+    assert!(millis(start, Instant::now()) < 5);
 }
 
 #[tokio::test(start_paused = true)]
@@ -283,6 +335,7 @@ async fn a_line_ends_with_the_last_who_needs_it() {
     locks.lock("two").acquire().await.unwrap().detach();
     assert!(locks.lock("two").max_retries(0).acquire().await.is_err());
     drop(locks.lock("three").acquire().await.unwrap());
+    locks.lock("four").acquire().await.unwrap().detach();
     locks.shutdown().await.unwrap();
     let shown = format!("{locks:?}");
     assert!(shown.contains("lines: Lines(Mutex { data: {},"), "{shown}");
@@ -321,9 +374,9 @@ async fn h8_an_heir_that_leaves_alone_releases_the_lease() {
     leaves.abort();
     assert!(leaves.await.unwrap_err().is_cancelled());
     // Whoever comes now stands in a new line, and is not taken for the one that left.
-    let line = waiters(&locks, 1).await;
+    let line = waiters(&locks, 2).await;
     assert!(release.await.unwrap().unwrap());
-    assert_eq!(served_in_order(line).await, [3]);
+    assert_eq!(served_in_order(line).await, [3, 4]);
     locks.shutdown().await.unwrap();
     assert!(!locks.is_locked("key").await.unwrap());
 }
