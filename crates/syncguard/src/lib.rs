@@ -37,7 +37,6 @@ mod attempt;
 mod background;
 mod backoff;
 mod guard;
-mod hint;
 mod hold;
 mod interests;
 mod keep_alive;
@@ -45,7 +44,6 @@ mod line;
 mod manager;
 mod observe;
 mod request;
-mod streak;
 mod wait;
 
 pub use backoff::{Backoff, Jitter};

@@ -7,9 +7,8 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::attempt::{Attempt, Attempts, Undo};
-use crate::hint::Hint;
 use crate::hold::after;
-use crate::line::{Look, Place, Stir};
+use crate::line::{Hint, Look, Place, Stir};
 use crate::manager::Inner;
 use crate::{Backoff, LockGuard};
 

@@ -1,0 +1,171 @@
+//! A place in line, as the waiter sees it.
+
+use std::future::pending;
+use std::mem;
+use std::sync::Arc;
+
+use syncguard_core::{ErrorCode, Key};
+use tokio::time::Instant;
+
+use super::{Delivery, Hint, Line, Lines, Seat, State, lock, remove_if_idle};
+use crate::LockGuard;
+use crate::attempt::Undo;
+
+/// How things stand for a waiter.
+#[derive(Debug)]
+pub(crate) enum Look {
+    /// The lock was handed over.
+    Granted(LockGuard),
+    /// It may have been; with what undoes that.
+    Unsure(Undo),
+    /// Somebody else is first, or is handing over a lease.
+    Wait,
+    /// The first in line, and the key is held until then as far as is known.
+    Held(Instant),
+    /// The first in line, and nothing speaks against an attempt.
+    Try,
+}
+
+/// What a waiter was stirred by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stir {
+    /// Things stand differently now.
+    Woken,
+    /// The key may be free.
+    Hinted,
+}
+
+/// A place in line. When it is dropped, those behind move up.
+#[derive(Debug)]
+pub(crate) struct Place<'a> {
+    lines: &'a Lines,
+    key: Key,
+    number: u64,
+    seat: Arc<Seat>,
+    hint: Option<Hint>,
+}
+
+impl<'a> Place<'a> {
+    pub(super) const fn new(lines: &'a Lines, key: Key, number: u64, seat: Arc<Seat>) -> Self {
+        Self { lines, key, number, seat, hint: None }
+    }
+
+    /// How things stand.
+    pub(crate) fn look(&mut self) -> Look {
+        // Declared first, so that they are dropped after the mutex is free.
+        let (holder, _older);
+        let mut lines = lock(&self.lines.0);
+        match lock(&self.seat.delivered).take() {
+            Some(Delivery::Granted(guard)) => return Look::Granted(guard),
+            Some(Delivery::Unsure(undo)) => return Look::Unsure(undo),
+            None => {}
+        }
+        let Some(line) = lines.get_mut(&self.key) else {
+            return Look::Wait;
+        };
+        match line.places.iter().next() {
+            Some((number, first)) if *number == self.number && first.state != State::Served => {}
+            _ => return Look::Wait,
+        }
+        if line.hint.is_some() {
+            _older = mem::replace(&mut self.hint, line.hint.take());
+        }
+        holder = line.holder.upgrade();
+        let until = holder.as_ref().map(|hold| hold.deadline()).or(line.held_until);
+        until.filter(|until| *until > Instant::now()).map_or(Look::Try, Look::Held)
+    }
+
+    /// Resolves when it is time to look again, or with a hint where they are listened to.
+    pub(crate) async fn stirred(&mut self, hints: bool) -> Stir {
+        let hint = async {
+            match &mut self.hint {
+                Some(hint) if hints => hint.await,
+                _ => pending().await,
+            }
+        };
+        tokio::select! {
+            () = self.seat.woken.notified() => Stir::Woken,
+            () = hint => Stir::Hinted,
+        }
+    }
+
+    /// Whether there is an interest in hints.
+    pub(crate) const fn listens(&self) -> bool {
+        self.hint.is_some()
+    }
+
+    /// Takes an interest in hints, in place of the one that there was.
+    pub(crate) fn listen(&mut self, hint: Hint) {
+        self.hint = Some(hint);
+        self.with_line(|line, _| line.listens = true);
+    }
+
+    /// What was known of the holder is not to be relied on any more.
+    pub(crate) fn doubt(&self) {
+        self.with_line(|line, _| line.forget_holder());
+    }
+
+    /// Before an attempt; false if a lease is being handed over.
+    pub(crate) fn begin(&self) -> bool {
+        self.with_line(|line, number| {
+            line.freed = false;
+            let mine = line.places.get_mut(&number).filter(|mine| mine.state == State::Waiting);
+            mine.map(|mine| mine.state = State::Trying).is_some()
+        })
+        .unwrap_or(false)
+    }
+
+    /// After an attempt that found the key held.
+    pub(crate) fn held(&self, until: Instant) {
+        self.after_attempt(None, Some(until));
+    }
+
+    /// After an attempt that failed.
+    pub(crate) fn failed(&self, code: ErrorCode) {
+        self.after_attempt(Some(code), None);
+    }
+
+    fn after_attempt(&self, failure: Option<ErrorCode>, until: Option<Instant>) {
+        self.with_line(|line, number| {
+            line.failure = failure;
+            line.held_until = until.filter(|_| !line.freed);
+            if let Some(mine) = line.places.get_mut(&number) {
+                mine.state = State::Waiting;
+            }
+        });
+    }
+
+    /// How the last attempt of this line failed, if it did.
+    pub(crate) fn failure(&self) -> Option<ErrorCode> {
+        self.with_line(|line, _| line.failure).flatten()
+    }
+
+    fn with_line<T>(&self, act: impl FnOnce(&mut Line, u64) -> T) -> Option<T> {
+        lock(&self.lines.0).get_mut(&self.key).map(|line| act(line, self.number))
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        let mut lines = lock(&self.lines.0);
+        // Both are dropped after the mutex is free: what was handed over too late is released.
+        let delivered = lock(&self.seat.delivered).take();
+        let mut hint = self.hint.take();
+        if let Some(line) = lines.get_mut(&self.key) {
+            let was_first = line.places.keys().next() == Some(&self.number);
+            line.places.remove(&self.number);
+            if line.places.is_empty() {
+                line.listens = false;
+                hint = hint.or(line.hint.take());
+            } else if was_first || hint.is_some() {
+                if hint.is_some() {
+                    mem::swap(&mut line.hint, &mut hint);
+                }
+                line.wake_first();
+            }
+            remove_if_idle(&mut lines, &self.key);
+        }
+        drop(lines);
+        drop((delivered, hint));
+    }
+}
