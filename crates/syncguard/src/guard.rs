@@ -116,6 +116,9 @@ impl LockGuard {
     /// Ends the lease. True if this call ended it; false if it had ended before, so that others may
     /// have held the key in the meantime.
     ///
+    /// Where somebody in this process waits for the key, the lease goes to the first in line in the
+    /// same round trip, if the backend can do that.
+    ///
     /// # Errors
     ///
     /// As the backend fails. The release then goes on in the background, as if the guard had been

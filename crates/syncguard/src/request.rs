@@ -76,7 +76,8 @@ impl LockRequest {
     }
 
     /// How often to try again at most. Default: 10 times, or without limit where
-    /// [`wait`](Self::wait) is set.
+    /// [`wait`](Self::wait) is set. Time spent in line behind others is no attempt, and neither is one
+    /// that a release called for.
     pub const fn max_retries(mut self, retries: u32) -> Self {
         self.max_retries = Some(retries);
         self
@@ -106,6 +107,10 @@ impl LockRequest {
     }
 
     /// Waits for the lock.
+    ///
+    /// Within one manager, whoever waits for the same key is served in the order of the calls; only
+    /// the first in line talks to the backend. Poll the future to its end or drop it: one that is
+    /// neither holds up those behind it.
     ///
     /// # Errors
     ///
@@ -143,11 +148,11 @@ impl LockRequest {
         result
     }
 
-    /// Tries once. `None` when somebody else holds the lock.
+    /// Tries once, past all who wait. `None` when somebody else holds the lock.
     ///
     /// # Errors
     ///
-    /// As [`acquire`](Self::acquire), but every failure of the backend is returned at once, and
+    /// As for [`acquire`](Self::acquire), but every failure of the backend is returned at once, and
     /// [`ErrorCode::NetworkTimeout`] when there is no answer within [`wait`](Self::wait).
     ///
     /// # Cancel safety
