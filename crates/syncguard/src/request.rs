@@ -127,7 +127,8 @@ impl LockRequest {
     /// # Cancel safety
     ///
     /// The future may be dropped at any point. A lease that the server grants to it all the same is
-    /// released in the background. What is lost is the time waited.
+    /// released in the background, or passed on to the next in line. What is lost is the time waited,
+    /// and the place in line.
     pub async fn acquire(self) -> Result<LockGuard> {
         let Ready { manager, key, attempts, limits, backoff, retries } = self.ready()?;
         let span = debug_span!(
