@@ -130,14 +130,17 @@
 
 mod backend;
 mod config;
+mod connection;
 mod error;
+mod hints;
 mod names;
 mod record;
 mod scripts;
 mod tls;
 
 pub use backend::RedisBackend;
-pub use config::{Connection, RedisBackendBuilder};
+pub use config::RedisBackendBuilder;
+pub use connection::Connection;
 pub use fred;
 pub use syncguard::{
     AnyBackend, Backend, Backoff, CancellationToken, Capabilities, Clock, Error, ErrorCode, Event,

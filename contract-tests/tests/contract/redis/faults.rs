@@ -69,13 +69,14 @@ pub(super) async fn every_operation(backend: &RedisBackend, key: &Key) -> Outcom
     backend.extend_by_id(lease.id(), long()).await?.unwrap();
     backend.get(key).await?.unwrap();
     backend.find(lease.id()).await?.unwrap();
-    assert!(backend.release(&lease).await?);
-    assert!(!backend.release_by_id(lease.id()).await?);
+    let next = backend.hand_over(&lease, &fresh_id(), long()).await?.unwrap();
+    assert!(backend.release(&next).await?);
+    assert!(!backend.release_by_id(next.id()).await?);
     Ok(())
 }
 
-const OPERATIONS: u64 = 8;
-const SCRIPTS: u64 = 7;
+const OPERATIONS: u64 = 9;
+const SCRIPTS: u64 = 8;
 
 async fn round_trips(server: Arc<Server>) -> Outcome {
     let spare = spare(&server, &[]).await?;
@@ -91,7 +92,7 @@ async fn round_trips(server: Arc<Server>) -> Outcome {
     let stats = raw.text(&["INFO", "commandstats"]).await.unwrap();
     for line in stats.lines().filter_map(|line| line.strip_prefix("cmdstat_")) {
         let name = line.split(':').next().unwrap();
-        let inside = ["time", "get", "set", "incr", "del", "evalsha"];
+        let inside = ["time", "get", "set", "incr", "del", "publish", "evalsha"];
         assert!(inside.contains(&name) || ["info", "config|resetstat"].contains(&name), "{line}");
     }
     Ok(())
@@ -209,7 +210,7 @@ async fn password(server: Arc<Server>) -> Outcome {
     }
     assert!(backend.release(&lease).await?);
 
-    // One who may run scripts, and all that is in them.
+    // One who may run scripts, and all that is in them but to publish.
     let admin = raw(&right).await;
     let commands = "+evalsha +eval +get +set +del +incr +decr +pexpire +time";
     let words: Vec<_> = commands.split(' ').collect();
@@ -239,6 +240,7 @@ async fn refuses_writes(
     assert_code(take(backend, &key).await, code);
     assert_code(backend.extend(held, long()).await, code);
     assert_code(backend.extend_by_id(held.id(), long()).await, code);
+    assert_code(backend.hand_over(held, &fresh_id(), long()).await, code);
     assert!(backend.get(&key).await?.is_none());
     assert_eq!(backend.get(held.key()).await?.unwrap().id(), held.id());
     assert_eq!(raw.number(&["DBSIZE"]).await, keys);

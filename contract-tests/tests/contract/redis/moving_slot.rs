@@ -10,7 +10,7 @@ use syncguard_redis::{Backend, ErrorCode, Lease, RedisBackend, Result};
 use tokio::time::{Instant, sleep};
 
 use super::faults::{every_operation, look, options, raw, spare};
-use super::{Cases, Outcome, Raw, assert_code, fresh_key, long, take};
+use super::{Cases, Outcome, Raw, assert_code, fresh_id, fresh_key, long, take};
 use contract_tests::servers::{Server, Spare};
 
 pub(super) fn trials(cases: &Cases) -> Vec<Trial> {
@@ -124,6 +124,7 @@ async fn hides_nothing(backend: &RedisBackend, leases: &[Lease]) -> Outcome {
         assert_code(backend.find(id).await, unavailable);
         assert_code(backend.extend_by_id(id, long()).await, unavailable);
         assert_code(backend.release_by_id(id).await, unavailable);
+        assert_code(backend.hand_over(lease, &fresh_id(), long()).await, unavailable);
     }
     Ok(())
 }
