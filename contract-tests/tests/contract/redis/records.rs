@@ -30,7 +30,7 @@ pub(super) fn trials(cases: &Cases) -> Vec<Trial> {
     ]
 }
 
-async fn connect(server: &Server) -> Result<(RedisBackend, Raw), String> {
+pub(super) async fn connect(server: &Server) -> Result<(RedisBackend, Raw), String> {
     let backend = server.client(&async |url: String| RedisBackend::connect(&url).await).await?;
     let raw = server.client(&async |url: String| Raw::connect(&url).await).await?;
     Ok((backend, raw))
@@ -199,7 +199,7 @@ async fn unknown_fields(server: Arc<Server>) -> Outcome {
 }
 
 /// A record as another hand left it, in the usual writing and in another.
-fn by_hand(lease: &Lease, expires_at: i64) -> [String; 2] {
+pub(super) fn by_hand(lease: &Lease, expires_at: i64) -> [String; 2] {
     let (key, id) = (lease.key().as_str(), lease.id().as_str());
     [
         format!(
@@ -211,7 +211,7 @@ fn by_hand(lease: &Lease, expires_at: i64) -> [String; 2] {
     ]
 }
 
-fn made_up_lease() -> Lease {
+pub(super) fn made_up_lease() -> Lease {
     let fence = Fence::new(7).unwrap();
     Lease::new(fresh_key(), fresh_id(), fence, Timestamp::from_millis(1))
 }
