@@ -1,15 +1,23 @@
 //! Hints: who waits is told of a release, and waits no worse where nobody tells.
 
 use std::collections::BTreeSet;
+use std::fmt::{Debug, Write};
+use std::future::pending;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use libtest_mimic::Trial;
 use syncguard_redis::fred::interfaces::ClientLike;
 use syncguard_redis::fred::prelude::{Builder, Config};
 use syncguard_redis::{Backend, Backoff, Key, LockManager, RedisBackend};
+use tokio::io::copy_bidirectional;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::broadcast::Sender;
 use tokio::time::{Instant, sleep, timeout};
+use tracing::field::Field;
+use tracing::span::{Attributes, Id, Record};
+use tracing::{Event, Metadata, Subscriber};
 
 use super::faults::{CLUSTER, options, raw, serve_one_slot, spare, url};
 use super::{Cases, Outcome, Raw, fresh_key, take};
@@ -20,8 +28,11 @@ pub(super) fn trials(cases: &Cases) -> Vec<Trial> {
         cases.trial("hints::w_a_release_by_another_client_wakes", wakes),
         cases.trial("hints::w_only_what_is_waited_for_is_subscribed", subscribed),
         cases.trial("hints::w_a_lost_connection_is_made_again_with_a_wake", lost),
+        cases.trial("hints::w_a_connection_that_has_gone_silent_is_made_again", silent),
         cases.trial("hints::w_a_release_without_permission_to_publish", mute),
         cases.trial("hints::w_waiting_without_permission_to_subscribe", deaf),
+        cases.trial("hints::w_the_permissions_that_are_needed", least),
+        cases.trial("hints::w_a_refusal_is_logged_once_and_names_nothing", logged),
         cases.trial("hints::w_switched_off", off),
         cases.trial("hints::w_a_pool_of_ones_own_has_one_subscriber", pool),
         cases.trial("hints::w_another_runtime_goes_on", another_runtime),
@@ -30,13 +41,13 @@ pub(super) fn trials(cases: &Cases) -> Vec<Trial> {
 }
 
 /// What comes at all has come by then, on a busy machine as well.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Within this time nothing comes that a trial says does not come. If it is too short, such a trial
 /// passes for nothing, but it never fails for nothing.
 const A_MOMENT: Duration = Duration::from_millis(100);
 
-async fn until(what: &str, condition: impl AsyncFn() -> bool) {
+pub(super) async fn until(what: &str, condition: impl AsyncFn() -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while !condition().await {
         assert!(Instant::now() < deadline, "{what}");
@@ -50,19 +61,19 @@ async fn subscribers(raw: &Raw) -> usize {
 }
 
 /// The channels, by `CHANNELS` or, in a cluster, `SHARDCHANNELS`.
-async fn channels(raw: &Raw, kind: &str) -> BTreeSet<String> {
+pub(super) async fn channels(raw: &Raw, kind: &str) -> BTreeSet<String> {
     let channels = raw.run(&["PUBSUB", kind]).await.into_array();
     channels.into_iter().map(|channel| channel.as_string().unwrap()).collect()
 }
 
-type Hint = Pin<Box<dyn Future<Output = ()> + Send>>;
+pub(super) type Hint = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-fn hint(backend: &RedisBackend, key: &Key) -> Hint {
+pub(super) fn hint(backend: &RedisBackend, key: &Key) -> Hint {
     Box::pin(backend.maybe_free(key))
 }
 
 /// Waits for the key for as long as the returned future lives, with the subscription in place.
-async fn waits(backend: &RedisBackend, key: &Key) -> Hint {
+pub(super) async fn waits(backend: &RedisBackend, key: &Key) -> Hint {
     let (stays, first) = (hint(backend, key), hint(backend, key));
     timeout(PATIENCE, first).await.expect("a wake when the subscription is in place");
     stays
@@ -151,6 +162,42 @@ async fn lost(server: Arc<Server>) -> Outcome {
     Ok(())
 }
 
+/// Passes everything on to a server. When it is told so, the connections that are open go silent, and
+/// stay open.
+async fn proxy(port: u16, silence: Sender<()>) -> std::io::Result<u16> {
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let address = listener.local_addr()?;
+    tokio::task::spawn(async move {
+        while let Ok((mut client, _)) = listener.accept().await {
+            let mut told = silence.subscribe();
+            tokio::task::spawn(async move {
+                let mut server = TcpStream::connect(("127.0.0.1", port)).await?;
+                tokio::select! {
+                    ended = copy_bidirectional(&mut client, &mut server) => ended.map(drop),
+                    _ = told.recv() => pending().await,
+                }
+            });
+        }
+    });
+    Ok(address.port())
+}
+
+async fn silent(server: Arc<Server>) -> Outcome {
+    let spare = spare(&server, &[]).await?;
+    raw(&spare.url).await;
+    let silence = Sender::new(1);
+    let port = proxy(spare.port, silence.clone()).await?;
+    let one = options().connect(&spare.url).await?;
+    let two = options().connect(&format!("redis://127.0.0.1:{port}")).await?;
+    let key = fresh_key();
+    let _stays = waits(&two, &key).await;
+    assert_told(&one, &two, &key).await?;
+    let told = hint(&two, &key);
+    silence.send(())?;
+    timeout(PATIENCE, told).await.expect("a wake when it is subscribed again");
+    assert_told(&one, &two, &key).await
+}
+
 /// A user who may do all that locks need, but for what is said.
 async fn user(raw: &Raw, name: &str, rules: &[&str]) {
     let all = ["ACL", "SETUSER", name, "on", ">pw", "~syncguard:*", "&syncguard:*", "+@all"];
@@ -186,22 +233,24 @@ async fn mute(server: Arc<Server>) -> Outcome {
     Ok(())
 }
 
+/// How many connections the server has accepted.
+async fn connections(raw: &Raw) -> u64 {
+    let stats = raw.text(&["INFO", "stats"]).await.unwrap();
+    let count = stats.lines().find_map(|line| line.strip_prefix("total_connections_received:"));
+    count.unwrap().parse().unwrap()
+}
+
 async fn deaf(server: Arc<Server>) -> Outcome {
     let spare = spare(&server, &[]).await?;
     let raw = raw(&spare.url).await;
     user(&raw, "no-channel", &["resetchannels"]).await;
     user(&raw, "no-command", &["-subscribe"]).await;
     user(&raw, "no-ping", &["-ping"]).await;
-    let connections = async || {
-        let stats = raw.text(&["INFO", "stats"]).await.unwrap();
-        let count = stats.lines().find_map(|line| line.strip_prefix("total_connections_received:"));
-        count.unwrap().parse::<u64>().unwrap()
-    };
     for name in ["no-channel", "no-command", "no-ping"] {
         let two = options().connect(&format!("redis://{name}:pw@127.0.0.1:{}", spare.port)).await;
         // fred itself pings a server that wants no password.
         let Ok(two) = two else { continue };
-        let (key, before) = (fresh_key(), connections().await);
+        let (key, before) = (fresh_key(), connections(&raw).await);
         let lease = take(&two, &key).await?;
         let mut told = hint(&two, &key);
         let locks = LockManager::new(two.clone());
@@ -214,11 +263,90 @@ async fn deaf(server: Arc<Server>) -> Outcome {
         assert!(released?);
         assert!(guard?.release().await?);
         // It has tried, and not in a loop.
-        let tried = connections().await - before;
+        let tried = connections(&raw).await - before;
         assert!((1..10).contains(&tried), "{tried} connections");
         assert_eq!(subscribers(&raw).await, 0);
     }
     Ok(())
+}
+
+async fn least(server: Arc<Server>) -> Outcome {
+    let spare = spare(&server, &[]).await?;
+    let raw = raw(&spare.url).await;
+    let rules = "on >pw ~syncguard:* &syncguard:* +evalsha +eval +get +set +del +incr +decr \
+                 +pexpire +time +publish +subscribe +unsubscribe +ping";
+    let rules: Vec<_> = rules.split_whitespace().collect();
+    raw.run(&[&["ACL", "SETUSER", "least"], &rules[..]].concat()).await;
+    let url = format!("redis://least:pw@127.0.0.1:{}", spare.port);
+    let (one, two) = (options().connect(&url).await?, options().connect(&url).await?);
+    let key = fresh_key();
+    let stays = waits(&two, &key).await;
+    assert_told(&one, &two, &key).await?;
+    drop(stays);
+    until("none remain", async || channels(&raw, "CHANNELS").await.is_empty()).await;
+    assert_eq!(raw.run(&["ACL", "LOG"]).await.into_array().len(), 0);
+    Ok(())
+}
+
+async fn logged(server: Arc<Server>) -> Outcome {
+    let spare = spare(&server, &[]).await?;
+    let raw = raw(&spare.url).await;
+    user(&raw, "no-channel", &["resetchannels"]).await;
+    let url = format!("redis://no-channel:pw@127.0.0.1:{}", spare.port);
+    let (log, key) = (Log::default(), fresh_key());
+    let (waits_for, logs) = (key.clone(), log.clone());
+    // All on one thread, as the subscriber is that of a thread.
+    let waiting = tokio::task::spawn_blocking(move || -> Outcome {
+        // With two subscribers, `tracing` asks each of them, whichever thread meets an event first.
+        let other = tracing::subscriber::set_default(Log::default());
+        let ours = tracing::subscriber::set_default(logs);
+        let here = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        here.block_on(async {
+            let backend = options().connect(&url).await?;
+            let before = connections(&raw).await;
+            let _waits = hint(&backend, &waits_for);
+            until("it tries again", async || connections(&raw).await >= before + 3).await;
+            Ok::<_, Box<dyn std::error::Error + Send + Sync>>(())
+        })?;
+        drop((ours, other));
+        Ok(())
+    });
+    waiting.await??;
+    let log = log.0.lock().unwrap();
+    let [event] = &log[..] else { panic!("{log:?}") };
+    assert!(event.starts_with("WARN") && event.contains("AuthFailed"), "{event}");
+    assert!(!event.contains(key.as_str()), "{event}");
+    Ok(())
+}
+
+/// Collects what this backend logs.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<String>>>);
+
+impl Subscriber for Log {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        metadata.is_event() && metadata.target().starts_with("syncguard_redis")
+    }
+
+    fn event(&self, event: &Event<'_>) {
+        let mut text = event.metadata().level().to_string();
+        event.record(&mut |field: &Field, value: &dyn Debug| {
+            write!(text, " {field}={value:?}").unwrap();
+        });
+        self.0.lock().unwrap().push(text);
+    }
+
+    fn new_span(&self, _: &Attributes<'_>) -> Id {
+        Id::from_u64(1)
+    }
+
+    fn record(&self, _: &Id, _: &Record<'_>) {}
+
+    fn record_follows_from(&self, _: &Id, _: &Id) {}
+
+    fn enter(&self, _: &Id) {}
+
+    fn exit(&self, _: &Id) {}
 }
 
 async fn off(server: Arc<Server>) -> Outcome {

@@ -7,14 +7,15 @@ use std::time::Duration;
 
 use libtest_mimic::Trial;
 use syncguard_redis::{Backend, ErrorCode, Lease, RedisBackend, Result};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::faults::{every_operation, look, options, raw, spare};
+use super::hints::{PATIENCE, channels, hint, until, waits};
 use super::{Cases, Outcome, Raw, assert_code, fresh_id, fresh_key, long, take};
 use contract_tests::servers::{Server, Spare};
 
 pub(super) fn trials(cases: &Cases) -> Vec<Trial> {
-    vec![cases.trial("moving_slot::e_a_slot_that_moves_hides_no_lease", moving_slot)]
+    vec![cases.trial("moving_slot::e_a_slot_that_moves_hides_no_lease_and_no_release", moving_slot)]
 }
 
 /// A node of a cluster, in a container of its own.
@@ -83,6 +84,7 @@ async fn moving_slot(server: Arc<Server>) -> Outcome {
     let other = options().key_prefix("{other}").build(to.raw.0.clone())?;
     every_operation(&other, &fresh_key()).await?;
     let leases = [take(&backend, &fresh_key()).await?, take(&backend, &fresh_key()).await?];
+    let stays = waits(&backend, leases[0].key()).await;
 
     to.set_slot(&slot, "IMPORTING", &from).await;
     from.set_slot(&slot, "MIGRATING", &to).await;
@@ -102,6 +104,10 @@ async fn moving_slot(server: Arc<Server>) -> Outcome {
     to.set_slot(&slot, "NODE", &to).await;
     from.set_slot(&slot, "NODE", &to).await;
 
+    // Who waits has followed.
+    until("it is subscribed", async || !channels(&to.raw, "SHARDCHANNELS").await.is_empty()).await;
+    let told = hint(&backend, leases[0].key());
+    drop(stays);
     for lease in leases {
         assert_eq!(look(&backend, lease.key()).await?.unwrap().id(), lease.id());
         assert_eq!(backend.find(lease.id()).await?.unwrap().key(), lease.key());
@@ -109,6 +115,7 @@ async fn moving_slot(server: Arc<Server>) -> Outcome {
         assert!(backend.release_by_id(lease.id()).await?);
         assert!(take(&backend, lease.key()).await?.fence() > lease.fence());
     }
+    timeout(PATIENCE, told).await?;
     Ok(())
 }
 
