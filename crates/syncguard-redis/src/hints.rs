@@ -199,10 +199,12 @@ impl Subscriber {
             }
             return Ok(());
         }
-        // Here fred awaits none. That to a ping comes after it, or a refusal comes in its place.
-        client.subscribe(names.map(|name| &**name).collect::<Vec<_>>()).await?;
-        client.ping::<Value>(None).await?;
-        Ok(())
+        // Here fred awaits none. That to a ping comes after it, or a refusal comes in its place: fred
+        // reads nothing before it has written both.
+        let both = client.pipeline();
+        both.subscribe(names.map(|name| &**name).collect::<Vec<_>>()).await?;
+        both.ping::<Value>(None).await?;
+        both.last::<Value>().await.map(drop)
     }
 
     async fn unsubscribe(&self, client: &Client, names: &[Arc<str>]) -> Result<(), RedisError> {
