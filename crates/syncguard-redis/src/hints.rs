@@ -3,7 +3,8 @@
 //! A release publishes on the channel that has the name of the lock. The first one who waits starts a
 //! task, which connects and subscribes to what is waited for. It goes through sessions: one for each
 //! connection, which begins with nothing, subscribes to everything that is wanted, and then wakes
-//! everybody, since nobody was told of what happened before. fred does not reconnect in here.
+//! everybody, since nobody was told of what happened before. In here, fred neither reconnects nor
+//! follows a slot to another node of a cluster, where no channel follows it: both end the session.
 
 use std::collections::HashSet;
 use std::convert::Infallible;
@@ -135,15 +136,12 @@ impl Subscriber {
         let client = self.builder.build()?;
         let messages = client.message_rx();
         let mut connection = connection::open(&client, self.limit).await?;
-        // Of a cluster: channels may have gone to another node, which tells nobody.
-        let mut moved = client.cluster_change_rx();
 
         let wanted = interests.wanted();
         self.subscribe(&client, wanted.iter()).await?;
         interests.wake_all();
         tokio::select! {
             () = connection.ended() => Ok(()),
-            _ = moved.recv() => Ok(()),
             () = hear(messages, interests) => Ok(()),
             ended = self.follow(&client, interests, wanted.into_iter().collect()) => match ended? {},
         }

@@ -41,7 +41,7 @@ pub(super) fn trials(cases: &Cases) -> Vec<Trial> {
 }
 
 /// What comes at all has come by then, on a busy machine as well.
-pub(super) const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Within this time nothing comes that a trial says does not come. If it is too short, such a trial
 /// passes for nothing, but it never fails for nothing.
@@ -72,10 +72,14 @@ pub(super) fn hint(backend: &RedisBackend, key: &Key) -> Hint {
     Box::pin(backend.maybe_free(key))
 }
 
+pub(super) async fn wakes_up(waiting: Hint, when: &str) {
+    assert!(timeout(PATIENCE, waiting).await.is_ok(), "no wake {when}");
+}
+
 /// Waits for the key for as long as the returned future lives, with the subscription in place.
 pub(super) async fn waits(backend: &RedisBackend, key: &Key) -> Hint {
     let (stays, first) = (hint(backend, key), hint(backend, key));
-    timeout(PATIENCE, first).await.expect("a wake when the subscription is in place");
+    wakes_up(first, "when the subscription is in place").await;
     stays
 }
 
@@ -89,7 +93,7 @@ async fn assert_told(one: &RedisBackend, two: &RedisBackend, key: &Key) -> Outco
             false => one.release(&lease).await?,
             true => one.release_by_id(lease.id()).await?,
         });
-        timeout(PATIENCE, told).await.expect("a wake by the release");
+        wakes_up(told, "by the release").await;
     }
     Ok(())
 }
@@ -155,7 +159,7 @@ async fn lost(server: Arc<Server>) -> Outcome {
         let mut told = hint(&two, &key);
         assert!(timeout(A_MOMENT, &mut told).await.is_err(), "a wake for no reason");
         assert_eq!(raw.number(&["CLIENT", "KILL", "TYPE", "pubsub"]).await, 1);
-        timeout(PATIENCE, told).await.expect("a wake when it is subscribed again");
+        wakes_up(told, "when it is subscribed again").await;
         assert_told(&one, &two, &key).await?;
     }
     assert_eq!(subscribers(&raw).await, 1);
@@ -194,7 +198,7 @@ async fn silent(server: Arc<Server>) -> Outcome {
     assert_told(&one, &two, &key).await?;
     let told = hint(&two, &key);
     silence.send(())?;
-    timeout(PATIENCE, told).await.expect("a wake when it is subscribed again");
+    wakes_up(told, "when it is subscribed again").await;
     assert_told(&one, &two, &key).await
 }
 
@@ -402,7 +406,7 @@ async fn another_runtime(server: Arc<Server>) -> Outcome {
     let first = std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.unwrap();
-        runtime.block_on(async { waits(&there, &waited_for).await })
+        runtime.block_on(waits(&there, &waited_for))
     });
     let first = tokio::task::spawn_blocking(move || first.join().unwrap()).await?;
     until("it went with its runtime", async || subscribers(&raw).await == 0).await;
@@ -410,7 +414,7 @@ async fn another_runtime(server: Arc<Server>) -> Outcome {
     assert_told(&one, &two, &key).await?;
     assert_eq!(subscribers(&raw).await, 1);
     // Who waited before is woken too.
-    timeout(PATIENCE, first).await?;
+    wakes_up(first, "on another runtime").await;
     // Where there is no runtime it cannot run, and does no harm.
     let nowhere = tokio::task::spawn_blocking(move || {
         std::thread::spawn(move || hint(&two, &key)).join().unwrap()
@@ -440,7 +444,7 @@ async fn cluster(server: Arc<Server>) -> Outcome {
     let mut told = hint(&two, &keys[0]);
     assert!(timeout(A_MOMENT, &mut told).await.is_err(), "a wake for no reason");
     raw.run(&["CLIENT", "KILL", "TYPE", "pubsub"]).await;
-    timeout(PATIENCE, told).await.expect("a wake when it is subscribed again");
+    wakes_up(told, "when it is subscribed again").await;
     for key in &keys {
         assert_told(&one, &two, key).await?;
     }

@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use libtest_mimic::Trial;
 use syncguard_redis::{Backend, ErrorCode, Lease, RedisBackend, Result};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep};
 
 use super::faults::{every_operation, look, options, raw, spare};
-use super::hints::{PATIENCE, channels, hint, until, waits};
+use super::hints::{channels, hint, until, waits, wakes_up};
 use super::{Cases, Outcome, Raw, assert_code, fresh_id, fresh_key, long, take};
 use contract_tests::servers::{Server, Spare};
 
@@ -84,7 +84,7 @@ async fn moving_slot(server: Arc<Server>) -> Outcome {
     let other = options().key_prefix("{other}").build(to.raw.0.clone())?;
     every_operation(&other, &fresh_key()).await?;
     let leases = [take(&backend, &fresh_key()).await?, take(&backend, &fresh_key()).await?];
-    let stays = waits(&backend, leases[0].key()).await;
+    let stays = [waits(&backend, leases[0].key()).await, waits(&backend, leases[1].key()).await];
 
     to.set_slot(&slot, "IMPORTING", &from).await;
     from.set_slot(&slot, "MIGRATING", &to).await;
@@ -105,9 +105,9 @@ async fn moving_slot(server: Arc<Server>) -> Outcome {
     from.set_slot(&slot, "NODE", &to).await;
 
     // Who waits has followed.
-    until("it is subscribed", async || !channels(&to.raw, "SHARDCHANNELS").await.is_empty()).await;
-    let told = hint(&backend, leases[0].key());
-    drop(stays);
+    let followed = async || channels(&to.raw, "SHARDCHANNELS").await.len() == stays.len();
+    until("all are subscribed", followed).await;
+    let told = leases.each_ref().map(|lease| hint(&backend, lease.key()));
     for lease in leases {
         assert_eq!(look(&backend, lease.key()).await?.unwrap().id(), lease.id());
         assert_eq!(backend.find(lease.id()).await?.unwrap().key(), lease.key());
@@ -115,7 +115,9 @@ async fn moving_slot(server: Arc<Server>) -> Outcome {
         assert!(backend.release_by_id(lease.id()).await?);
         assert!(take(&backend, lease.key()).await?.fence() > lease.fence());
     }
-    timeout(PATIENCE, told).await?;
+    for told in told {
+        wakes_up(told, "by a release").await;
+    }
     Ok(())
 }
 
