@@ -28,7 +28,7 @@ use crate::connection;
 use crate::error::classify;
 
 /// How long after a session the next one begins: doubled each time, from and up to these, until one
-/// has lasted longer.
+/// has lasted for longer than the last pause.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LAST_PAUSE: Duration = Duration::from_secs(10);
 
@@ -107,13 +107,15 @@ impl Subscriber {
     /// One session after the other.
     async fn run(self, interests: Interests) {
         let (mut pause, mut told) = (FIRST_PAUSE, false);
+        // To connect may take two of the limits, and to subscribe one.
+        let lasting = LAST_PAUSE + self.limit * 3;
         loop {
             while interests.wanted().is_empty() {
                 interests.changes().await;
             }
             let begun = Instant::now();
             let ended = self.session(&interests).await;
-            if begun.elapsed() > LAST_PAUSE {
+            if begun.elapsed() > lasting {
                 (pause, told) = (FIRST_PAUSE, false);
             }
             if let Err(error) = ended
