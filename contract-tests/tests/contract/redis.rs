@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "an assertion of a trial may panic")]
 
 mod faults;
+mod hand_over;
+mod hints;
 mod moving_slot;
 mod records;
 
@@ -32,6 +34,8 @@ pub(crate) fn trials(runtime: &Handle, server: &Arc<Server>) -> Vec<Trial> {
     let cases = Cases { runtime: runtime.clone(), server: server.clone() };
     let mut all = records::trials(&cases);
     all.extend(faults::trials(&cases));
+    all.extend(hand_over::trials(&cases));
+    all.extend(hints::trials(&cases));
     all.extend(moving_slot::trials(&cases));
     all
 }

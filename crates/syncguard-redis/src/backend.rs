@@ -1,6 +1,8 @@
 //! How Redis meets the trait: one script for each operation.
 
 use std::fmt;
+use std::future::pending;
+use std::sync::Arc;
 use std::time::Duration;
 
 use fred::bytes_utils::Str;
@@ -13,8 +15,10 @@ use syncguard_core::{
     LockRecord, Operation, Result, Timestamp, Ttl, is_live,
 };
 
-use crate::config::{Connection, RedisBackendBuilder};
+use crate::config::RedisBackendBuilder;
+use crate::connection::Connection;
 use crate::error::classify;
+use crate::hints::Hints;
 use crate::names::Names;
 use crate::record;
 use crate::scripts::{self, Script};
@@ -25,6 +29,7 @@ pub struct RedisBackend {
     connection: Connection,
     options: Options,
     names: Names,
+    hints: Option<Arc<Hints>>,
 }
 
 impl RedisBackend {
@@ -58,8 +63,18 @@ impl RedisBackend {
         RedisBackendBuilder::default()
     }
 
-    pub(crate) fn from_parts(connection: Connection, options: Options, names: Names) -> Self {
-        Self { connection, options, names }
+    pub(crate) fn from_parts(
+        connection: Connection,
+        options: Options,
+        names: Names,
+        hints: Option<Hints>,
+    ) -> Self {
+        Self { connection, options, names, hints: hints.map(Arc::new) }
+    }
+
+    /// How a release is told to those who wait, for the script.
+    fn verb(&self) -> String {
+        self.hints.as_ref().map_or_else(String::new, |hints| hints.verb().to_owned())
     }
 
     /// What a script declares that knows an id alone: the name of the index, and the prefix alone,
@@ -100,7 +115,8 @@ impl fmt::Debug for RedisBackend {
 
 impl Backend for RedisBackend {
     fn capabilities(&self) -> Capabilities {
-        Capabilities::new(Clock::Server).with_end_at_ttl()
+        let capabilities = Capabilities::new(Clock::Server).with_end_at_ttl().with_hand_over();
+        if self.hints.is_some() { capabilities.with_hints() } else { capabilities }
     }
 
     async fn acquire(&self, key: &Key, id: &LockId, ttl: Ttl) -> Result<Acquired> {
@@ -114,13 +130,7 @@ impl Backend for RedisBackend {
             Value::Integer(left) => Ok(Acquired::Held {
                 remaining: u64::try_from(left).ok().map(Duration::from_millis),
             }),
-            answer => {
-                let record = record(&answer, operation).map_err(|error| error.with_key(key))?;
-                let fence = Fence::granted(record.fence().get());
-                let fence = fence.map_err(|error| error.with_key(key))?;
-                let lease = Lease::new(key.clone(), id.clone(), fence, record.expires_at());
-                Ok(Acquired::Granted(lease))
-            }
+            answer => granted(&answer, key, id, operation).map(Acquired::Granted),
         }
     }
 
@@ -135,7 +145,7 @@ impl Backend for RedisBackend {
     async fn release(&self, lease: &Lease) -> Result<bool> {
         let (key, id, operation) = (lease.key(), lease.id(), Operation::Release);
         let keys = [self.names.lock(key, operation)?, self.names.index(id)];
-        let args = [record::head(key, id)];
+        let args = [record::head(key, id), self.verb()];
         let answer = self.call(operation, &scripts::RELEASE, keys, args).await;
         released(answer).map_err(|error| error.with_key(key))
     }
@@ -148,7 +158,7 @@ impl Backend for RedisBackend {
     }
 
     async fn release_by_id(&self, id: &LockId) -> Result<bool> {
-        let (operation, args) = (Operation::Release, [id.as_str().to_owned()]);
+        let (operation, args) = (Operation::Release, [id.as_str().to_owned(), self.verb()]);
         let answer = self.call(operation, &scripts::RELEASE_BY_ID, self.keys_by_id(id), args).await;
         released(answer).map_err(|error| error.with_id(id))
     }
@@ -168,6 +178,41 @@ impl Backend for RedisBackend {
             .map(|record| record.filter(|record| record.id() == id))
             .map_err(|error| error.with_id(id))
     }
+
+    async fn hand_over(&self, lease: &Lease, id: &LockId, ttl: Ttl) -> Result<Option<Lease>> {
+        let (key, operation) = (lease.key(), Operation::HandOver);
+        let lock = self.names.lock(key, operation)?;
+        let (counter, next) = (self.names.counter(&lock), self.names.index(id));
+        let keys = [lock, self.names.index(lease.id()), counter, next];
+        let ttl = ttl.as_millis().to_string();
+        let args = [record::head(key, lease.id()), ttl, record::head(key, id)];
+        let answer = self.call(operation, &scripts::HAND_OVER, keys, args).await;
+        match answer.map_err(|error| error.with_key(key))? {
+            Value::Null => Ok(None),
+            answer => granted(&answer, key, id, operation).map(Some),
+        }
+    }
+
+    fn maybe_free(&self, key: &Key) -> impl Future<Output = ()> + Send + 'static {
+        // A key that no lock can have never becomes free.
+        let lock = self.names.lock(key, Operation::Wait).ok();
+        let freed = self.hints.as_ref().zip(lock).map(|(hints, lock)| hints.freed(&lock));
+        async move {
+            match freed {
+                Some(freed) => freed.await,
+                None => pending().await,
+            }
+        }
+    }
+}
+
+/// The lease of a record that a script has written.
+fn granted(answer: &Value, key: &Key, id: &LockId, operation: Operation) -> Result<Lease> {
+    let lease = record(answer, operation).and_then(|record| {
+        let fence = Fence::granted(record.fence().get())?;
+        Ok(Lease::new(key.clone(), id.clone(), fence, record.expires_at()))
+    });
+    lease.map_err(|error| error.with_key(key))
 }
 
 /// The lease of a record that a script has renewed, if there was one to renew.

@@ -1,16 +1,16 @@
-//! How a backend is built: its options, and the connection it works on.
+//! How a backend is built: its options, and what they mean for the connection it works on.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use fred::clients::{Client, Pool};
 use fred::interfaces::ClientLike;
+use fred::types::Builder;
 use fred::types::config::{Config, Options, ReconnectPolicy, UnresponsiveConfig};
-use fred::types::{Builder, ConnectHandle};
 use syncguard_core::{Error, ErrorCode, Operation, Result};
 
 use crate::RedisBackend;
+use crate::connection::{self, Connection};
 use crate::error::classify;
+use crate::hints::Hints;
 use crate::names::Names;
 use crate::scripts::FIRST_KEY;
 use crate::tls;
@@ -24,16 +24,22 @@ const REDIRECTIONS: u32 = 5;
 ///
 /// - key prefix: `syncguard`
 /// - command timeout: 3 seconds
+/// - hints: yes
 #[derive(Clone, Debug)]
 #[must_use = "options do nothing until `connect` or `build`"]
 pub struct RedisBackendBuilder {
     key_prefix: String,
     command_timeout: Duration,
+    hints: bool,
 }
 
 impl Default for RedisBackendBuilder {
     fn default() -> Self {
-        Self { key_prefix: "syncguard".to_owned(), command_timeout: Duration::from_secs(3) }
+        Self {
+            key_prefix: "syncguard".to_owned(),
+            command_timeout: Duration::from_secs(3),
+            hints: true,
+        }
     }
 }
 
@@ -61,6 +67,17 @@ impl RedisBackendBuilder {
     /// be carried out.
     pub fn command_timeout(mut self, timeout: Duration) -> Self {
         self.command_timeout = timeout;
+        self
+    }
+
+    /// Whether those who wait for a lock are [told of its release](crate#waiting) by pub/sub. Yes by
+    /// default.
+    ///
+    /// Say no where the server or a proxy before it has no pub/sub, or where a connection more for a
+    /// process that waits is one too many. Then waiting goes by timer alone, and the releases of this
+    /// backend are not told to others either.
+    pub fn hints(mut self, hints: bool) -> Self {
+        self.hints = hints;
         self
     }
 
@@ -101,9 +118,7 @@ impl RedisBackendBuilder {
         builder
             .with_connection_config(|connection| {
                 connection.tcp.nodelay = Some(true);
-                connection.connection_timeout = limit;
-                connection.internal_command_timeout = limit;
-                connection.max_command_attempts = 1;
+                connection::limit(connection, limit);
                 // A connection that swallows everything would otherwise stay until the operating
                 // system gives it up, which takes minutes.
                 connection.unresponsive =
@@ -115,22 +130,8 @@ impl RedisBackendBuilder {
         let failed = |error| classify(error, Operation::Configure);
         let client = builder.build().map_err(failed)?;
 
-        // `biased`: the outcome is listened for before the connection is made.
-        let (connected, task) = tokio::join!(
-            biased;
-            tokio::time::timeout(limit * 2, client.wait_for_connect()),
-            async { Task(client.connect()) },
-        );
-        match connected {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => return Err(failed(error)),
-            Err(_) => {
-                return Err(Error::new(ErrorCode::NetworkTimeout, Operation::Configure)
-                    .with_message("no connection in time"));
-            }
-        }
-        let connection = Connection(Clients::Owned(client, Arc::new(task)));
-        Ok(RedisBackend::from_parts(connection, options, names))
+        let task = connection::open(&client, limit).await.map_err(failed)?;
+        Ok(self.backend(Connection::owned(client, task), options, names))
     }
 
     /// Builds a backend on your own fred `Client` or `Pool`, which you connect and close.
@@ -151,7 +152,13 @@ impl RedisBackendBuilder {
         let connection = client.into();
         let clustered = connection.next().is_clustered();
         let names = Names::new(&self.key_prefix, clustered)?;
-        Ok(RedisBackend::from_parts(connection, self.options(clustered)?, names))
+        let options = self.options(clustered)?;
+        Ok(self.backend(connection, options, names))
+    }
+
+    fn backend(self, connection: Connection, options: Options, names: Names) -> RedisBackend {
+        let hints = self.hints.then(|| Hints::new(connection.next(), self.command_timeout));
+        RedisBackend::from_parts(connection, options, names, hints)
     }
 
     fn options(&self, clustered: bool) -> Result<Options> {
@@ -188,49 +195,6 @@ fn parse_url(url: &str) -> Result<Config> {
         tls::prepare()?;
     }
     Config::from_url(url).map_err(|error| invalid("the URL is not valid").with_source(error))
-}
-
-/// What a backend sends its commands through: a fred `Client`, or a `Pool` of them.
-#[derive(Clone, Debug)]
-pub struct Connection(Clients);
-
-#[derive(Clone, Debug)]
-enum Clients {
-    One(Client),
-    Owned(Client, #[expect(dead_code, reason = "it ends with the last clone")] Arc<Task>),
-    Pool(Pool),
-}
-
-impl Connection {
-    /// The client for the next command.
-    pub(crate) fn next(&self) -> &Client {
-        match &self.0 {
-            Clients::One(client) | Clients::Owned(client, _) => client,
-            Clients::Pool(pool) => pool.next_connected(),
-        }
-    }
-}
-
-impl From<Client> for Connection {
-    fn from(client: Client) -> Self {
-        Self(Clients::One(client))
-    }
-}
-
-impl From<Pool> for Connection {
-    fn from(pool: Pool) -> Self {
-        Self(Clients::Pool(pool))
-    }
-}
-
-/// The task of a connection that is ours. It would go on after the last client is gone.
-#[derive(Debug)]
-struct Task(ConnectHandle);
-
-impl Drop for Task {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
 }
 
 #[cfg(test)]

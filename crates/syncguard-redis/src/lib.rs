@@ -45,7 +45,38 @@
 //! A user of the server's ACL needs the names of the prefix (`~syncguard:*`) and the commands
 //! `evalsha`, `eval`, `get`, `set`, `del`, `incr`, `decr`, `pexpire` and `time`. What fred sends
 //! when it connects comes on top: `ping` without a password, `select` for another database than 0,
-//! `cluster` in a cluster, and `role` behind sentinels.
+//! `cluster` in a cluster, and `role` behind sentinels. [Hints](#waiting) need a little more.
+//!
+//! # Waiting
+//!
+//! A release tells those who wait: its script publishes an empty message on the channel that has the
+//! name of the lock, in the same round trip, whether anybody listens or not. In a cluster that is
+//! sharded pub/sub, so the channel has the slot of the lock.
+//!
+//! The first one who waits for a lock makes one connection more, with the configuration of the
+//! backend's client, for all locks of this backend and its clones. It is subscribed to what is waited
+//! for and to nothing else, which takes a `SUBSCRIBE` and a `PING` when somebody begins to wait for a
+//! key that nobody waited for; an `UNSUBSCRIBE` follows up to two seconds after the last one has
+//! stopped, so a busy key keeps its subscription. While somebody waits, a `PING` every two seconds
+//! proves the connection. A connection that is lost or silent is made again, and then everybody who
+//! waits tries again. It ends with the last clone of the backend.
+//!
+//! A hint is never needed: without it, waiting goes by the time that the lease still has, and by the
+//! back-off. That is how a lease is waited for that expires, or that another library releases. It is
+//! also what remains, with one warning in the log, where the server refuses the subscription, and a
+//! release succeeds where the server refuses to publish. An ACL that lets both through:
+//!
+//! | | commands | channels |
+//! |---|---|---|
+//! | to tell | `publish`, in a cluster `spublish` | `&syncguard:*` |
+//! | to be told | `subscribe`, `unsubscribe`, `ping`, in a cluster `ssubscribe` and `sunsubscribe` | `&syncguard:*` |
+//!
+//! [`hints(false)`](RedisBackendBuilder::hints) turns both off. Channels belong to no database: the
+//! waiters of one are woken by the releases of another with the same prefix, for nothing. And with an
+//! empty prefix, channels of your own may have the name of a lock.
+//!
+//! A [`hand_over`](Backend::hand_over) is one script as well. It publishes nothing, since nothing
+//! becomes free.
 //!
 //! # What is stored
 //!
@@ -130,14 +161,17 @@
 
 mod backend;
 mod config;
+mod connection;
 mod error;
+mod hints;
 mod names;
 mod record;
 mod scripts;
 mod tls;
 
 pub use backend::RedisBackend;
-pub use config::{Connection, RedisBackendBuilder};
+pub use config::RedisBackendBuilder;
+pub use connection::Connection;
 pub use fred;
 pub use syncguard::{
     AnyBackend, Backend, Backoff, CancellationToken, Capabilities, Clock, Error, ErrorCode, Event,

@@ -6,7 +6,7 @@
 //! |---|---|
 //! | `call` | `redis.call` |
 //! | `lock`, `index` | the names of both |
-//! | `ttl` | in ms, as text |
+//! | `ttl` | in ms, as text, where the caller asks for one |
 //! | `head`, or `id` | whose lease it is: what the caller names it by, the other one is nil |
 //! | `now` | the server's time, in ms |
 //! | `text` | what is stored for the lock, or nil |
@@ -38,18 +38,26 @@ const HELD: &str = include_str!("scripts/held.lua");
 const INDEX: &str = include_str!("scripts/index.lua");
 const RENEW: &str = include_str!("scripts/renew.lua");
 const GRANT: &str = include_str!("scripts/grant.lua");
+const HAND_OVER_MINE: &str = include_str!("scripts/hand_over.lua");
+const HANDED_OVER: &str = include_str!("scripts/handed_over.lua");
 const RELEASE_MINE: &str = include_str!("scripts/release.lua");
+const RECORD: &str = "return text\n";
 
 /// Keys: lock, index, fence counter. Arguments: head, TTL. Answers with the record, or with the
 /// milliseconds for which somebody else still holds the key.
-pub(crate) static ACQUIRE: Script = Script::new(&[BY_KEY, DECODE, HELD, INDEX, RENEW, GRANT]);
+pub(crate) static ACQUIRE: Script =
+    Script::new(&[BY_KEY, DECODE, HELD, INDEX, RENEW, GRANT, RECORD]);
 /// Keys: lock, index. Arguments: head, TTL. Answers with the record, or nil.
 pub(crate) static EXTEND: Script = Script::new(&[BY_KEY, DECODE, INDEX, RENEW]);
-/// Keys: lock, index. Arguments: head. Answers with one, or nil.
+/// Keys: lock, index, fence counter, next index. Arguments: head, TTL, next head. Answers with the next
+/// record, or nil.
+pub(crate) static HAND_OVER: Script =
+    Script::new(&[BY_KEY, DECODE, INDEX, HAND_OVER_MINE, GRANT, HANDED_OVER, RECORD]);
+/// Keys: lock, index. Arguments: head, how to tell of it. Answers with one, or nil.
 pub(crate) static RELEASE: Script = Script::new(&[BY_KEY, DECODE, INDEX, RELEASE_MINE]);
 /// Keys: index, prefix. Arguments: id, TTL. Answers with the record, or nil.
 pub(crate) static EXTEND_BY_ID: Script = Script::new(&[BY_ID, DECODE, RENEW]);
-/// Keys: index, prefix. Arguments: id. Answers with one, or nil.
+/// Keys: index, prefix. Arguments: id, how to tell of it. Answers with one, or nil.
 pub(crate) static RELEASE_BY_ID: Script = Script::new(&[BY_ID, DECODE, RELEASE_MINE]);
 /// Keys: lock. Answers with the record, seconds and microseconds, or nil.
 pub(crate) static GET: Script = Script::new(&[include_str!("scripts/get.lua")]);
@@ -135,7 +143,8 @@ mod tests {
 
     #[test]
     fn every_constant_is_filled_in() {
-        for script in [&ACQUIRE, &EXTEND, &RELEASE, &EXTEND_BY_ID, &RELEASE_BY_ID, &GET, &FIND] {
+        let by_key = [&ACQUIRE, &EXTEND, &RELEASE, &HAND_OVER, &GET];
+        for script in by_key.into_iter().chain([&EXTEND_BY_ID, &RELEASE_BY_ID, &FIND]) {
             let source = script.source();
             assert!(!source.contains('@'), "{source}");
         }

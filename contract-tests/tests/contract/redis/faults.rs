@@ -45,7 +45,7 @@ pub(super) async fn spare(server: &Server, settings: &[&str]) -> Result<Spare, S
     server.spare(&[&command, settings].concat()).await
 }
 
-async fn url(spare: &Spare) -> Result<String, Box<dyn std::error::Error + Send + Sync>> {
+pub(super) async fn url(spare: &Spare) -> Result<String, Box<dyn std::error::Error + Send + Sync>> {
     Ok(format!("redis://127.0.0.1:{}", spare.port))
 }
 
@@ -69,13 +69,14 @@ pub(super) async fn every_operation(backend: &RedisBackend, key: &Key) -> Outcom
     backend.extend_by_id(lease.id(), long()).await?.unwrap();
     backend.get(key).await?.unwrap();
     backend.find(lease.id()).await?.unwrap();
-    assert!(backend.release(&lease).await?);
-    assert!(!backend.release_by_id(lease.id()).await?);
+    let next = backend.hand_over(&lease, &fresh_id(), long()).await?.unwrap();
+    assert!(backend.release(&next).await?);
+    assert!(!backend.release_by_id(next.id()).await?);
     Ok(())
 }
 
-const OPERATIONS: u64 = 8;
-const SCRIPTS: u64 = 7;
+const OPERATIONS: u64 = 9;
+const SCRIPTS: u64 = 8;
 
 async fn round_trips(server: Arc<Server>) -> Outcome {
     let spare = spare(&server, &[]).await?;
@@ -87,11 +88,13 @@ async fn round_trips(server: Arc<Server>) -> Outcome {
     every_operation(&backend, &fresh_key()).await?;
     assert_eq!(raw.calls("evalsha").await, OPERATIONS);
     assert_eq!(raw.calls("eval").await, 0);
+    // Of the releases, one has released; a hand-over leaves nothing free.
+    assert_eq!(raw.calls("publish").await, 1);
     // All that clients sent: the operations, and these questions.
     let stats = raw.text(&["INFO", "commandstats"]).await.unwrap();
     for line in stats.lines().filter_map(|line| line.strip_prefix("cmdstat_")) {
         let name = line.split(':').next().unwrap();
-        let inside = ["time", "get", "set", "incr", "del", "evalsha"];
+        let inside = ["time", "get", "set", "incr", "del", "publish", "evalsha"];
         assert!(inside.contains(&name) || ["info", "config|resetstat"].contains(&name), "{line}");
     }
     Ok(())
@@ -209,7 +212,7 @@ async fn password(server: Arc<Server>) -> Outcome {
     }
     assert!(backend.release(&lease).await?);
 
-    // One who may run scripts, and all that is in them.
+    // One who may run scripts, and all that is in them but to publish.
     let admin = raw(&right).await;
     let commands = "+evalsha +eval +get +set +del +incr +decr +pexpire +time";
     let words: Vec<_> = commands.split(' ').collect();
@@ -239,6 +242,7 @@ async fn refuses_writes(
     assert_code(take(backend, &key).await, code);
     assert_code(backend.extend(held, long()).await, code);
     assert_code(backend.extend_by_id(held.id(), long()).await, code);
+    assert_code(backend.hand_over(held, &fresh_id(), long()).await, code);
     assert!(backend.get(&key).await?.is_none());
     assert_eq!(backend.get(held.key()).await?.unwrap().id(), held.id());
     assert_eq!(raw.number(&["DBSIZE"]).await, keys);
@@ -366,21 +370,30 @@ pub(super) async fn look(backend: &RedisBackend, key: &Key) -> Result<Option<Loc
     }
 }
 
-async fn cluster(server: Arc<Server>) -> Outcome {
-    let settings = ["--cluster-enabled", "yes", "--cluster-require-full-coverage", "no"];
-    let spare = spare(&server, &settings).await?;
-    let port = spare.port;
-    let raw = raw(&format!("redis://127.0.0.1:{port}")).await;
-    let swallow = Arc::new(AtomicBool::new(false));
-    let port = proxy(port, swallow.clone()).await?;
+/// What makes a server a cluster.
+pub(super) const CLUSTER: [&str; 4] =
+    ["--cluster-enabled", "yes", "--cluster-require-full-coverage", "no"];
+
+/// Makes such a server ready for clients that reach it at this port. It serves no slot but that of the
+/// locks, so that what is sent by another key goes nowhere.
+pub(super) async fn serve_one_slot(raw: &Raw, port: u16) -> i64 {
     raw.run(&["CONFIG", "SET", "cluster-announce-ip", "127.0.0.1"]).await;
     raw.run(&["CONFIG", "SET", "cluster-announce-port", &port.to_string()]).await;
-    // It serves no other slot, so that what is sent by another key goes nowhere.
     let slot = raw.number(&["CLUSTER", "KEYSLOT", "{syncguard}"]).await;
     raw.run(&["CLUSTER", "ADDSLOTS", &slot.to_string()]).await;
     while !raw.text(&["CLUSTER", "INFO"]).await.unwrap().contains("cluster_state:ok") {
         sleep(Duration::from_millis(20)).await;
     }
+    slot
+}
+
+async fn cluster(server: Arc<Server>) -> Outcome {
+    let spare = spare(&server, &CLUSTER).await?;
+    let port = spare.port;
+    let raw = raw(&format!("redis://127.0.0.1:{port}")).await;
+    let swallow = Arc::new(AtomicBool::new(false));
+    let port = proxy(port, swallow.clone()).await?;
+    let slot = serve_one_slot(&raw, port).await;
     let url = format!("redis-cluster://127.0.0.1:{port}");
     assert_code(options().connect(&url).await, ErrorCode::InvalidArgument);
     let backend = options().key_prefix("{syncguard}").connect(&url).await?;

@@ -10,11 +10,12 @@ use syncguard_redis::{Backend, ErrorCode, Lease, RedisBackend, Result};
 use tokio::time::{Instant, sleep};
 
 use super::faults::{every_operation, look, options, raw, spare};
-use super::{Cases, Outcome, Raw, assert_code, fresh_key, long, take};
+use super::hints::{channels, hint, until, waits, wakes_up};
+use super::{Cases, Outcome, Raw, assert_code, fresh_id, fresh_key, long, take};
 use contract_tests::servers::{Server, Spare};
 
 pub(super) fn trials(cases: &Cases) -> Vec<Trial> {
-    vec![cases.trial("moving_slot::e_a_slot_that_moves_hides_no_lease", moving_slot)]
+    vec![cases.trial("moving_slot::e_a_slot_that_moves_hides_no_lease_and_no_release", moving_slot)]
 }
 
 /// A node of a cluster, in a container of its own.
@@ -83,6 +84,7 @@ async fn moving_slot(server: Arc<Server>) -> Outcome {
     let other = options().key_prefix("{other}").build(to.raw.0.clone())?;
     every_operation(&other, &fresh_key()).await?;
     let leases = [take(&backend, &fresh_key()).await?, take(&backend, &fresh_key()).await?];
+    let stays = [waits(&backend, leases[0].key()).await, waits(&backend, leases[1].key()).await];
 
     to.set_slot(&slot, "IMPORTING", &from).await;
     from.set_slot(&slot, "MIGRATING", &to).await;
@@ -102,12 +104,19 @@ async fn moving_slot(server: Arc<Server>) -> Outcome {
     to.set_slot(&slot, "NODE", &to).await;
     from.set_slot(&slot, "NODE", &to).await;
 
+    // Who waits has followed.
+    let followed = async || channels(&to.raw, "SHARDCHANNELS").await.len() == stays.len();
+    until("all are subscribed", followed).await;
+    let told = leases.each_ref().map(|lease| hint(&backend, lease.key()));
     for lease in leases {
         assert_eq!(look(&backend, lease.key()).await?.unwrap().id(), lease.id());
         assert_eq!(backend.find(lease.id()).await?.unwrap().key(), lease.key());
         assert!(backend.extend_by_id(lease.id(), long()).await?.is_some());
         assert!(backend.release_by_id(lease.id()).await?);
         assert!(take(&backend, lease.key()).await?.fence() > lease.fence());
+    }
+    for told in told {
+        wakes_up(told, "by a release").await;
     }
     Ok(())
 }
@@ -124,6 +133,7 @@ async fn hides_nothing(backend: &RedisBackend, leases: &[Lease]) -> Outcome {
         assert_code(backend.find(id).await, unavailable);
         assert_code(backend.extend_by_id(id, long()).await, unavailable);
         assert_code(backend.release_by_id(id).await, unavailable);
+        assert_code(backend.hand_over(lease, &fresh_id(), long()).await, unavailable);
     }
     Ok(())
 }

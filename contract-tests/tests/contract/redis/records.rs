@@ -30,7 +30,7 @@ pub(super) fn trials(cases: &Cases) -> Vec<Trial> {
     ]
 }
 
-async fn connect(server: &Server) -> Result<(RedisBackend, Raw), String> {
+pub(super) async fn connect(server: &Server) -> Result<(RedisBackend, Raw), String> {
     let backend = server.client(&async |url: String| RedisBackend::connect(&url).await).await?;
     let raw = server.client(&async |url: String| Raw::connect(&url).await).await?;
     Ok((backend, raw))
@@ -199,7 +199,7 @@ async fn unknown_fields(server: Arc<Server>) -> Outcome {
 }
 
 /// A record as another hand left it, in the usual writing and in another.
-fn by_hand(lease: &Lease, expires_at: i64) -> [String; 2] {
+pub(super) fn by_hand(lease: &Lease, expires_at: i64) -> [String; 2] {
     let (key, id) = (lease.key().as_str(), lease.id().as_str());
     [
         format!(
@@ -211,7 +211,7 @@ fn by_hand(lease: &Lease, expires_at: i64) -> [String; 2] {
     ]
 }
 
-fn made_up_lease() -> Lease {
+pub(super) fn made_up_lease() -> Lease {
     let fence = Fence::new(7).unwrap();
     Lease::new(fresh_key(), fresh_id(), fence, Timestamp::from_millis(1))
 }
@@ -315,6 +315,7 @@ async fn all_refused(backend: &RedisBackend, raw: &Raw, lease: &Lease, names: &[
     assert_code(backend.extend_by_id(id, long()).await, internal);
     assert_code(backend.release_by_id(id).await, internal);
     assert_code(backend.find(id).await, internal);
+    assert_code(backend.hand_over(lease, &fresh_id(), long()).await, internal);
     for (name, before) in names.iter().zip(before) {
         assert_eq!(raw.run(&["DUMP", name]).await, before);
     }

@@ -1,5 +1,5 @@
 -- What is stored for a lock id, for a caller that knows nothing else.
--- KEYS: index, prefix of all names. ARGV: id, TTL in ms.
+-- KEYS: index, prefix of all names. ARGV: id, then TTL in ms, but for a release.
 -- The name of the lock is known to the index alone, so it cannot be declared; in a cluster the hash
 -- tag in the prefix keeps it in the same slot. While that slot moves, the lock may be on another
 -- node than the index. So the prefix is declared as a key: no key has this name, and a cluster

@@ -1,5 +1,5 @@
 -- What is stored under a key that the caller names.
--- KEYS: lock, index (and fence counter). ARGV: head, TTL in ms.
+-- KEYS: lock, index (and fence counter). ARGV: head, then TTL in ms, but for a release.
 -- `head` is the record of the caller up to its fence: {"key":"..","lockId":"..","fence":"
 local call, lock, index = redis.call, KEYS[1], KEYS[2]
 local head, ttl = ARGV[1], ARGV[2]

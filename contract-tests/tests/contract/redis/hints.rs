@@ -1,0 +1,457 @@
+//! Hints: who waits is told of a release, and waits no worse where nobody tells.
+
+use std::collections::BTreeSet;
+use std::fmt::{Debug, Write};
+use std::future::pending;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use libtest_mimic::Trial;
+use syncguard_redis::fred::interfaces::ClientLike;
+use syncguard_redis::fred::prelude::{Builder, Config};
+use syncguard_redis::{Backend, Backoff, Key, LockManager, RedisBackend};
+use tokio::io::copy_bidirectional;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::broadcast::Sender;
+use tokio::time::{Instant, sleep, timeout};
+use tracing::field::Field;
+use tracing::span::{Attributes, Id, Record};
+use tracing::{Event, Metadata, Subscriber};
+
+use super::faults::{CLUSTER, options, raw, serve_one_slot, spare, url};
+use super::{Cases, Outcome, Raw, fresh_key, take};
+use contract_tests::servers::Server;
+
+pub(super) fn trials(cases: &Cases) -> Vec<Trial> {
+    vec![
+        cases.trial("hints::w_a_release_by_another_client_wakes", wakes),
+        cases.trial("hints::w_only_what_is_waited_for_is_subscribed", subscribed),
+        cases.trial("hints::w_a_lost_connection_is_made_again_with_a_wake", lost),
+        cases.trial("hints::w_a_connection_that_has_gone_silent_is_made_again", silent),
+        cases.trial("hints::w_a_release_without_permission_to_publish", mute),
+        cases.trial("hints::w_waiting_without_permission_to_subscribe", deaf),
+        cases.trial("hints::w_the_permissions_that_are_needed", least),
+        cases.trial("hints::w_a_refusal_is_logged_once_and_names_nothing", logged),
+        cases.trial("hints::w_switched_off", off),
+        cases.trial("hints::w_a_pool_of_ones_own_has_one_subscriber", pool),
+        cases.trial("hints::w_another_runtime_goes_on", another_runtime),
+        cases.trial("hints::w_a_cluster_has_channels_in_slots", cluster),
+    ]
+}
+
+/// What comes at all has come by then, on a busy machine as well.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Within this time nothing comes that a trial says does not come. If it is too short, such a trial
+/// passes for nothing, but it never fails for nothing.
+const A_MOMENT: Duration = Duration::from_millis(100);
+
+pub(super) async fn until(what: &str, condition: impl AsyncFn() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !condition().await {
+        assert!(Instant::now() < deadline, "{what}");
+        sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// How many connections have subscribed to something.
+async fn subscribers(raw: &Raw) -> usize {
+    raw.text(&["CLIENT", "LIST", "TYPE", "pubsub"]).await.unwrap().lines().count()
+}
+
+/// The channels, by `CHANNELS` or, in a cluster, `SHARDCHANNELS`.
+pub(super) async fn channels(raw: &Raw, kind: &str) -> BTreeSet<String> {
+    let channels = raw.run(&["PUBSUB", kind]).await.into_array();
+    channels.into_iter().map(|channel| channel.as_string().unwrap()).collect()
+}
+
+pub(super) type Hint = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+pub(super) fn hint(backend: &RedisBackend, key: &Key) -> Hint {
+    Box::pin(backend.maybe_free(key))
+}
+
+pub(super) async fn wakes_up(waiting: Hint, when: &str) {
+    assert!(timeout(PATIENCE, waiting).await.is_ok(), "no wake {when}");
+}
+
+/// Waits for the key for as long as the returned future lives, with the subscription in place.
+pub(super) async fn waits(backend: &RedisBackend, key: &Key) -> Hint {
+    let (stays, first) = (hint(backend, key), hint(backend, key));
+    wakes_up(first, "when the subscription is in place").await;
+    stays
+}
+
+/// A release by the one backend wakes who waits with the other, and nothing else does.
+async fn assert_told(one: &RedisBackend, two: &RedisBackend, key: &Key) -> Outcome {
+    for by_id in [false, true] {
+        let lease = take(one, key).await?;
+        let mut told = hint(two, key);
+        assert!(timeout(A_MOMENT, &mut told).await.is_err(), "a wake for no reason");
+        assert!(match by_id {
+            false => one.release(&lease).await?,
+            true => one.release_by_id(lease.id()).await?,
+        });
+        wakes_up(told, "by the release").await;
+    }
+    Ok(())
+}
+
+async fn wakes(server: Arc<Server>) -> Outcome {
+    let connect = async |url: String| RedisBackend::connect(&url).await;
+    let (one, two) = (server.client(&connect).await?, server.client(&connect).await?);
+    assert!(one.capabilities().pushes_hints());
+    let key = fresh_key();
+    let _stays = waits(&two, &key).await;
+    assert_told(&one, &two, &key).await?;
+    // One as long as names get, which are hashed.
+    let key = Key::new(&format!("{}{}", fresh_key().as_str(), "k".repeat(450))).unwrap();
+    let _stays = waits(&two, &key).await;
+    assert_told(&one, &two, &key).await
+}
+
+async fn subscribed(server: Arc<Server>) -> Outcome {
+    let spare = spare(&server, &[]).await?;
+    let url = url(&spare).await?;
+    let raw = raw(&url).await;
+    let backend = options().connect(&url).await?;
+    let keys: Vec<_> = (0..20).map(|_| fresh_key()).collect();
+    take(&backend, &keys[0]).await?;
+    assert_eq!(subscribers(&raw).await, 0, "nobody waits");
+
+    let names = |keys: &[Key]| -> BTreeSet<_> {
+        keys.iter().map(|key| format!("syncguard:{}", key.as_str())).collect()
+    };
+    let waiters =
+        |keys: &[Key]| -> Vec<_> { keys.iter().map(|key| hint(&backend.clone(), key)).collect() };
+    let (ten, other_ten) = (waiters(&keys[..10]), waiters(&keys[10..]));
+    until("all are subscribed", async || channels(&raw, "CHANNELS").await == names(&keys)).await;
+    assert_eq!(subscribers(&raw).await, 1);
+    drop(other_ten);
+    until("ten remain", async || channels(&raw, "CHANNELS").await == names(&keys[..10])).await;
+    let again = waiters(&keys[15..]);
+    until("and come again", async || channels(&raw, "CHANNELS").await.len() == 15).await;
+    assert_eq!(subscribers(&raw).await, 1);
+    drop((ten, again));
+    until("none remain", async || channels(&raw, "CHANNELS").await.is_empty()).await;
+
+    // The last backend takes the connection along.
+    let waiting = waiters(&keys[..1]);
+    until("it is subscribed", async || subscribers(&raw).await == 1).await;
+    let last = backend.clone();
+    drop(backend);
+    assert_eq!(subscribers(&raw).await, 1);
+    drop(last);
+    until("it is gone", async || subscribers(&raw).await == 0).await;
+    drop(waiting);
+    Ok(())
+}
+
+async fn lost(server: Arc<Server>) -> Outcome {
+    let spare = spare(&server, &[]).await?;
+    let url = url(&spare).await?;
+    let raw = raw(&url).await;
+    let (one, two) = (options().connect(&url).await?, options().connect(&url).await?);
+    let key = fresh_key();
+    let _stays = waits(&two, &key).await;
+    for _ in 0..3 {
+        let mut told = hint(&two, &key);
+        assert!(timeout(A_MOMENT, &mut told).await.is_err(), "a wake for no reason");
+        assert_eq!(raw.number(&["CLIENT", "KILL", "TYPE", "pubsub"]).await, 1);
+        wakes_up(told, "when it is subscribed again").await;
+        assert_told(&one, &two, &key).await?;
+    }
+    assert_eq!(subscribers(&raw).await, 1);
+    Ok(())
+}
+
+/// Passes everything on to a server. When it is told so, the connections that are open go silent, and
+/// stay open.
+async fn proxy(port: u16, silence: Sender<()>) -> std::io::Result<u16> {
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let address = listener.local_addr()?;
+    tokio::task::spawn(async move {
+        while let Ok((mut client, _)) = listener.accept().await {
+            let mut told = silence.subscribe();
+            tokio::task::spawn(async move {
+                let mut server = TcpStream::connect(("127.0.0.1", port)).await?;
+                tokio::select! {
+                    ended = copy_bidirectional(&mut client, &mut server) => ended.map(drop),
+                    _ = told.recv() => pending().await,
+                }
+            });
+        }
+    });
+    Ok(address.port())
+}
+
+async fn silent(server: Arc<Server>) -> Outcome {
+    let spare = spare(&server, &[]).await?;
+    raw(&spare.url).await;
+    let silence = Sender::new(1);
+    let port = proxy(spare.port, silence.clone()).await?;
+    let one = options().connect(&spare.url).await?;
+    let two = options().connect(&format!("redis://127.0.0.1:{port}")).await?;
+    let key = fresh_key();
+    let _stays = waits(&two, &key).await;
+    assert_told(&one, &two, &key).await?;
+    let told = hint(&two, &key);
+    silence.send(())?;
+    wakes_up(told, "when it is subscribed again").await;
+    assert_told(&one, &two, &key).await
+}
+
+/// A user who may do all that locks need, but for what is said.
+async fn user(raw: &Raw, name: &str, rules: &[&str]) {
+    let all = ["ACL", "SETUSER", name, "on", ">pw", "~syncguard:*", "&syncguard:*", "+@all"];
+    raw.run(&[&all[..], rules].concat()).await;
+}
+
+async fn mute(server: Arc<Server>) -> Outcome {
+    let spare = spare(&server, &[]).await?;
+    let raw = raw(&spare.url).await;
+    let two = options().connect(&spare.url).await?;
+    user(&raw, "no-channel", &["resetchannels"]).await;
+    user(&raw, "no-command", &["-publish"]).await;
+    for name in ["no-channel", "no-command"] {
+        let one = options().connect(&format!("redis://{name}:pw@127.0.0.1:{}", spare.port)).await?;
+        let key = fresh_key();
+        let _stays = waits(&two, &key).await;
+        let (lease, mut told) = (take(&one, &key).await?, hint(&two, &key));
+        let locks = LockManager::new(two.clone());
+        let waiting = locks.lock(&key).wait(PATIENCE).max_retries(1_000);
+        let waiting = waiting.backoff(Backoff::fixed(Duration::from_millis(50)));
+        let (guard, released) = tokio::join!(waiting.acquire(), async {
+            sleep(A_MOMENT).await;
+            one.release(&lease).await
+        });
+        assert!(released?);
+        let guard = guard?;
+        assert!(guard.fence() > lease.fence());
+        assert!(timeout(A_MOMENT, &mut told).await.is_err(), "it may not publish");
+        assert!(one.release_by_id(guard.id()).await?);
+        assert!(timeout(A_MOMENT, &mut told).await.is_err(), "it may not publish");
+        assert!(!guard.release().await?);
+    }
+    Ok(())
+}
+
+/// How many connections the server has accepted.
+async fn connections(raw: &Raw) -> u64 {
+    let stats = raw.text(&["INFO", "stats"]).await.unwrap();
+    let count = stats.lines().find_map(|line| line.strip_prefix("total_connections_received:"));
+    count.unwrap().parse().unwrap()
+}
+
+async fn deaf(server: Arc<Server>) -> Outcome {
+    let spare = spare(&server, &[]).await?;
+    let raw = raw(&spare.url).await;
+    user(&raw, "no-channel", &["resetchannels"]).await;
+    user(&raw, "no-command", &["-subscribe"]).await;
+    user(&raw, "no-ping", &["-ping"]).await;
+    for name in ["no-channel", "no-command", "no-ping"] {
+        let two = options().connect(&format!("redis://{name}:pw@127.0.0.1:{}", spare.port)).await;
+        // fred itself pings a server that wants no password.
+        let Ok(two) = two else { continue };
+        let (key, before) = (fresh_key(), connections(&raw).await);
+        let lease = take(&two, &key).await?;
+        let mut told = hint(&two, &key);
+        let locks = LockManager::new(two.clone());
+        let waiting = locks.lock(&key).wait(PATIENCE).max_retries(1_000);
+        let waiting = waiting.backoff(Backoff::fixed(Duration::from_millis(50)));
+        let (guard, released) = tokio::join!(waiting.acquire(), async {
+            assert!(timeout(Duration::from_secs(1), &mut told).await.is_err(), "who told it?");
+            two.release(&lease).await
+        });
+        assert!(released?);
+        assert!(guard?.release().await?);
+        // It has tried, and not in a loop.
+        let tried = connections(&raw).await - before;
+        assert!((1..10).contains(&tried), "{tried} connections");
+        assert_eq!(subscribers(&raw).await, 0);
+    }
+    Ok(())
+}
+
+async fn least(server: Arc<Server>) -> Outcome {
+    let spare = spare(&server, &[]).await?;
+    let raw = raw(&spare.url).await;
+    let rules = "on >pw ~syncguard:* &syncguard:* +evalsha +eval +get +set +del +incr +decr \
+                 +pexpire +time +publish +subscribe +unsubscribe +ping";
+    let rules: Vec<_> = rules.split_whitespace().collect();
+    raw.run(&[&["ACL", "SETUSER", "least"], &rules[..]].concat()).await;
+    let url = format!("redis://least:pw@127.0.0.1:{}", spare.port);
+    let (one, two) = (options().connect(&url).await?, options().connect(&url).await?);
+    let key = fresh_key();
+    let stays = waits(&two, &key).await;
+    assert_told(&one, &two, &key).await?;
+    drop(stays);
+    until("none remain", async || channels(&raw, "CHANNELS").await.is_empty()).await;
+    // Nothing was refused but what fred asks for and does without.
+    for entry in raw.run(&["ACL", "LOG"]).await.into_array() {
+        let entry: Vec<_> = entry.into_array().iter().map(|part| part.as_string()).collect();
+        let object = entry.iter().position(|part| part.as_deref() == Some("object")).unwrap();
+        let object = entry[object + 1].as_deref().unwrap();
+        assert!(["client|id", "info"].contains(&object), "{object}");
+    }
+    Ok(())
+}
+
+async fn logged(server: Arc<Server>) -> Outcome {
+    let spare = spare(&server, &[]).await?;
+    let raw = raw(&spare.url).await;
+    user(&raw, "no-channel", &["resetchannels"]).await;
+    let url = format!("redis://no-channel:pw@127.0.0.1:{}", spare.port);
+    let (log, key) = (Log::default(), fresh_key());
+    let (waits_for, logs) = (key.clone(), log.clone());
+    // All on one thread, as the subscriber is that of a thread.
+    let waiting = tokio::task::spawn_blocking(move || -> Outcome {
+        // With two subscribers, `tracing` asks each of them, whichever thread meets an event first.
+        let other = tracing::subscriber::set_default(Log::default());
+        let ours = tracing::subscriber::set_default(logs);
+        let here = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        here.block_on(async {
+            let backend = options().connect(&url).await?;
+            let before = connections(&raw).await;
+            let _waits = hint(&backend, &waits_for);
+            until("it tries again", async || connections(&raw).await >= before + 3).await;
+            Ok::<_, Box<dyn std::error::Error + Send + Sync>>(())
+        })?;
+        drop((ours, other));
+        Ok(())
+    });
+    waiting.await??;
+    let log = log.0.lock().unwrap();
+    let [event] = &log[..] else { panic!("{log:?}") };
+    assert!(event.starts_with("WARN") && event.contains("AuthFailed"), "{event}");
+    assert!(!event.contains(key.as_str()), "{event}");
+    Ok(())
+}
+
+/// Collects what this backend logs.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<String>>>);
+
+impl Subscriber for Log {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        metadata.is_event() && metadata.target().starts_with("syncguard_redis")
+    }
+
+    fn event(&self, event: &Event<'_>) {
+        let mut text = event.metadata().level().to_string();
+        event.record(&mut |field: &Field, value: &dyn Debug| {
+            write!(text, " {field}={value:?}").unwrap();
+        });
+        self.0.lock().unwrap().push(text);
+    }
+
+    fn new_span(&self, _: &Attributes<'_>) -> Id {
+        Id::from_u64(1)
+    }
+
+    fn record(&self, _: &Id, _: &Record<'_>) {}
+
+    fn record_follows_from(&self, _: &Id, _: &Id) {}
+
+    fn enter(&self, _: &Id) {}
+
+    fn exit(&self, _: &Id) {}
+}
+
+async fn off(server: Arc<Server>) -> Outcome {
+    let spare = spare(&server, &[]).await?;
+    let raw = raw(&spare.url).await;
+    let backend = options().hints(false).connect(&spare.url).await?;
+    assert!(!backend.capabilities().pushes_hints());
+    let key = fresh_key();
+    let mut told = hint(&backend, &key);
+    let lease = take(&backend, &key).await?;
+    assert!(backend.release(&lease).await?);
+    let lease = take(&backend, &key).await?;
+    assert!(backend.release_by_id(lease.id()).await?);
+    assert!(timeout(A_MOMENT, &mut told).await.is_err());
+    assert_eq!(raw.calls("publish").await, 0);
+    assert_eq!(raw.calls("subscribe").await, 0);
+    Ok(())
+}
+
+async fn pool(server: Arc<Server>) -> Outcome {
+    let spare = spare(&server, &["--requirepass", "secret"]).await?;
+    let url = format!("redis://:secret@127.0.0.1:{}/3", spare.port);
+    let raw = raw(&url).await;
+    let pool = Builder::from_config(Config::from_url(&url)?).build_pool(3)?;
+    pool.init().await?;
+    let (one, two) = (options().connect(&url).await?, options().build(pool.clone())?);
+    let keys = [fresh_key(), fresh_key(), fresh_key()];
+    let mut stay = Vec::new();
+    for key in &keys {
+        stay.push(waits(&two, key).await);
+        assert_told(&one, &two, key).await?;
+    }
+    assert_eq!(subscribers(&raw).await, 1);
+    // It is not the user's, so it goes on without those, until the backend is dropped.
+    pool.quit().await?;
+    drop(two);
+    until("it is gone", async || subscribers(&raw).await == 0).await;
+    Ok(())
+}
+
+async fn another_runtime(server: Arc<Server>) -> Outcome {
+    let spare = spare(&server, &[]).await?;
+    let raw = raw(&spare.url).await;
+    let (one, two) = (options().connect(&spare.url).await?, options().connect(&spare.url).await?);
+    let key = fresh_key();
+    let (there, waited_for) = (two.clone(), key.clone());
+    let first = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.unwrap();
+        runtime.block_on(waits(&there, &waited_for))
+    });
+    let first = tokio::task::spawn_blocking(move || first.join().unwrap()).await?;
+    until("it went with its runtime", async || subscribers(&raw).await == 0).await;
+    let _stays = waits(&two, &key).await;
+    assert_told(&one, &two, &key).await?;
+    assert_eq!(subscribers(&raw).await, 1);
+    // Who waited before is woken too.
+    wakes_up(first, "on another runtime").await;
+    // Where there is no runtime it cannot run, and does no harm.
+    let nowhere = tokio::task::spawn_blocking(move || {
+        std::thread::spawn(move || hint(&two, &key)).join().unwrap()
+    });
+    drop(nowhere.await?);
+    Ok(())
+}
+
+async fn cluster(server: Arc<Server>) -> Outcome {
+    let spare = spare(&server, &CLUSTER).await?;
+    let raw = raw(&spare.url).await;
+    serve_one_slot(&raw, spare.port).await;
+    let url = format!("redis-cluster://127.0.0.1:{}", spare.port);
+    let tagged = options().key_prefix("{syncguard}");
+    let (one, two) = (tagged.clone().connect(&url).await?, tagged.connect(&url).await?);
+    let keys = [fresh_key(), Key::new("with{another}tag").unwrap(), fresh_key()];
+    let mut stay = Vec::new();
+    for key in &keys {
+        stay.push(waits(&two, key).await);
+    }
+    let names = keys.each_ref().map(|key| format!("{{syncguard}}:{}", key.as_str()));
+    assert_eq!(channels(&raw, "SHARDCHANNELS").await, BTreeSet::from(names.clone()));
+    assert!(channels(&raw, "CHANNELS").await.is_empty());
+    for key in &keys {
+        assert_told(&one, &two, key).await?;
+    }
+    let mut told = hint(&two, &keys[0]);
+    assert!(timeout(A_MOMENT, &mut told).await.is_err(), "a wake for no reason");
+    raw.run(&["CLIENT", "KILL", "TYPE", "pubsub"]).await;
+    wakes_up(told, "when it is subscribed again").await;
+    for key in &keys {
+        assert_told(&one, &two, key).await?;
+    }
+    stay.truncate(1);
+    let left = BTreeSet::from([names[0].clone()]);
+    until("one remains", async || channels(&raw, "SHARDCHANNELS").await == left).await;
+    drop(stay);
+    until("none remain", async || channels(&raw, "SHARDCHANNELS").await.is_empty()).await;
+    Ok(())
+}
