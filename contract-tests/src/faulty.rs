@@ -217,7 +217,9 @@ impl Backend for Faulty {
         let number = self.inner.interests.fetch_add(1, Ordering::SeqCst);
         let hint: Pin<Box<dyn Future<Output = ()> + Send>> = match self.hints {
             Hints::Passed => Box::pin(self.inner.backend.maybe_free(key)),
-            Hints::Lossy if number.is_multiple_of(2) => Box::pin(self.inner.backend.maybe_free(key)),
+            Hints::Lossy if number.is_multiple_of(2) => {
+                Box::pin(self.inner.backend.maybe_free(key))
+            }
             Hints::Lossy | Hints::Off => Box::pin(pending()),
         };
         hint

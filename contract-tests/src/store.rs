@@ -26,8 +26,7 @@ pub(crate) const GRAIN: Duration = Duration::from_millis(5);
 pub(crate) const PAUSE: Duration = Duration::from_millis(5);
 
 /// As long as pauses between attempts get.
-pub(crate) const SLOW: Backoff =
-    Backoff::fixed(Duration::from_secs(10)).with_jitter(Jitter::None);
+pub(crate) const SLOW: Backoff = Backoff::fixed(Duration::from_secs(10)).with_jitter(Jitter::None);
 
 pub(crate) const QUICK: Backoff = Backoff::fixed(PAUSE).with_jitter(Jitter::None);
 

@@ -165,8 +165,7 @@ async fn g2_a_released_or_unknown_lease_is_not_handed_over(store: Store) -> Resu
     let released = store.take(&fresh_key(), LONG).await?;
     assert!(store.one.release(&released).await?);
     stays_free(&store, &released).await?;
-    let unknown =
-        Lease::new(fresh_key(), fresh_id(), released.fence(), released.expires_at());
+    let unknown = Lease::new(fresh_key(), fresh_id(), released.fence(), released.expires_at());
     stays_free(&store, &unknown).await
 }
 

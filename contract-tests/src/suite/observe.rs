@@ -237,9 +237,8 @@ async fn o3_a_wait_that_was_served_in_line_took_no_attempt(store: Store) -> Resu
     assert!(guard.release().await?);
 
     let events = events.lock().unwrap();
-    let attempts = |event: &&Event| {
-        event.operation() == Operation::Acquire && event.id() == Some(id)
-    };
+    let attempts =
+        |event: &&Event| event.operation() == Operation::Acquire && event.id() == Some(id);
     let attempts = events.iter().filter(attempts).count();
     let handed_over = events.iter().any(|event| event.operation() == Operation::HandOver);
     let wait = events.iter().rfind(|event| event.operation() == Operation::Wait);
