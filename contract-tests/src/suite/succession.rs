@@ -43,7 +43,7 @@ struct Scene {
     locks: LockManager,
     key: Key,
     old: Lease,
-    released: Waiter<bool>,
+    released: Option<Waiter<bool>>,
     waiters: Vec<Waiter<LockGuard>>,
     tokens: Vec<CancellationToken>,
 }
@@ -68,7 +68,7 @@ impl Scene {
                 let request = request(locks.lock(&key).ttl(LONG * 2).wait(LONG));
                 standing.push(Waiter::for_guard(request.cancel(token.clone())).await);
             }
-            let released = Waiter::new(guard.release()).await;
+            let released = Some(Waiter::new(guard.release()).await);
             until(async || Ok(ends(&faulty) > 0)).await?;
             if faulty.count(Operation::HandOver) > 0 || !faulty.capabilities().hands_over() {
                 return Ok(Self { faulty, locks, key, old, released, waiters: standing, tokens });
@@ -81,8 +81,24 @@ impl Scene {
         self.faulty.capabilities().hands_over()
     }
 
-    /// Once all background work is done, nobody holds the key.
-    async fn settled(&self, store: &Store) -> Result<()> {
+    /// Those in line get the lock, one after the other.
+    async fn serve_all(&mut self) -> Result<()> {
+        let mut fence = self.old.fence();
+        for waiter in self.waiters.drain(..) {
+            let guard = waiter.outcome().await?;
+            assert!(guard.fence() > fence, "not first come first served");
+            fence = guard.fence();
+            assert!(guard.release().await?, "its lease was taken away");
+        }
+        Ok(())
+    }
+
+    /// Once all that is under way is done, nobody holds the key.
+    async fn settled(self, store: &Store) -> Result<()> {
+        if let Some(released) = self.released {
+            // If it failed, it goes on in the background.
+            let _ = released.outcome().await;
+        }
         self.locks.shutdown().await?;
         assert_eq!(store.two.get(&self.key).await?, None, "a lease remains");
         assert_eq!(self.locks.waiters(), 0);
@@ -107,7 +123,7 @@ async fn g5_the_first_in_line_is_served_by_one_call(store: Store) -> Result<()> 
     let scene = Scene::new(&store, 1, slowly, |_, _| Trouble::None).await?;
     let hands_over = scene.hands_over();
     let Scene { faulty, old, released, waiters, .. } = scene;
-    assert!(released.outcome().await?, "it was live");
+    assert!(released.expect("it is under way").outcome().await?, "it was live");
     for waiter in waiters {
         let guard = waiter.outcome().await?;
         if hands_over {
@@ -221,16 +237,7 @@ async fn g6_a_hand_over_whose_reply_is_lost_leaves_nobody_waiting(store: Store) 
 
 async fn all_are_served(store: &Store, trouble: Trouble) -> Result<()> {
     let mut scene = Scene::new(store, 3, quickly, first_hand_over(trouble)).await?;
-    // Whatever it says: the release goes on in the background if it has to.
-    let _ = scene.released.outcome().await;
-    let mut fence = scene.old.fence();
-    for waiter in scene.waiters.drain(..) {
-        let guard = waiter.outcome().await?;
-        assert!(guard.fence() > fence, "not first come first served");
-        fence = guard.fence();
-        assert!(guard.release().await?);
-    }
-    scene.released = Waiter::new(async { Ok(true) }).await;
+    scene.serve_all().await?;
     scene.settled(store).await
 }
 
@@ -279,8 +286,7 @@ async fn g6_a_hand_over_whose_heir_gives_up_leaves_no_lease(store: Store) -> Res
         (Operation::Acquire, 1..) => Trouble::Refuse(ErrorCode::ServiceUnavailable),
         _ => Trouble::None,
     };
-    let scene = Scene::new(&store, 1, quickly, trouble).await?;
-    let mut scene = scene;
+    let mut scene = Scene::new(&store, 1, quickly, trouble).await?;
     if scene.hands_over() {
         until(async || Ok(scene.faulty.count(Operation::Acquire) >= 2)).await?;
     }
@@ -330,7 +336,7 @@ async fn g7_a_releaser_that_leaves_holds_nobody_up(store: Store) -> Result<()> {
         if scene.hands_over() {
             until(async || Ok(scene.faulty.held() == 1)).await?;
         }
-        scene.released.drop_out().await;
+        scene.released.take().expect("it is under way").drop_out().await;
         scene.faulty.open();
         let mut fence = scene.old.fence();
         for waiter in scene.waiters.drain(..) {
@@ -339,7 +345,6 @@ async fn g7_a_releaser_that_leaves_holds_nobody_up(store: Store) -> Result<()> {
             fence = guard.fence();
             assert!(guard.release().await?);
         }
-        scene.released = Waiter::new(async { Ok(true) }).await;
         scene.settled(&store).await?;
     }
     Ok(())
