@@ -41,8 +41,8 @@
 //!   `AcquisitionTimeout`, or the transient failure of whoever is in front. Retries are one's own
 //!   attempts; to stand in line is none.
 //! - W9 Where a backend pushes hints, a release by whomever wakes the first in line, and none is
-//!   missed, at whatever moment of an attempt it comes. Hints are only hints: all are served when
-//!   there are none, and when half of them get lost.
+//!   missed, at whatever moment of an attempt it comes. One in the same process does so without them.
+//!   Hints are only hints: all are served when there are none, and when half of them get lost.
 //! - W10 A manager tells how many wait.
 //! - O3 Every wait ends with one event: outcome, attempts of one's own, and time from the call.
 //!

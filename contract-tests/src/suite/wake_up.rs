@@ -1,15 +1,19 @@
 //! W9: hints that a key may be free.
 
+use std::time::Duration;
+
+use syncguard::LockManager;
 use syncguard_core::{Backend, Key, Lease, Operation, Result};
 use tokio::time::{Instant, timeout};
 
-use crate::faulty::{Faulty, Trouble};
-use crate::store::{LONG, SOON, Store, fresh_id, fresh_key, granted, ttl, until};
+use crate::faulty::{Faulty, Hints, Trouble};
+use crate::store::{LONG, SLOW, SOON, Store, fresh_id, fresh_key, granted, ttl, until};
 use crate::waiter::Waiter;
 
 cases![
     w9_a_hint_comes_with_a_release,
     w9_a_release_by_another_client_wakes_the_first,
+    w9_a_release_in_the_same_process_needs_no_hint,
     w9_a_release_before_an_attempt_is_not_missed,
     w9_a_release_after_an_attempt_is_not_missed,
 ];
@@ -50,6 +54,22 @@ async fn w9_a_release_by_another_client_wakes_the_first(store: Store) -> Result<
         woken(waiter).await?;
     }
     Ok(())
+}
+
+async fn w9_a_release_in_the_same_process_needs_no_hint(store: Store) -> Result<()> {
+    let faulty = store.faulty(|_, _| Trouble::None).with_hints(Hints::Off).without_hand_over();
+    let locks = LockManager::new(faulty);
+    loop {
+        let (key, begun) = (fresh_key(), Instant::now());
+        let guard = locks.lock(&key).ttl(LONG).acquire().await?;
+        let request = locks.lock(&key).ttl(LONG).wait(LONG).backoff(SLOW);
+        let waiter = Waiter::for_turn(request).await;
+        assert!(guard.release().await?);
+        // After a second it is the turn of others (G8).
+        if begun.elapsed() < Duration::from_secs(1) {
+            return woken(waiter).await;
+        }
+    }
 }
 
 async fn w9_a_release_before_an_attempt_is_not_missed(store: Store) -> Result<()> {
