@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
-use syncguard::{CancellationToken, LockGuard, LockManager, LockRequest};
+use syncguard::{Backoff, CancellationToken, LockGuard, LockManager, LockRequest};
 use syncguard_core::{Backend, ErrorCode, Key, Lease, LockRecord, Operation, Result};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
@@ -351,18 +351,21 @@ async fn g7_a_releaser_that_leaves_holds_nobody_up(store: Store) -> Result<()> {
 }
 
 /// Workers of one manager pass the key on among themselves, until a worker of another had its turn.
+/// There is always one in line, and hardly ever one who asks by itself.
 async fn g8_other_clients_get_their_turn(store: Store) -> Result<()> {
     let key = fresh_key();
     let (faulty, locks) = store.troubled(|_, _| Trouble::None);
     let served = Arc::new(AtomicBool::new(false));
     let turns = Arc::new(AtomicUsize::new(0));
     let mut workers = JoinSet::new();
-    for _ in 0..3 {
+    for _ in 0..20 {
         let (key, locks) = (key.clone(), locks.clone());
         let (served, turns) = (served.clone(), turns.clone());
         workers.spawn(async move {
             while !served.load(Ordering::SeqCst) {
-                let guard = quickly(locks.lock(&key).ttl(LONG).wait(LONG)).acquire().await?;
+                let request = locks.lock(&key).ttl(LONG).wait(LONG);
+                let backoff = Backoff::fixed(Duration::from_millis(500));
+                let guard = request.backoff(backoff).acquire().await?;
                 turns.fetch_add(1, Ordering::SeqCst);
                 assert!(guard.release().await?);
             }
