@@ -136,6 +136,9 @@ pub(crate) async fn when(
     Ok(())
 }
 
+/// More polls than any operation takes on a store that answers.
+pub(crate) const MOST_POLLS: usize = 1_000;
+
 /// Polls a future so many times at most, and drops it. What it gave, if it got so far.
 pub(crate) async fn poll_then_drop<F: Future>(times: usize, future: F) -> Option<F::Output> {
     let mut future = pin!(future);

@@ -1,7 +1,9 @@
 //! W6, W7, W8 and W10: those who wait for a key through one manager.
 
+use std::future::{Future, poll_fn};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::Poll;
 use std::time::Duration;
 
 use syncguard::{Backoff, CancellationToken, LockGuard, LockManager, LockRequest};
@@ -9,7 +11,9 @@ use syncguard_core::{Backend, ErrorCode, Fence, Operation, Result};
 use tokio::time::{Instant, sleep};
 
 use crate::faulty::{Hints, Trouble};
-use crate::store::{LONG, PAUSE, QUICK, SLOW, SOON, Store, code, fresh_key, race, until};
+use crate::store::{
+    LONG, MOST_POLLS, PAUSE, QUICK, SLOW, SOON, Store, code, fresh_key, poll_then_drop, race, until,
+};
 use crate::waiter::{Waiter, in_order};
 
 cases![
@@ -20,6 +24,7 @@ cases![
     w7_who_is_cancelled_holds_nobody_up,
     w7_who_is_dropped_holds_nobody_up,
     w7_who_runs_out_of_time_holds_nobody_up,
+    w7_who_is_dropped_after_any_poll_holds_nobody_up,
     w7_a_grant_whose_reply_comes_too_late_goes_to_the_next,
     w7_a_grant_that_comes_too_late_is_released,
     w7_shutdown_ends_all_who_stand_in_line,
@@ -163,6 +168,31 @@ async fn go(leave: Leave, waiter: Waiter<Fence>, token: &CancellationToken) {
             assert_eq!(code(waiter.outcome().await), ErrorCode::AcquisitionTimeout);
         }
     }
+}
+
+/// The first, in the middle of an attempt that would be granted.
+async fn w7_who_is_dropped_after_any_poll_holds_nobody_up(store: Store) -> Result<()> {
+    for polls in 0..MOST_POLLS {
+        let (key, locks) = (fresh_key(), store.locks());
+        let mut first = Box::pin(patient(&store, locks.lock(&key)).acquire());
+        let stands = poll_fn(|context| Poll::Ready(first.as_mut().poll(context))).await;
+        let second = Waiter::for_turn(patient(&store, locks.lock(&key))).await;
+        let guard = match stands {
+            Poll::Ready(guard) => Some(guard),
+            Poll::Pending => poll_then_drop(polls, first).await,
+        };
+        let done = guard.is_some();
+        if let Some(guard) = guard {
+            assert!(guard?.release().await?);
+        }
+        second.outcome().await?;
+        locks.shutdown().await?;
+        assert_eq!(store.two.get(&key).await?, None, "a lease remains");
+        if done {
+            return Ok(());
+        }
+    }
+    panic!("no lock after {MOST_POLLS} polls");
 }
 
 async fn w7_a_grant_whose_reply_comes_too_late_goes_to_the_next(store: Store) -> Result<()> {

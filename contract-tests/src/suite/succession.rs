@@ -2,8 +2,8 @@
 //!
 //! Where a backend cannot hand a lease over, the same is asked of a release and an attempt.
 
-use std::future::poll_fn;
-use std::pin::pin;
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::Poll;
@@ -28,6 +28,7 @@ cases![
     g6_a_hand_over_whose_reply_is_lost_leaves_nobody_waiting,
     g6_an_heir_that_looks_late_keeps_what_it_got,
     g6_a_hand_over_whose_heir_gives_up_leaves_no_lease,
+    g6_a_hand_over_whose_heir_never_looks_leaves_no_lease,
     g7_an_heir_that_leaves_is_followed_by_the_next,
     g7_an_heir_that_leaves_alone_leaves_no_lease,
     g7_a_releaser_that_leaves_holds_nobody_up,
@@ -259,15 +260,7 @@ async fn g6_an_heir_that_looks_late_keeps_what_it_got(store: Store) -> Result<()
     for trouble in troubles.into_iter().cycle().take(15) {
         let (faulty, locks) = store.troubled(first_hand_over(trouble));
         let key = fresh_key();
-        let guard = locks.lock(&key).ttl(LONG).acquire().await?;
-        let mut heir = pin!(quickly(locks.lock(&key).ttl(LONG).wait(LONG)).acquire());
-        let first = poll_fn(|context| Poll::Ready(heir.as_mut().poll(context))).await;
-        assert!(first.is_pending(), "two have the lock");
-        let id = guard.id().clone();
-        // It may fail: then it goes on in the background.
-        let _ = guard.release().await;
-        until(async || Ok(!faulty.capabilities().hands_over() || ends(&faulty) >= 2)).await?;
-        until(async || Ok(store.two.find(&id).await?.is_none())).await?;
+        let heir = heir_of_a_failed_hand_over(&store, &faulty, &locks, &key).await?;
         sleep(PAUSE * 2).await;
         let heir = heir.await?;
         locks.shutdown().await?;
@@ -275,6 +268,36 @@ async fn g6_an_heir_that_looks_late_keeps_what_it_got(store: Store) -> Result<()
         let holder = record.as_ref().map(LockRecord::id);
         assert_eq!(holder, Some(heir.id()), "it was taken away again");
         assert!(heir.release().await?);
+    }
+    Ok(())
+}
+
+/// The wait of one who stood first in line, and does not know yet what happened since.
+async fn heir_of_a_failed_hand_over(
+    store: &Store,
+    faulty: &Faulty,
+    locks: &LockManager,
+    key: &Key,
+) -> Result<Pin<Box<dyn Future<Output = Result<LockGuard>>>>> {
+    let guard = locks.lock(key).ttl(LONG).acquire().await?;
+    let mut heir = Box::pin(quickly(locks.lock(key).ttl(LONG).wait(LONG)).acquire());
+    let first = poll_fn(|context| Poll::Ready(heir.as_mut().poll(context))).await;
+    assert!(first.is_pending(), "two have the lock");
+    let id = guard.id().clone();
+    // It may fail: then it goes on in the background.
+    let _ = guard.release().await;
+    until(async || Ok(faulty.count(Operation::HandOver) == 0 || ends(faulty) >= 2)).await?;
+    until(async || Ok(store.two.find(&id).await?.is_none())).await?;
+    Ok(heir)
+}
+
+async fn g6_a_hand_over_whose_heir_never_looks_leaves_no_lease(store: Store) -> Result<()> {
+    for failure in [ErrorCode::ServiceUnavailable, ErrorCode::Internal] {
+        let (faulty, locks) = store.troubled(first_hand_over(Trouble::LoseReply(failure)));
+        let key = fresh_key();
+        drop(heir_of_a_failed_hand_over(&store, &faulty, &locks, &key).await?);
+        locks.shutdown().await?;
+        assert_eq!(store.two.get(&key).await?, None, "a lease remains");
     }
     Ok(())
 }
