@@ -120,6 +120,42 @@ const CONTROLS: &[(&str, Fault, &str, &str)] = &[
         "lookup::l2_looks_at_a_live_lease_change_nothing",
         "a look changed it",
     ),
+    (
+        "hand_over_without_owner_check",
+        Fault::HandOverIgnoresTheOwner,
+        "hand_over::g2_a_replaced_lease_is_not_handed_over",
+        "a stale holder handed the key over",
+    ),
+    (
+        "hand_over_of_a_dead_lease",
+        Fault::HandOverRevives,
+        "hand_over::g2_a_dead_lease_is_not_handed_over",
+        "a lease that had ended was handed over",
+    ),
+    (
+        "hand_over_keeps_the_fence",
+        Fault::HandOverKeepsTheFence,
+        "hand_over::g1_the_new_lease_is_the_one_asked_for",
+        "the fence did not rise",
+    ),
+    (
+        "hand_over_leaves_the_old_id",
+        Fault::HandOverLeavesTheOldId,
+        "hand_over::g1_the_old_id_is_gone",
+        "the old id extends",
+    ),
+    (
+        "hand_over_with_a_gap",
+        Fault::HandOverHasAGap,
+        "hand_over::g4_nobody_comes_in_between",
+        "somebody came in between",
+    ),
+    (
+        "hints_never_come",
+        Fault::HintsNeverCome,
+        "wake_up::w9_a_release_by_another_client_wakes_the_first",
+        "not woken",
+    ),
 ];
 
 /// The proof of the suite: one trial per broken backend, which passes when the right case rejects

@@ -3,6 +3,8 @@
 
 use std::fmt;
 use std::future::{Future, pending};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use syncguard_core::{
@@ -25,15 +27,34 @@ pub(crate) enum Trouble {
     HoldReply,
 }
 
-/// A backend with trouble on the way to it. It gives no hints. Clones are the same.
+/// What becomes of the hints of a backend that pushes them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Hints {
+    Passed,
+    /// There are none, and that is said.
+    Off,
+    /// Every second one does not come, and nobody is told.
+    Lossy,
+}
+
+/// A backend with trouble on the way to it. What it can do beyond the contract is passed on unless
+/// it is switched off. Clones share everything but those switches.
 #[derive(Clone)]
-pub(crate) struct Faulty(Arc<Inner>);
+pub(crate) struct Faulty {
+    inner: Arc<Inner>,
+    hints: Hints,
+    hands_over: bool,
+}
 
 struct Inner {
     backend: AnyBackend,
     /// By operation, and by how many calls of that operation there were before.
     trouble: Box<dyn Fn(Operation, usize) -> Trouble + Send + Sync>,
     calls: Mutex<Vec<Operation>>,
+    /// The id of every attempt.
+    attempts: Mutex<Vec<LockId>>,
+    held: AtomicUsize,
+    interests: AtomicUsize,
     open: watch::Sender<bool>,
 }
 
@@ -42,27 +63,59 @@ impl Faulty {
         backend: AnyBackend,
         trouble: impl Fn(Operation, usize) -> Trouble + Send + Sync + 'static,
     ) -> Self {
-        Self(Arc::new(Inner {
+        let inner = Inner {
             backend,
             trouble: Box::new(trouble),
             calls: Mutex::default(),
+            attempts: Mutex::default(),
+            held: AtomicUsize::default(),
+            interests: AtomicUsize::default(),
             open: watch::Sender::new(false),
-        }))
+        };
+        Self { inner: Arc::new(inner), hints: Hints::Passed, hands_over: true }
+    }
+
+    pub(crate) const fn with_hints(mut self, hints: Hints) -> Self {
+        self.hints = hints;
+        self
+    }
+
+    pub(crate) const fn without_hand_over(mut self) -> Self {
+        self.hands_over = false;
+        self
     }
 
     /// Lets go of all requests and replies that are held.
     pub(crate) fn open(&self) {
-        self.0.open.send_replace(true);
+        self.inner.open.send_replace(true);
     }
 
     /// The calls so far, in the order in which they came.
     pub(crate) fn calls(&self) -> Vec<Operation> {
-        self.0.calls.lock().unwrap().clone()
+        self.inner.calls.lock().unwrap().clone()
     }
 
     /// How many calls of this operation there were.
     pub(crate) fn count(&self, operation: Operation) -> usize {
         self.calls().iter().filter(|call| **call == operation).count()
+    }
+
+    /// How many attempts were made under each id, in the order in which the ids appeared.
+    pub(crate) fn attempts_by_id(&self) -> Vec<usize> {
+        let mut counts: Vec<(LockId, usize)> = Vec::new();
+        for id in self.inner.attempts.lock().unwrap().iter() {
+            match counts.iter_mut().find(|(known, _)| known == id) {
+                Some((_, count)) => *count += 1,
+                None => counts.push((id.clone(), 1)),
+            }
+        }
+        counts.into_iter().map(|(_, count)| count).collect()
+    }
+
+    /// How many requests and replies have been held so far. Of a reply that counts, the call was
+    /// carried out.
+    pub(crate) fn held(&self) -> usize {
+        self.inner.held.load(Ordering::SeqCst)
     }
 
     async fn call<T>(
@@ -71,13 +124,14 @@ impl Faulty {
         call: impl Future<Output = Result<T>>,
     ) -> Result<T> {
         let before = self.count(operation);
-        self.0.calls.lock().unwrap().push(operation);
+        self.inner.calls.lock().unwrap().push(operation);
         let opened = async || {
+            self.inner.held.fetch_add(1, Ordering::SeqCst);
             // The sender lives in `self`, so the channel cannot be closed.
-            let _ = self.0.open.subscribe().wait_for(|open| *open).await;
+            let _ = self.inner.open.subscribe().wait_for(|open| *open).await;
         };
         let failed = |code| Error::new(code, operation).with_source("made to fail");
-        match (self.0.trouble)(operation, before) {
+        match (self.inner.trouble)(operation, before) {
             Trouble::None => call.await,
             Trouble::Refuse(code) => Err(failed(code)),
             Trouble::LoseReply(code) => {
@@ -99,57 +153,75 @@ impl Faulty {
 
 impl fmt::Debug for Faulty {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Faulty").field(&self.0.backend).finish()
+        f.debug_tuple("Faulty").field(&self.inner.backend).finish()
     }
 }
 
 #[deny(clippy::missing_trait_methods)]
 impl Backend for Faulty {
     fn capabilities(&self) -> Capabilities {
-        let whole = self.0.backend.capabilities();
-        let plain = Capabilities::new(whole.clock());
-        if whole.ends_at_ttl() { plain.with_end_at_ttl() } else { plain }
+        let whole = self.inner.backend.capabilities();
+        let mut left = Capabilities::new(whole.clock());
+        if whole.ends_at_ttl() {
+            left = left.with_end_at_ttl();
+        }
+        if whole.pushes_hints() && self.hints != Hints::Off {
+            left = left.with_hints();
+        }
+        if whole.hands_over() && self.hands_over {
+            left = left.with_hand_over();
+        }
+        left
     }
 
     async fn acquire(&self, key: &Key, id: &LockId, ttl: Ttl) -> Result<Acquired> {
-        let call = self.0.backend.acquire(key, id, ttl);
+        self.inner.attempts.lock().unwrap().push(id.clone());
+        let call = self.inner.backend.acquire(key, id, ttl);
         self.call(Operation::Acquire, call).await
     }
 
     async fn extend(&self, lease: &Lease, ttl: Ttl) -> Result<Option<Lease>> {
-        let call = self.0.backend.extend(lease, ttl);
+        let call = self.inner.backend.extend(lease, ttl);
         self.call(Operation::Extend, call).await
     }
 
     async fn release(&self, lease: &Lease) -> Result<bool> {
-        let call = self.0.backend.release(lease);
+        let call = self.inner.backend.release(lease);
         self.call(Operation::Release, call).await
     }
 
     async fn extend_by_id(&self, id: &LockId, ttl: Ttl) -> Result<Option<Lease>> {
-        let call = self.0.backend.extend_by_id(id, ttl);
+        let call = self.inner.backend.extend_by_id(id, ttl);
         self.call(Operation::Extend, call).await
     }
 
     async fn release_by_id(&self, id: &LockId) -> Result<bool> {
-        let call = self.0.backend.release_by_id(id);
+        let call = self.inner.backend.release_by_id(id);
         self.call(Operation::Release, call).await
     }
 
     async fn get(&self, key: &Key) -> Result<Option<LockRecord>> {
-        self.call(Operation::Get, self.0.backend.get(key)).await
+        self.call(Operation::Get, self.inner.backend.get(key)).await
     }
 
     async fn find(&self, id: &LockId) -> Result<Option<LockRecord>> {
-        self.call(Operation::Find, self.0.backend.find(id)).await
+        self.call(Operation::Find, self.inner.backend.find(id)).await
     }
 
     async fn hand_over(&self, lease: &Lease, id: &LockId, ttl: Ttl) -> Result<Option<Lease>> {
-        let call = self.0.backend.hand_over(lease, id, ttl);
+        let call = self.inner.backend.hand_over(lease, id, ttl);
         self.call(Operation::HandOver, call).await
     }
 
-    fn maybe_free(&self, _key: &Key) -> impl Future<Output = ()> + Send + 'static {
-        pending()
+    fn maybe_free(&self, key: &Key) -> impl Future<Output = ()> + Send + 'static {
+        let number = self.inner.interests.fetch_add(1, Ordering::SeqCst);
+        let hint: Pin<Box<dyn Future<Output = ()> + Send>> = match self.hints {
+            Hints::Passed => Box::pin(self.inner.backend.maybe_free(key)),
+            Hints::Lossy if number.is_multiple_of(2) => {
+                Box::pin(self.inner.backend.maybe_free(key))
+            }
+            Hints::Lossy | Hints::Off => Box::pin(pending()),
+        };
+        hint
     }
 }

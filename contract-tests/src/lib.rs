@@ -30,6 +30,42 @@
 //! [`Capabilities`](syncguard_core::Capabilities) say that it differs, something else is asserted;
 //! nothing is left out.
 //!
+//! # Waiting and handing over
+//!
+//! The lines of the contract on those who wait for one key through one lock manager:
+//!
+//! - W6 They stand in line, first come first served, and only the first talks to the backend.
+//! - W7 Whoever leaves the line holds nobody up, and leaves no lease behind: cancelled, dropped, out
+//!   of time or shut down, at its head or further back, and in the middle of an attempt.
+//! - W8 The limits count from the call, also for those who never become first. Out of time they get
+//!   `AcquisitionTimeout`, or the transient failure of whoever is in front. Retries are one's own
+//!   attempts; to stand in line is none.
+//! - W9 Where a backend pushes hints, a release by whomever wakes the first in line, and none is
+//!   missed, at whatever moment of an attempt it comes. One in the same process does so without them.
+//!   Hints are only hints: all are served when there are none, and when half of them get lost.
+//! - W10 A manager tells how many wait.
+//! - O3 Every wait ends with one event: outcome, attempts of one's own, and time from the call.
+//!
+//! Where a backend [hands leases over](syncguard_core::Capabilities::hands_over):
+//!
+//! - G1 A hand-over grants the same key with the id and the TTL that are asked for and a higher fence.
+//!   The old id is gone.
+//! - G2 A lease that is dead, unknown or replaced is not handed over, and nothing changes.
+//! - G3 Of those who race to release a lease or to hand it over exactly one succeeds.
+//! - G4 The key is held throughout.
+//! - G5 The release of a guard serves the first in line by one hand-over and no other call. It is
+//!   true, and the new guard is like any other.
+//! - G6 A hand-over that fails, carried out or not, leaves nobody waiting and no lease behind.
+//! - G7 Nor does one whose heir leaves, or whose releaser does, while it is under way.
+//! - G8 Hand-overs in a row are limited: after 16 grants where others are told of a release, and after
+//!   a second anyway, other clients get their turn.
+//!
+//! Where it does not, the first in line is served by a release and an attempt. What concerns waiting
+//! is also put through clients who are cut off from the hints of the backend, and through ones who
+//! lose half of them.
+//!
+//! # Controls
+//!
 //! [`controls`] are the proof of the suite itself: backends that are broken on purpose, each of
 //! which the right case must reject.
 //!
@@ -44,6 +80,7 @@ mod model;
 pub mod servers;
 mod store;
 mod suite;
+mod waiter;
 
 use std::error::Error;
 use std::iter;
@@ -57,6 +94,7 @@ use syncguard_core::{AnyBackend, Backend};
 use tokio::runtime::Handle;
 use tokio::sync::OnceCell;
 
+use crate::faulty::Hints;
 use crate::store::Store;
 
 /// No case takes longer, however busy the machine; a case that does is one that hangs.
@@ -96,6 +134,23 @@ where
             runtime.block_on(async move { run(case, suite.store().await?).await })
         })
     };
+    let with_fewer_hints = |(title, hints): (&str, Hints), case: suite::Case| {
+        let suite = suite.clone();
+        Trial::test(format!("{name}::{title}::{}", case.name()), move || {
+            let runtime = suite.runtime.clone();
+            runtime.block_on(async move {
+                let store = suite.store().await?;
+                // Otherwise there is nothing to take away.
+                if store.one.capabilities().pushes_hints() {
+                    run(case, store.with_hints(hints)).await?;
+                }
+                Ok(())
+            })
+        })
+    };
+    let fewer_hints = [("without_hints", Hints::Off), ("lossy_hints", Hints::Lossy)]
+        .into_iter()
+        .flat_map(|fewer| suite::waiting().map(move |case| (fewer, case)));
     let same = suite.clone();
     let model = format!("{name}::model::random_operations_agree_with_memory");
     let model = Trial::test(model, move || {
@@ -107,7 +162,10 @@ where
         Ok(model::agrees_with_memory(&runtime, &store)?)
     });
     // It takes longest, so it comes first.
-    iter::once(model).chain(suite::cases().map(case)).collect()
+    iter::once(model)
+        .chain(suite::cases().map(case))
+        .chain(fewer_hints.map(|(fewer, case)| with_fewer_hints(fewer, case)))
+        .collect()
 }
 
 type Connect =

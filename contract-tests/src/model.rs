@@ -17,12 +17,17 @@ use syncguard_memory::{ManualClock, MemoryBackend};
 use tokio::runtime::Handle;
 use tokio::time::sleep;
 
-use crate::store::{LONG, PAUSE, Store, fresh_id, fresh_key, race, ttl};
+use crate::store::{self, LONG, PAUSE, Store, fresh_id, fresh_key, race, ttl};
 
 const KEYS: usize = 3;
 
 /// Two rivals for each key. An id is never used for two keys (I2): this one is for the key `id % KEYS`.
 const IDS: usize = 2 * KEYS;
+
+/// The other one for the same key.
+const fn rival(id: usize) -> usize {
+    (id + KEYS) % IDS
+}
 
 const AT_ONCE: Duration = Duration::from_millis(1);
 
@@ -41,6 +46,11 @@ enum Step {
     Release {
         id: usize,
         by_id: bool,
+    },
+    /// To its rival. Where a backend cannot do that, it is a release and an acquire.
+    HandOver {
+        id: usize,
+        ttl: Duration,
     },
     Get {
         key: usize,
@@ -68,8 +78,9 @@ fn step(ttls: &'static [Duration]) -> impl Strategy<Value = Step> {
     let ttl = prop::sample::select(ttls);
     prop_oneof![
         4 => (0..IDS, ttl.clone()).prop_map(|(id, ttl)| Step::Acquire { id, ttl }),
-        3 => (0..IDS, ttl, any::<bool>())
+        3 => (0..IDS, ttl.clone(), any::<bool>())
             .prop_map(|(id, ttl, by_id)| Step::Extend { id, ttl, by_id }),
+        3 => (0..IDS, ttl).prop_map(|(id, ttl)| Step::HandOver { id, ttl }),
         3 => (0..IDS, any::<bool>()).prop_map(|(id, by_id)| Step::Release { id, by_id }),
         1 => (0..KEYS).prop_map(|key| Step::Get { key }),
         1 => (0..IDS).prop_map(|id| Step::Find { id }),
@@ -166,6 +177,18 @@ impl Player {
             } else {
                 backend.release(&self.leases[id]).await?
             })),
+            Step::HandOver { id, ttl: duration } => {
+                let (lease, heir, duration) = (&self.leases[id], rival(id), ttl(duration));
+                let granted = if backend.capabilities().hands_over() {
+                    backend.hand_over(lease, &self.ids[heir], duration).await?
+                } else if backend.release(lease).await? {
+                    let acquired = backend.acquire(lease.key(), &self.ids[heir], duration).await?;
+                    Some(store::granted(acquired))
+                } else {
+                    None
+                };
+                Ok(granted.map_or(Answer::Nothing, |lease| self.leased(heir, lease)))
+            }
             Step::Get { key } => {
                 let record = backend.get(&self.keys[key]).await?;
                 Ok(self.recorded(record))

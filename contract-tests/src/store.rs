@@ -6,13 +6,15 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use syncguard::LockManager;
-use syncguard_core::{Acquired, AnyBackend, Backend, Key, Lease, LockId, Operation, Result, Ttl};
+use syncguard::{Backoff, Jitter, LockManager};
+use syncguard_core::{
+    Acquired, AnyBackend, Backend, ErrorCode, Key, Lease, LockId, Operation, Result, Ttl,
+};
 use tokio::sync::Barrier;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
-use crate::faulty::{Faulty, Trouble};
+use crate::faulty::{Faulty, Hints, Trouble};
 
 /// A TTL that outlives every case, so that a busy machine cannot end such a lease.
 pub(crate) const LONG: Duration = Duration::from_secs(3_600);
@@ -23,16 +25,44 @@ pub(crate) const GRAIN: Duration = Duration::from_millis(5);
 /// How long a case sleeps between two looks at something that it waits for.
 pub(crate) const PAUSE: Duration = Duration::from_millis(5);
 
+/// As long as pauses between attempts get.
+pub(crate) const SLOW: Backoff = Backoff::fixed(Duration::from_secs(10)).with_jitter(Jitter::None);
+
+pub(crate) const QUICK: Backoff = Backoff::fixed(PAUSE).with_jitter(Jitter::None);
+
+/// Longer than any wait that is cut short may take, shorter than a slow pause.
+pub(crate) const SOON: Duration = Duration::from_secs(8);
+
 /// Two clients of the store under test.
 #[derive(Clone, Debug)]
 pub(crate) struct Store {
     pub(crate) one: AnyBackend,
     pub(crate) two: AnyBackend,
+    hints: Hints,
 }
 
 impl Store {
     pub(crate) fn new(one: AnyBackend, two: AnyBackend) -> Self {
-        Self { one, two }
+        Self { one, two, hints: Hints::Passed }
+    }
+
+    /// The same store, for clients who do not get all of its hints.
+    pub(crate) fn with_hints(&self, hints: Hints) -> Self {
+        let client = |client: &AnyBackend| {
+            let client = Faulty::new(client.clone(), |_, _| Trouble::None);
+            AnyBackend::new(client.with_hints(hints))
+        };
+        Self { one: client(&self.one), two: client(&self.two), hints }
+    }
+
+    /// Whether whoever waits is sure to hear of a release.
+    pub(crate) fn wakes(&self) -> bool {
+        self.one.capabilities().pushes_hints() && self.hints == Hints::Passed
+    }
+
+    /// How those pause who wait for another client. Where they are woken, it is by nothing else.
+    pub(crate) fn backoff(&self) -> Backoff {
+        if self.wakes() { SLOW } else { QUICK }
     }
 
     /// One of the two clients, by turns.
@@ -68,8 +98,16 @@ impl Store {
         &self,
         trouble: impl Fn(Operation, usize) -> Trouble + Send + Sync + 'static,
     ) -> (Faulty, LockManager) {
-        let faulty = Faulty::new(self.one.clone(), trouble);
+        let faulty = self.faulty(trouble);
         (faulty.clone(), LockManager::new(faulty))
+    }
+
+    /// The first client, with trouble on the way.
+    pub(crate) fn faulty(
+        &self,
+        trouble: impl Fn(Operation, usize) -> Trouble + Send + Sync + 'static,
+    ) -> Faulty {
+        Faulty::new(self.one.clone(), trouble)
     }
 
     /// Whether somebody holds the key, as an attempt to take it finds.
@@ -98,6 +136,9 @@ pub(crate) async fn when(
     Ok(())
 }
 
+/// More polls than any operation takes on a store that answers.
+pub(crate) const MOST_POLLS: usize = 1_000;
+
 /// Polls a future so many times at most, and drops it. What it gave, if it got so far.
 pub(crate) async fn poll_then_drop<F: Future>(times: usize, future: F) -> Option<F::Output> {
     let mut future = pin!(future);
@@ -122,6 +163,15 @@ pub(crate) fn granted(acquired: Acquired) -> Lease {
     match acquired {
         Acquired::Granted(lease) => lease,
         Acquired::Held { .. } => panic!("a free key was not granted"),
+    }
+}
+
+/// The code of a failure.
+#[track_caller]
+pub(crate) fn code<T>(outcome: Result<T>) -> ErrorCode {
+    match outcome {
+        Ok(_) => panic!("it succeeded"),
+        Err(error) => error.code(),
     }
 }
 

@@ -1,7 +1,7 @@
 //! A memory backend with one fault.
 
 use std::collections::HashMap;
-use std::future::Future;
+use std::future::{Future, pending};
 use std::sync::{Mutex, MutexGuard};
 use std::time::SystemTime;
 
@@ -30,6 +30,12 @@ pub(crate) enum Fault {
     LookShowsTheDead,
     FindIgnoresTheOwner,
     LookRenews,
+    HandOverIgnoresTheOwner,
+    HandOverRevives,
+    HandOverKeepsTheFence,
+    HandOverLeavesTheOldId,
+    HandOverHasAGap,
+    HintsNeverCome,
 }
 
 /// A memory backend with one fault.
@@ -46,6 +52,8 @@ struct Memo {
     fences: HashMap<Key, u64>,
     keys: HashMap<LockId, Key>,
     seen: HashMap<Key, LockRecord>,
+    /// Whom the lease of an id was handed over to.
+    heirs: HashMap<LockId, LockId>,
 }
 
 impl Broken {
@@ -69,6 +77,11 @@ impl Broken {
         };
         let holder = self.inner.get(&key).await?;
         Ok(holder.map_or_else(|| id.clone(), |record| record.id().clone()))
+    }
+
+    /// The id that this one passes for.
+    fn same_as(&self, id: &LockId) -> LockId {
+        self.memo().heirs.get(id).unwrap_or(id).clone()
     }
 
     async fn free(&self, key: &Key) -> Result<()> {
@@ -136,7 +149,7 @@ impl Backend for Broken {
     }
 
     async fn extend_by_id(&self, id: &LockId, mut ttl: Ttl) -> Result<Option<Lease>> {
-        let mut id = id.clone();
+        let mut id = self.same_as(id);
         match self.fault {
             Fault::ExtendIgnoresTheOwner => id = self.holder_instead_of(&id).await?,
             Fault::ExtendAdds => {
@@ -167,7 +180,7 @@ impl Backend for Broken {
     }
 
     async fn release_by_id(&self, id: &LockId) -> Result<bool> {
-        let mut id = id.clone();
+        let mut id = self.same_as(id);
         if self.fault == Fault::ReleaseIgnoresTheOwner {
             id = self.holder_instead_of(&id).await?;
         }
@@ -212,11 +225,55 @@ impl Backend for Broken {
     }
 
     async fn hand_over(&self, lease: &Lease, id: &LockId, ttl: Ttl) -> Result<Option<Lease>> {
-        self.inner.hand_over(lease, id, ttl).await
+        let mut lease = lease.clone();
+        match self.fault {
+            Fault::HandOverIgnoresTheOwner => {
+                let holder = self.inner.get(lease.key()).await?;
+                if let Some(holder) = holder {
+                    let (key, fence) = (lease.key().clone(), lease.fence());
+                    lease = Lease::new(key, holder.id().clone(), fence, holder.expires_at());
+                }
+            }
+            Fault::HandOverRevives if self.inner.get(lease.key()).await?.is_none() => {
+                let acquired = self.inner.acquire(lease.key(), id, ttl).await?;
+                return Ok(granted(acquired));
+            }
+            Fault::HandOverHasAGap => {
+                if !self.inner.release(&lease).await? {
+                    return Ok(None);
+                }
+                tokio::task::yield_now().await;
+                let acquired = self.inner.acquire(lease.key(), id, ttl).await?;
+                return Ok(granted(acquired));
+            }
+            _ => {}
+        }
+        let new = self.inner.hand_over(&lease, id, ttl).await?;
+        match (self.fault, new) {
+            (Fault::HandOverKeepsTheFence, Some(new)) => Ok(Some(with_fence(&new, lease.fence()))),
+            (Fault::HandOverLeavesTheOldId, Some(new)) => {
+                self.memo().heirs.insert(lease.id().clone(), id.clone());
+                Ok(Some(new))
+            }
+            (_, new) => Ok(new),
+        }
     }
 
     fn maybe_free(&self, key: &Key) -> impl Future<Output = ()> + Send + 'static {
-        self.inner.maybe_free(key)
+        let (lost, hint) = (self.fault == Fault::HintsNeverCome, self.inner.maybe_free(key));
+        async move {
+            if lost {
+                pending::<()>().await;
+            }
+            hint.await;
+        }
+    }
+}
+
+fn granted(acquired: Acquired) -> Option<Lease> {
+    match acquired {
+        Acquired::Granted(lease) => Some(lease),
+        Acquired::Held { .. } => None,
     }
 }
 

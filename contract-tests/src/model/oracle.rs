@@ -56,6 +56,13 @@ impl Oracle {
                 }
                 Answer::Released(released)
             }
+            Step::HandOver { id, .. } if !holds(id) => Answer::Nothing,
+            Step::HandOver { id, ttl } => {
+                let key = id % KEYS;
+                self.grants[key] += 1;
+                self.holders[key] = Some((rival(id), self.now + ttl));
+                Answer::Lease { fence: self.grants[key] - 1 }
+            }
             Step::Get { key } => record(key),
             Step::Find { id } if holds(id) => record(id % KEYS),
             Step::Find { .. } => Answer::Nothing,

@@ -4,7 +4,7 @@ use syncguard::{Backoff, Jitter, LockManager};
 use syncguard_core::{Backend, Key, Lease, Operation, Result};
 
 use crate::faulty::Trouble;
-use crate::store::{LONG, PAUSE, Store, fresh_key, poll_then_drop, ttl, until};
+use crate::store::{LONG, MOST_POLLS, PAUSE, Store, fresh_key, poll_then_drop, ttl, until};
 
 cases![
     c1_an_acquire_dropped_after_any_poll_leaves_no_lease,
@@ -19,9 +19,6 @@ cases![
     c2_a_guards_release_dropped_after_any_poll_goes_on,
     c2_a_guards_extend_dropped_after_any_poll_is_whole,
 ];
-
-/// More polls than any of these futures takes on a store that answers.
-const MOST_POLLS: usize = 1_000;
 
 async fn c1_an_acquire_dropped_after_any_poll_leaves_no_lease(store: Store) -> Result<()> {
     let (key, locks) = (fresh_key(), store.locks());

@@ -24,15 +24,19 @@ mod acquire;
 mod background;
 mod cancel;
 mod errors;
+mod hand_over;
 mod hold;
 mod ids;
 mod keep_alive;
 mod keys;
+mod line;
 mod lookup;
 mod observe;
 mod release;
+mod succession;
 mod time;
 mod wait;
+mod wake_up;
 
 /// One line of the contract, or a facet of one.
 #[derive(Clone, Copy)]
@@ -70,7 +74,11 @@ pub(crate) fn cases() -> impl Iterator<Item = Case> {
         acquire::CASES,
         release::CASES,
         lookup::CASES,
+        hand_over::CASES,
         wait::CASES,
+        line::CASES,
+        wake_up::CASES,
+        succession::CASES,
         hold::CASES,
         background::CASES,
         keep_alive::CASES,
@@ -78,5 +86,11 @@ pub(crate) fn cases() -> impl Iterator<Item = Case> {
         errors::CASES,
         observe::CASES,
     ];
+    sections.into_iter().flatten().copied()
+}
+
+/// Those in which somebody waits, for clients who do not get all hints of the backend.
+pub(crate) fn waiting() -> impl Iterator<Item = Case> {
+    let sections = [wait::CASES, line::CASES, wake_up::CASES, succession::CASES];
     sections.into_iter().flatten().copied()
 }

@@ -5,13 +5,15 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use syncguard::{Backoff, Event, LockManager, Outcome, Reason};
-use syncguard_core::{ErrorCode, Operation, Result};
+use syncguard_core::{Backend, ErrorCode, Operation, Result};
+use tokio::time::Instant;
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Metadata, Subscriber};
 
-use crate::faulty::{Faulty, Trouble};
-use crate::store::{LONG, Store, fresh_id, fresh_key};
+use crate::faulty::{Faulty, Hints, Trouble};
+use crate::store::{LONG, QUICK, SLOW, Store, code, fresh_id, fresh_key, until};
+use crate::waiter::Waiter;
 
 cases![
     o1_one_event_per_operation,
@@ -20,6 +22,8 @@ cases![
     o1_raw_names_only_if_asked_for,
     o1_an_observer_that_panics_does_no_harm,
     o2_spans_carry_fingerprints_codes_and_attempts,
+    o3_a_wait_tells_its_outcome_attempts_and_duration,
+    o3_a_wait_that_was_served_in_line_took_no_attempt,
 ];
 
 type Events = Arc<Mutex<Vec<Event>>>;
@@ -152,10 +156,12 @@ async fn o1_an_observer_that_panics_does_no_harm(store: Store) -> Result<()> {
 async fn o2_spans_carry_fingerprints_codes_and_attempts(store: Store) -> Result<()> {
     let key = fresh_key();
     let lease = store.take(&key, LONG).await?;
-    let (_, locks) = store.troubled(|operation, _| match operation {
+    let faulty = store.faulty(|operation, _| match operation {
         Operation::Get => Trouble::Refuse(ErrorCode::AuthFailed),
         _ => Trouble::None,
     });
+    // An attempt that a hint calls for is no retry.
+    let locks = LockManager::new(faulty.with_hints(Hints::Off));
     let backoff = Backoff::fixed(Duration::from_millis(1));
     let wait = |retries| locks.lock(&key).max_retries(retries).backoff(backoff);
     // A span that `tracing` first meets on a thread without a subscriber stays switched off until
@@ -180,6 +186,66 @@ async fn o2_spans_carry_fingerprints_codes_and_attempts(store: Store) -> Result<
     }
     let all = spans.concat();
     assert!(!all.contains(key.as_str()) && !all.contains(lease.id().as_str()));
+    Ok(())
+}
+
+async fn o3_a_wait_tells_its_outcome_attempts_and_duration(store: Store) -> Result<()> {
+    let (events, observer) = events();
+    let faulty = store.faulty(|_, _| Trouble::None).with_hints(Hints::Off);
+    let locks = LockManager::builder(faulty.clone()).observer(observer).build();
+    let key = fresh_key();
+    let lease = store.take(&key, LONG).await?;
+    let asked = Instant::now();
+    let first = Waiter::for_turn(locks.lock(&key).ttl(LONG).wait(LONG).backoff(QUICK)).await;
+    until(async || Ok(faulty.count(Operation::Acquire) >= 2)).await?;
+    let second_asked = Instant::now();
+    let short = Duration::from_millis(100);
+    let outcome = locks.lock(&key).wait(short).backoff(QUICK).acquire().await;
+    assert_eq!(code(outcome), ErrorCode::AcquisitionTimeout);
+    let second_took = second_asked.elapsed();
+    assert!(store.one.release(&lease).await?);
+    first.outcome().await?;
+    let took = asked.elapsed();
+
+    let events = events.lock().unwrap();
+    let waits = events.iter().filter(|event| event.operation() == Operation::Wait);
+    let [second, first] = waits.collect::<Vec<_>>()[..] else {
+        panic!("not one event of each wait: {events:?}");
+    };
+    assert_eq!(second.outcome(), Outcome::Failed(ErrorCode::AcquisitionTimeout));
+    assert_eq!(second.attempts(), Some(0), "it was never first");
+    assert!(short <= second.duration() && second.duration() <= second_took);
+    assert_eq!(first.outcome(), Outcome::Done);
+    assert_eq!(first.attempts(), u32::try_from(faulty.count(Operation::Acquire)).ok());
+    assert!(second_took <= first.duration() && first.duration() <= took);
+    for event in [first, second] {
+        assert_eq!(event.key(), Some(key.fingerprint()));
+    }
+    Ok(())
+}
+
+/// Where a lease is handed over; elsewhere it took one or more.
+async fn o3_a_wait_that_was_served_in_line_took_no_attempt(store: Store) -> Result<()> {
+    let (events, observer) = events();
+    let locks = LockManager::builder(store.one.clone()).observer(observer).build();
+    let key = fresh_key();
+    let guard = locks.lock(&key).ttl(LONG).acquire().await?;
+    let waiter = Waiter::for_guard(locks.lock(&key).ttl(LONG).wait(LONG).backoff(SLOW)).await;
+    assert!(guard.release().await?);
+    let guard = waiter.outcome().await?;
+    let id = guard.id().fingerprint();
+    assert!(guard.release().await?);
+
+    let events = events.lock().unwrap();
+    let attempts =
+        |event: &&Event| event.operation() == Operation::Acquire && event.id() == Some(id);
+    let attempts = events.iter().filter(attempts).count();
+    let handed_over = events.iter().any(|event| event.operation() == Operation::HandOver);
+    let wait = events.iter().rfind(|event| event.operation() == Operation::Wait);
+    let wait = wait.expect("every wait ends with an event");
+    assert_eq!((wait.outcome(), wait.id()), (Outcome::Done, Some(id)));
+    assert_eq!(wait.attempts(), u32::try_from(attempts).ok());
+    assert_eq!(attempts == 0, handed_over);
     Ok(())
 }
 

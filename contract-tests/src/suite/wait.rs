@@ -4,12 +4,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use syncguard::{Backoff, CancellationToken, Jitter, LockGuard, LockManager};
+use syncguard::{Backoff, CancellationToken, LockGuard, LockManager};
 use syncguard_core::{Acquired, Backend, ErrorCode, Operation, Result};
 use tokio::time::{Instant, sleep};
 
-use crate::faulty::Trouble;
-use crate::store::{LONG, PAUSE, Store, fresh_id, fresh_key, race, ttl, until, when};
+use crate::faulty::{Hints, Trouble};
+use crate::store::{
+    LONG, PAUSE, QUICK, SLOW, SOON, Store, code, fresh_id, fresh_key, race, ttl, until, when,
+};
 
 cases![
     w1_the_default_ttl_is_30_seconds,
@@ -29,18 +31,9 @@ cases![
     w5_a_token_ends_the_wait,
     w5_a_token_ends_the_wait_when_the_server_is_silent,
     w5_a_token_cancelled_before_sends_nothing,
-    w_hints_come_with_a_release,
 ];
 
 const SHORT: Duration = Duration::from_millis(200);
-
-/// Longer than any wait of these cases may take, shorter than the pauses that they cut.
-const SOON: Duration = Duration::from_secs(8);
-
-/// As long as pauses get.
-const SLOW: Backoff = Backoff::fixed(Duration::from_secs(10)).with_jitter(Jitter::None);
-
-const QUICK: Backoff = Backoff::fixed(PAUSE).with_jitter(Jitter::None);
 
 async fn w1_the_default_ttl_is_30_seconds(store: Store) -> Result<()> {
     let key = fresh_key();
@@ -67,7 +60,9 @@ async fn w1_the_default_wait_is_5_seconds(store: Store) -> Result<()> {
 async fn w1_retries_are_limited(store: Store) -> Result<()> {
     let key = fresh_key();
     store.take(&key, LONG).await?;
-    let (faulty, locks) = store.troubled(|_, _| Trouble::None);
+    // An attempt that a hint calls for is none of them.
+    let faulty = store.faulty(|_, _| Trouble::None).with_hints(Hints::Off);
+    let locks = LockManager::new(faulty.clone());
     let request = locks.lock(&key).max_retries(3).backoff(QUICK);
     assert_eq!(code(request.acquire().await), ErrorCode::AcquisitionTimeout);
     assert_eq!(faulty.count(Operation::Acquire), 4);
@@ -292,28 +287,4 @@ async fn w5_a_token_cancelled_before_sends_nothing(store: Store) -> Result<()> {
     assert_eq!(code(request().run(async |_| ()).await), ErrorCode::Aborted);
     assert_eq!(faulty.calls(), []);
     Ok(())
-}
-
-/// A backend that pushes hints tells of a release, also one that came before the hint was polled.
-/// Of the others nothing is expected but that asking does no harm.
-async fn w_hints_come_with_a_release(store: Store) -> Result<()> {
-    let key = fresh_key();
-    for _ in 0..3 {
-        let lease = store.take(&key, LONG).await?;
-        let hint = store.two.maybe_free(&key);
-        assert!(store.one.release(&lease).await?);
-        if store.two.capabilities().pushes_hints() {
-            hint.await;
-        }
-        assert!(!store.is_held(&fresh_key()).await?);
-    }
-    Ok(())
-}
-
-#[track_caller]
-fn code<T>(outcome: Result<T>) -> ErrorCode {
-    match outcome {
-        Ok(_) => panic!("it succeeded"),
-        Err(error) => error.code(),
-    }
 }

@@ -1,0 +1,114 @@
+//! W9: hints that a key may be free.
+
+use std::time::Duration;
+
+use syncguard::LockManager;
+use syncguard_core::{Backend, Key, Lease, Operation, Result};
+use tokio::time::{Instant, timeout};
+
+use crate::faulty::{Faulty, Hints, Trouble};
+use crate::store::{LONG, SLOW, SOON, Store, fresh_id, fresh_key, granted, ttl, until};
+use crate::waiter::Waiter;
+
+cases![
+    w9_a_hint_comes_with_a_release,
+    w9_a_release_by_another_client_wakes_the_first,
+    w9_a_release_in_the_same_process_needs_no_hint,
+    w9_a_release_before_an_attempt_is_not_missed,
+    w9_a_release_after_an_attempt_is_not_missed,
+];
+
+/// A backend that pushes hints tells of a release, also one that came before the hint was polled.
+/// Of the others nothing is expected but that asking does no harm.
+async fn w9_a_hint_comes_with_a_release(store: Store) -> Result<()> {
+    let key = fresh_key();
+    for _ in 0..3 {
+        let lease = store.take(&key, LONG).await?;
+        let hint = store.two.maybe_free(&key);
+        assert!(store.one.release(&lease).await?);
+        if store.wakes() {
+            assert!(timeout(SOON, hint).await.is_ok(), "no hint came");
+        }
+        assert!(!store.is_held(&fresh_key()).await?);
+    }
+    Ok(())
+}
+
+/// By a client other than that of the waiter.
+async fn other_clients_lease(store: &Store, key: &Key) -> Result<Lease> {
+    Ok(granted(store.two.acquire(key, &fresh_id(), ttl(LONG)).await?))
+}
+
+async fn w9_a_release_by_another_client_wakes_the_first(store: Store) -> Result<()> {
+    let key = fresh_key();
+    // The second attempt is made when the backend listens.
+    let attempts_before_sleep = if store.wakes() { 2 } else { 1 };
+    for _ in 0..3 {
+        let (faulty, locks) = store.troubled(|_, _| Trouble::None);
+        let lease = other_clients_lease(&store, &key).await?;
+        let request = locks.lock(&key).ttl(LONG).wait(LONG).backoff(store.backoff());
+        let waiter = Waiter::for_turn(request).await;
+        let asleep = async || Ok(faulty.count(Operation::Acquire) >= attempts_before_sleep);
+        until(asleep).await?;
+        assert!(store.two.release(&lease).await?);
+        woken(waiter).await?;
+    }
+    Ok(())
+}
+
+async fn w9_a_release_in_the_same_process_needs_no_hint(store: Store) -> Result<()> {
+    let faulty = store.faulty(|_, _| Trouble::None).with_hints(Hints::Off).without_hand_over();
+    let locks = LockManager::new(faulty);
+    loop {
+        let (key, begun) = (fresh_key(), Instant::now());
+        let guard = locks.lock(&key).ttl(LONG).acquire().await?;
+        let request = locks.lock(&key).ttl(LONG).wait(LONG).backoff(SLOW);
+        let waiter = Waiter::for_turn(request).await;
+        assert!(guard.release().await?);
+        // After a second it is the turn of others (G8).
+        if begun.elapsed() < Duration::from_secs(1) {
+            return woken(waiter).await;
+        }
+    }
+}
+
+async fn w9_a_release_before_an_attempt_is_not_missed(store: Store) -> Result<()> {
+    released_at_an_attempt(&store, Trouble::HoldRequest).await
+}
+
+async fn w9_a_release_after_an_attempt_is_not_missed(store: Store) -> Result<()> {
+    released_at_an_attempt(&store, Trouble::HoldReply).await
+}
+
+/// The key is released while an attempt is on its way to the backend or back, as the first attempt,
+/// when the waiter has told the backend nothing yet, and as the one after that.
+async fn released_at_an_attempt(store: &Store, trouble: Trouble) -> Result<()> {
+    for attempt in 0..2 {
+        let key = fresh_key();
+        let lease = other_clients_lease(store, &key).await?;
+        let (faulty, locks) = store.troubled(move |operation, before| match operation {
+            Operation::Acquire if before == attempt => trouble,
+            _ => Trouble::None,
+        });
+        let request = locks.lock(&key).ttl(LONG).wait(LONG).backoff(store.backoff());
+        let waiter = Waiter::for_turn(request).await;
+        release_when_held(store, &faulty, &lease).await?;
+        woken(waiter).await?;
+    }
+    Ok(())
+}
+
+async fn release_when_held(store: &Store, faulty: &Faulty, lease: &Lease) -> Result<()> {
+    until(async || Ok(faulty.held() == 1)).await?;
+    assert!(store.two.release(lease).await?);
+    faulty.open();
+    Ok(())
+}
+
+async fn woken<T: Send + 'static>(waiter: Waiter<T>) -> Result<()> {
+    let released = Instant::now();
+    waiter.outcome().await?;
+    let waited = released.elapsed();
+    assert!(waited < SOON, "not woken for {waited:?}");
+    Ok(())
+}
