@@ -226,19 +226,21 @@ impl Hold {
         let (lease, over) = (self.lease(), self.time_left().is_zero());
         let capabilities = backend.capabilities();
         let told = capabilities.pushes_hints();
+        let mut failure = None;
         if capabilities.hands_over()
             && !over
             && let Some(heir) = lines.heir(self, told)
         {
             match hand_over(heir, &lease).await {
                 // What speaks against the grant need not speak against the release.
-                Err(error) if !error.is_transient() => {}
+                Err(error) if !error.is_transient() => failure = Some(error),
                 outcome => return outcome,
             }
         }
         let released = backend.release(&lease, over).await?;
         lines.released(self, told);
-        Ok(released)
+        // Or has the hand-over ended it?
+        failure.filter(|_| !released).map_or(Ok(released), Err)
     }
 
     /// Ends the lease without anybody waiting for it.

@@ -81,6 +81,17 @@ enum Delivery {
     Unsure(Undo),
 }
 
+impl Delivery {
+    /// What is left to say after an earlier delivery that was not looked at. All are for the same
+    /// id, so one undo is enough; and none is needed where the lease came after all.
+    fn after(self, earlier: Option<Self>) -> Self {
+        if let Some(Self::Unsure(undo)) = earlier {
+            undo.disarm();
+        }
+        self
+    }
+}
+
 impl Lines {
     /// A place at the end of the line for a key.
     pub(crate) fn join(&self, key: &Key, id: &LockId, attempts: &Attempts) -> Place<'_> {

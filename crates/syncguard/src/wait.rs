@@ -122,7 +122,13 @@ impl Wait<'_> {
                             paced.map_err(|stop| self.stopped(stop, None, &place))?;
                         }
                     }
-                    Ok(None) => due = None,
+                    Ok(None) => {
+                        due = None;
+                        // In place of one that may have been lost.
+                        if place.listens() {
+                            place.listen(interest());
+                        }
+                    }
                 }
             }
             if !place.begin() {

@@ -67,7 +67,10 @@ impl Heir {
             if matches!(undelivered, Some(Delivery::Granted(_))) {
                 line.places.remove(&self.number);
             }
-            *lock(&self.seat.delivered) = undelivered.take();
+            if let Some(delivery) = undelivered.take() {
+                let mut delivered = lock(&self.seat.delivered);
+                *delivered = Some(delivery.after(delivered.take()));
+            }
             self.seat.woken.notify_one();
         }
         note(line);

@@ -105,11 +105,13 @@ impl<'a> Place<'a> {
         self.with_line(|line, _| line.forget_holder());
     }
 
-    /// Before an attempt; false if a lease is being handed over.
+    /// Before an attempt; false if a lease is being handed over, or if that was just done.
     pub(crate) fn begin(&self) -> bool {
         self.with_line(|line, number| {
             line.freed = false;
-            let mine = line.places.get_mut(&number).filter(|mine| mine.state == State::Waiting);
+            let mine = line.places.get_mut(&number).filter(|mine| {
+                mine.state == State::Waiting && lock(&self.seat.delivered).is_none()
+            });
             mine.map(|mine| mine.state = State::Trying).is_some()
         })
         .unwrap_or(false)
