@@ -4,6 +4,7 @@
 
 mod errors;
 mod faults;
+mod hand_over;
 mod other_client;
 mod overlaps;
 mod pooler;
@@ -68,6 +69,7 @@ pub(crate) fn trials(runtime: &Handle) -> Vec<Trial> {
     let own = [
         errors::cases(),
         faults::cases(),
+        hand_over::cases(),
         other_client::cases(),
         overlaps::cases(),
         racers::cases(),

@@ -226,7 +226,7 @@ impl fmt::Debug for PostgresBackend {
 
 impl Backend for PostgresBackend {
     fn capabilities(&self) -> Capabilities {
-        Capabilities::new(Clock::Server)
+        Capabilities::new(Clock::Server).with_hand_over()
     }
 
     async fn acquire(&self, key: &Key, id: &LockId, ttl: Ttl) -> Result<Acquired> {
@@ -263,6 +263,14 @@ impl Backend for PostgresBackend {
     async fn find(&self, id: &LockId) -> Result<Option<LockRecord>> {
         let found = self.look_up(Operation::Find, &self.statements().find, id.as_str());
         found.await.map_err(|error| error.with_id(id))
+    }
+
+    async fn hand_over(&self, lease: &Lease, id: &LockId, ttl: Ttl) -> Result<Option<Lease>> {
+        let (from, to) = (Value::Text(Some(lease.id().as_str())), Value::Text(Some(id.as_str())));
+        let values = |patience| [from, to, Value::ttl(ttl), patience];
+        let row = self.run(Operation::HandOver, &self.statements().hand_over, values).await;
+        row.and_then(|row| row.map(|row| row::handed_over(row, lease.key(), id)).transpose())
+            .map_err(|error| error.with_key(lease.key()))
     }
 }
 

@@ -55,12 +55,27 @@ pub(crate) fn acquired(row: Option<PgRow>, key: &Key, id: &LockId) -> Result<Acq
     }
     match remaining.or(counted) {
         // Nobody holds the key, and the counter did not move: A6.
-        None => Err(Error::new(ErrorCode::Internal, operation)
-            .with_message("the fence counter of this key is used up or cannot be read")),
+        None => Err(used_up(operation)),
         Some(_) => Ok(Acquired::Held {
             remaining: remaining.map(|ms| Duration::from_millis(ms.try_into().unwrap_or(0))),
         }),
     }
+}
+
+/// The answer of `hand_over.sql`, for a lease that was live.
+pub(crate) fn handed_over(row: PgRow, key: &Key, id: &LockId) -> Result<Lease> {
+    let operation = Operation::HandOver;
+    let columns = Columns { row, operation };
+    if columns.number(1)?.is_none() {
+        return Err(used_up(operation));
+    }
+    Ok(Lease::new(key.clone(), id.clone(), columns.parse(0)?, columns.time(1)?))
+}
+
+/// A6.
+fn used_up(operation: Operation) -> Error {
+    Error::new(ErrorCode::Internal, operation)
+        .with_message("the fence counter of this key is used up or cannot be read")
 }
 
 /// The answer of `extend.sql`.

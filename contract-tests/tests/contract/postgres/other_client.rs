@@ -20,7 +20,7 @@ cases![
 
 /// Its acquire. The time is that of the transaction's beginning, the row is read without a lock, and
 /// in the end it is overwritten whatever it holds.
-async fn acquire(
+pub(super) async fn acquire(
     connection: &mut PgConnection,
     key: &Key,
     id: &LockId,
@@ -78,7 +78,7 @@ async fn acquire(
 }
 
 /// Its release.
-async fn release(connection: &mut PgConnection, id: &LockId) -> sqlx::Result<bool> {
+pub(super) async fn release(connection: &mut PgConnection, id: &LockId) -> sqlx::Result<bool> {
     let mut transaction = connection.begin().await?;
     let row: Option<(String, i64, i64)> = sqlx::query_as(
         "SELECT key, expires_at_ms, FLOOR(EXTRACT(EPOCH FROM NOW()) * 1000)::BIGINT \

@@ -22,16 +22,18 @@ cases![
 ];
 
 /// A lease that is about to die, and a transaction that has it in hand.
-struct Dying {
-    backend: PostgresBackend,
-    key: Key,
-    lease: Lease,
-    transaction: Transaction<'static, Postgres>,
+pub(super) struct Dying {
+    pub(super) backend: PostgresBackend,
+    pub(super) key: Key,
+    pub(super) lease: Lease,
+    pub(super) transaction: Transaction<'static, Postgres>,
     pid: i32,
 }
 
 impl Dying {
-    async fn new(server: &Server) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
+    pub(super) async fn new(
+        server: &Server,
+    ) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
         let backend = service(server).await?;
         let key = fresh_key();
         let held = lease(backend.acquire(&key, &fresh_id(), minute()).await)?.expect("free");
@@ -42,12 +44,12 @@ impl Dying {
     }
 
     /// What our statements begin with. The other client's extend and release do not.
-    async fn take_turn(&mut self) -> sqlx::Result<()> {
+    pub(super) async fn take_turn(&mut self) -> sqlx::Result<()> {
         let turn = sqlx::query("SELECT pg_advisory_xact_lock(hashtext($1))");
         turn.bind(self.key.as_str()).execute(&mut *self.transaction).await.map(drop)
     }
 
-    async fn renew(&mut self) -> sqlx::Result<()> {
+    pub(super) async fn renew(&mut self) -> sqlx::Result<()> {
         let renew = sqlx::query(
             "UPDATE syncguard_locks SET expires_at_ms = expires_at_ms + 60000 WHERE lock_id = $1",
         );
@@ -55,12 +57,12 @@ impl Dying {
     }
 
     /// Too late where the machine is very busy, which changes nothing: the row is in hand.
-    async fn end(&mut self) -> Result<bool, Error> {
+    pub(super) async fn end(&mut self) -> Result<bool, Error> {
         self.backend.release_in(&mut self.transaction, &self.lease).await
     }
 
     /// Begins an operation, which then waits for the transaction.
-    async fn behind<T: Send + 'static>(
+    pub(super) async fn behind<T: Send + 'static>(
         &self,
         operation: impl Future<Output = Result<T, Error>> + Send + 'static,
     ) -> sqlx::Result<JoinSet<Result<T, Error>>> {
@@ -84,7 +86,7 @@ impl Dying {
     }
 
     /// As it is for whoever does not see the open transaction.
-    async fn until_dead(&self) -> Result<(), Error> {
+    pub(super) async fn until_dead(&self) -> Result<(), Error> {
         while self.backend.get(&self.key).await?.is_some() {
             sleep(Duration::from_millis(5)).await;
         }
@@ -92,7 +94,7 @@ impl Dying {
     }
 }
 
-async fn answer(mut running: JoinSet<Result<bool, Error>>) -> Result<bool, Error> {
+pub(super) async fn answer(mut running: JoinSet<Result<bool, Error>>) -> Result<bool, Error> {
     running.join_next().await.expect("it was spawned").expect("it does not panic")
 }
 
