@@ -5,6 +5,7 @@
 mod errors;
 mod faults;
 mod hand_over;
+mod hints;
 mod other_client;
 mod overlaps;
 mod pooler;
@@ -27,7 +28,7 @@ use tokio::time::timeout;
 
 use contract_tests::servers::Server;
 
-type Outcome = std::result::Result<(), Box<dyn Error + Send + Sync>>;
+type Outcome<T = ()> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
 type Case = fn(Arc<Server>) -> Pin<Box<dyn Future<Output = Outcome> + Send>>;
 
 /// The trials of one file, by the names of their functions.
@@ -70,8 +71,10 @@ pub(crate) fn trials(runtime: &Handle) -> Vec<Trial> {
         errors::cases(),
         faults::cases(),
         hand_over::cases(),
+        hints::cases(),
         other_client::cases(),
         overlaps::cases(),
+        pooler::cases(),
         racers::cases(),
         schema::cases(),
         transactions::cases(),

@@ -1,6 +1,7 @@
 //! The backend: a pool, the statements, and how their rows meet the trait.
 
 use std::fmt;
+use std::future::{Future, pending};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,9 +14,10 @@ use syncguard_core::{
 };
 use tokio::time::{Instant, timeout_at};
 
-use crate::config::{COMMAND_TIMEOUT, PostgresBackendBuilder, Tables};
+use crate::config::{COMMAND_TIMEOUT, PostgresBackendBuilder, Tables, hints_of};
 use crate::connections::Connections;
 use crate::error::{NO_CONNECTION, classify, is_conflict, timed_out};
+use crate::hints::Hints;
 use crate::row;
 use crate::statement::{Protocol, Statement, Statements, Value, patience};
 
@@ -33,6 +35,9 @@ struct Shared {
     tables: Tables,
     statements: Statements,
     command_timeout: Duration,
+    /// If they are on.
+    hints: Option<Hints>,
+    delete_trigger: bool,
 }
 
 impl PostgresBackend {
@@ -63,7 +68,9 @@ impl PostgresBackend {
     /// [`connect`](Self::connect) uses instead.
     #[must_use]
     pub fn new(pool: PgPool) -> Self {
-        Self::on(pool, Tables::default(), COMMAND_TIMEOUT)
+        let tables = Tables::default();
+        let hints = hints_of(&pool, None, &tables, COMMAND_TIMEOUT);
+        Self::on(pool, tables, COMMAND_TIMEOUT, hints, false)
     }
 
     /// Starts to build a backend with other settings, such as the names of the tables.
@@ -88,7 +95,13 @@ impl PostgresBackend {
             })
     }
 
-    pub(crate) fn on(pool: PgPool, tables: Tables, command_timeout: Duration) -> Self {
+    pub(crate) fn on(
+        pool: PgPool,
+        tables: Tables,
+        command_timeout: Duration,
+        hints: Option<Hints>,
+        delete_trigger: bool,
+    ) -> Self {
         let statements = Statements::new(&tables, Protocol::of(&pool));
         Self {
             shared: Arc::new(Shared {
@@ -96,6 +109,8 @@ impl PostgresBackend {
                 tables,
                 statements,
                 command_timeout,
+                hints,
+                delete_trigger,
             }),
         }
     }
@@ -141,6 +156,10 @@ impl PostgresBackend {
 
     pub(crate) fn statements(&self) -> &Statements {
         &self.shared.statements
+    }
+
+    pub(crate) fn has_delete_trigger(&self) -> bool {
+        self.shared.delete_trigger
     }
 
     pub(crate) fn command_timeout(&self) -> Duration {
@@ -226,7 +245,11 @@ impl fmt::Debug for PostgresBackend {
 
 impl Backend for PostgresBackend {
     fn capabilities(&self) -> Capabilities {
-        Capabilities::new(Clock::Server).with_hand_over()
+        let capabilities = Capabilities::new(Clock::Server).with_hand_over();
+        match &self.shared.hints {
+            Some(hints) if hints.are_heard() => capabilities.with_hints(),
+            _ => capabilities,
+        }
     }
 
     async fn acquire(&self, key: &Key, id: &LockId, ttl: Ttl) -> Result<Acquired> {
@@ -271,6 +294,16 @@ impl Backend for PostgresBackend {
         let row = self.run(Operation::HandOver, &self.statements().hand_over, values).await;
         row.and_then(|row| row.map(|row| row::handed_over(row, lease.key(), id)).transpose())
             .map_err(|error| error.with_key(lease.key()))
+    }
+
+    fn maybe_free(&self, key: &Key) -> impl Future<Output = ()> + Send + 'static {
+        let hint = self.shared.hints.as_ref().map(|hints| hints.maybe_free(key));
+        async {
+            match hint {
+                Some(hint) => hint.await,
+                None => pending().await,
+            }
+        }
     }
 }
 

@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
-use sqlx::postgres::PgPool;
+use sqlx::postgres::{PgConnectOptions, PgPool};
 use syncguard_core::{Error, ErrorCode, Operation, Result};
 
 use crate::PostgresBackend;
+use crate::hints::{Hints, NOT_HEARD};
+use crate::statement::Protocol;
 
 /// Builds a [`PostgresBackend`] on a pool, with settings other than the defaults.
 ///
@@ -13,6 +15,7 @@ use crate::PostgresBackend;
 ///
 /// - Tables `syncguard_locks` and `syncguard_fence_counters`, as other SyncGuard clients name them.
 /// - A command timeout of 5 seconds.
+/// - Waiters are told of releases, over one more connection, and no trigger is set up.
 #[derive(Clone, Debug)]
 #[must_use = "does nothing until `build` is called"]
 pub struct PostgresBackendBuilder {
@@ -20,6 +23,9 @@ pub struct PostgresBackendBuilder {
     lock_table: String,
     fence_table: String,
     command_timeout: Duration,
+    hints: bool,
+    listen_on: Option<PgConnectOptions>,
+    delete_trigger: bool,
 }
 
 impl PostgresBackendBuilder {
@@ -29,6 +35,9 @@ impl PostgresBackendBuilder {
             lock_table: LOCK_TABLE.to_owned(),
             fence_table: FENCE_TABLE.to_owned(),
             command_timeout: COMMAND_TIMEOUT,
+            hints: true,
+            listen_on: None,
+            delete_trigger: false,
         }
     }
 
@@ -57,6 +66,36 @@ impl PostgresBackendBuilder {
         self
     }
 
+    /// Whether those who wait are told of releases, which takes one more connection while somebody
+    /// waits. Without hints they try again by timer. See [the crate](crate#waiting).
+    ///
+    /// Other processes are told of the releases of this one either way.
+    pub fn hints(mut self, hints: bool) -> Self {
+        self.hints = hints;
+        self
+    }
+
+    /// Connects to the server this way to be told of releases, instead of the way that the pool
+    /// connects: for a pool behind a pooler in transaction mode, through which nothing can be heard.
+    ///
+    /// It must lead to the same database of the same primary server.
+    pub fn listen_on(mut self, options: PgConnectOptions) -> Self {
+        self.listen_on = Some(options);
+        self
+    }
+
+    /// Makes [`setup_schema`](PostgresBackend::setup_schema) and
+    /// [`schema_sql`](PostgresBackend::schema_sql) add a trigger to the lock table, which tells those
+    /// who wait of the releases of other clients, too: a plain `DELETE`.
+    ///
+    /// For those who share locks with SyncGuard for TypeScript, whose releases tell nobody. The
+    /// trigger is one for the table, whoever set it up, and costs each deletion a call of a
+    /// PL/pgSQL function.
+    pub fn delete_trigger(mut self, trigger: bool) -> Self {
+        self.delete_trigger = trigger;
+        self
+    }
+
     /// Checks the settings. No connection is made.
     ///
     /// # Errors
@@ -65,13 +104,36 @@ impl PostgresBackendBuilder {
     /// (`^[a-zA-Z_][a-zA-Z0-9_]*$`), when it, or the name of an index made of it, is longer than the
     /// 63 bytes that Postgres keeps, when two names collide, or when the timeout is under 2 ms or over an hour.
     pub fn build(self) -> Result<PostgresBackend> {
-        let Self { pool, lock_table, fence_table, command_timeout } = self;
+        let Self {
+            pool,
+            lock_table,
+            fence_table,
+            command_timeout,
+            hints,
+            listen_on,
+            delete_trigger,
+        } = self;
         if !(SHORTEST_TIMEOUT..=LONGEST_TIMEOUT).contains(&command_timeout) {
             return Err(invalid("the command timeout is under 2 ms or over an hour"));
         }
         let tables = Tables::new(&lock_table, &fence_table)?;
-        Ok(PostgresBackend::on(pool, tables, command_timeout))
+        let hints = hints.then(|| hints_of(&pool, listen_on, &tables, command_timeout)).flatten();
+        Ok(PostgresBackend::on(pool, tables, command_timeout, hints, delete_trigger))
     }
+}
+
+/// Hints, unless the settings of the pool tell that nothing can be heard through it.
+pub(crate) fn hints_of(
+    pool: &PgPool,
+    listen_on: Option<PgConnectOptions>,
+    tables: &Tables,
+    limit: Duration,
+) -> Option<Hints> {
+    if listen_on.is_none() && Protocol::of(pool) == Protocol::Simple {
+        tracing::warn!("{NOT_HEARD}");
+        return None;
+    }
+    Some(Hints::new(pool.clone(), listen_on, tables.channel.clone(), limit))
 }
 
 pub(crate) const COMMAND_TIMEOUT: Duration = Duration::from_secs(5);
@@ -95,6 +157,10 @@ pub(crate) struct Tables {
     pub(crate) fences: String,
     pub(crate) lock_id_index: String,
     pub(crate) expires_index: String,
+    /// The trigger and its function.
+    pub(crate) freed: String,
+    /// The same name without quotes, which is also that of the channel.
+    pub(crate) channel: String,
 }
 
 impl Tables {
@@ -126,6 +192,8 @@ impl Tables {
             fences: format!("\"{fences}\""),
             lock_id_index: format!("\"idx_{locks}_lock_id\""),
             expires_index: format!("\"idx_{locks}_expires\""),
+            freed: format!("\"{locks}_freed\""),
+            channel: format!("{locks}_freed"),
         }
     }
 }

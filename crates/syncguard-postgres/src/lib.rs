@@ -110,6 +110,7 @@ mod config;
 mod connections;
 mod error;
 pub mod fencing;
+mod hints;
 mod row;
 mod schema;
 mod statement;

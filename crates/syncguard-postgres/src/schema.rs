@@ -9,7 +9,7 @@ use tokio::time::{Instant, timeout_at};
 use crate::PostgresBackend;
 use crate::config::Tables;
 use crate::error::{is_creation_race, timed_out};
-use crate::statement::patience;
+use crate::statement::{fill_in, patience};
 
 impl PostgresBackend {
     /// Creates the tables and indexes that are missing, and leaves alone what is there.
@@ -30,7 +30,7 @@ impl PostgresBackend {
         let operation = Operation::Configure;
         let deadline = self.deadline();
         let mut connection = self.connection(operation, deadline).await?;
-        match timeout_at(deadline, create(&mut connection, self.tables(), deadline)).await {
+        match timeout_at(deadline, self.create(&mut connection, deadline)).await {
             Ok(result) => result.map_err(|error| self.failed(operation, error)),
             Err(_) => {
                 connection.close_on_drop();
@@ -42,59 +42,58 @@ impl PostgresBackend {
     /// The statements of [`setup_schema`](Self::setup_schema) as text, for your own migrations.
     #[must_use]
     pub fn schema_sql(&self) -> String {
-        sql(self.tables())
-    }
-}
-
-fn sql(tables: &Tables) -> String {
-    include_str!("sql/schema.sql")
-        .replace("{locks}", &tables.locks)
-        .replace("{fences}", &tables.fences)
-        .replace("{lock_id_index}", &tables.lock_id_index)
-        .replace("{expires_index}", &tables.expires_index)
-}
-
-/// One text is one transaction, so all is there or nothing, and the lock makes processes of this
-/// client take turns. The other client takes no lock, so a creation of its own can still get in
-/// between: then everything is there at the next look.
-async fn create(
-    connection: &mut PgConnection,
-    tables: &Tables,
-    deadline: Instant,
-) -> sqlx::Result<()> {
-    // Most starts of a service end here: creating an index waits for all writers even when it is
-    // there, and needs a permission that a service seldom has.
-    if is_complete(connection, tables).await? {
-        return Ok(());
-    }
-    // The limit ends a wait on the server too, where giving up does not.
-    let create = || {
-        format!(
-            "SET LOCAL lock_timeout = {}; \
-             SELECT pg_advisory_xact_lock(hashtext('syncguard'), hashtext('setup_schema')); {}",
-            patience(deadline),
-            sql(tables)
-        )
-    };
-    for _ in 0..CREATION_RACES {
-        match connection.execute(sqlx::raw_sql(AssertSqlSafe(create()))).await {
-            Err(error) if is_creation_race(&error) => {}
-            result => return result.map(drop),
+        let mut sql = fill_in(include_str!("sql/schema.sql"), self.tables());
+        if self.has_delete_trigger() {
+            sql.push_str(&fill_in(include_str!("sql/trigger.sql"), self.tables()));
         }
+        sql
     }
-    connection.execute(sqlx::raw_sql(AssertSqlSafe(create()))).await.map(drop)
+
+    /// One text is one transaction, so all is there or nothing, and the lock makes processes of this
+    /// client take turns. The other client takes no lock, so a creation of its own can still get in
+    /// between: then everything is there at the next look.
+    async fn create(&self, connection: &mut PgConnection, deadline: Instant) -> sqlx::Result<()> {
+        // Most starts of a service end here: creating an index waits for all writers even when it is
+        // there, and needs a permission that a service seldom has.
+        if self.is_complete(connection).await? {
+            return Ok(());
+        }
+        // The limit ends a wait on the server too, where giving up does not.
+        let create = || {
+            format!(
+                "SET LOCAL lock_timeout = {}; \
+                 SELECT pg_advisory_xact_lock(hashtext('syncguard'), hashtext('setup_schema')); {}",
+                patience(deadline),
+                self.schema_sql()
+            )
+        };
+        for _ in 0..CREATION_RACES {
+            match connection.execute(sqlx::raw_sql(AssertSqlSafe(create()))).await {
+                Err(error) if is_creation_race(&error) => {}
+                result => return result.map(drop),
+            }
+        }
+        connection.execute(sqlx::raw_sql(AssertSqlSafe(create()))).await.map(drop)
+    }
+
+    async fn is_complete(&self, connection: &mut PgConnection) -> sqlx::Result<bool> {
+        let Tables { locks, fences, lock_id_index, expires_index, channel, .. } = self.tables();
+        let mut found = format!(
+            "SELECT 1 WHERE to_regclass('{locks}') IS NOT NULL \
+             AND to_regclass('{fences}') IS NOT NULL \
+             AND to_regclass('{lock_id_index}') IS NOT NULL \
+             AND to_regclass('{expires_index}') IS NOT NULL"
+        );
+        if self.has_delete_trigger() {
+            found.push_str(&format!(
+                " AND EXISTS (SELECT FROM pg_trigger WHERE tgrelid = to_regclass('{locks}') \
+                 AND tgname = '{channel}')"
+            ));
+        }
+        let row = connection.fetch_optional(sqlx::raw_sql(AssertSqlSafe(found)));
+        Ok(row.await?.is_some())
+    }
 }
 
 /// Each of four objects can be lost to somebody else at most once.
 const CREATION_RACES: usize = 4;
-
-async fn is_complete(connection: &mut PgConnection, tables: &Tables) -> sqlx::Result<bool> {
-    let Tables { locks, fences, lock_id_index, expires_index } = tables;
-    let found = format!(
-        "SELECT 1 WHERE to_regclass('{locks}') IS NOT NULL AND to_regclass('{fences}') IS NOT NULL \
-         AND to_regclass('{lock_id_index}') IS NOT NULL \
-         AND to_regclass('{expires_index}') IS NOT NULL"
-    );
-    let row = connection.fetch_optional(sqlx::raw_sql(AssertSqlSafe(found)));
-    Ok(row.await?.is_some())
-}

@@ -162,12 +162,20 @@ async fn fetch_text(connection: &mut PgConnection, text: String) -> sqlx::Result
 fn render(template: &str, tables: &Tables) -> Arc<str> {
     let lines = template.lines().map(str::trim);
     let code: Vec<_> = lines.filter(|line| !line.starts_with("--")).collect();
-    code.join(" ")
+    fill_in(&code.join(" "), tables).into()
+}
+
+/// Fills in the names.
+pub(crate) fn fill_in(template: &str, tables: &Tables) -> String {
+    template
         .replace("{locks}", &tables.locks)
         .replace("{fences}", &tables.fences)
+        .replace("{lock_id_index}", &tables.lock_id_index)
+        .replace("{expires_index}", &tables.expires_index)
+        .replace("{freed}", &tables.freed)
+        .replace("{channel}", &tables.channel)
         .replace("{now}", NOW)
         .replace("{max_fence}", &Fence::MAX_GRANTED.get().to_string())
-        .into()
 }
 
 /// The server's clock as it is now, not as it was when the transaction began, in whole milliseconds.

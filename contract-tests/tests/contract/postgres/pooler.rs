@@ -1,22 +1,33 @@
 //! The suite through a PgBouncer in transaction mode, which hands each transaction to another
-//! connection of the server.
+//! connection of the server, and what is heard there.
 
+use std::fmt::Debug;
 use std::fs;
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use libtest_mimic::Trial;
-use syncguard_postgres::PostgresBackend;
-use syncguard_postgres::sqlx::postgres::PgConnectOptions;
+use syncguard_postgres::sqlx::postgres::{PgConnectOptions, PgPool};
+use syncguard_postgres::{Backend, Backoff, LockManager, PostgresBackend};
 use tokio::runtime::Handle;
 use tokio::sync::OnceCell;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
+use tracing::field::Field;
+use tracing::span::{Attributes, Id, Record};
+use tracing::{Level, Metadata, Subscriber};
 
-use super::{PATIENCE, backend, pool_of};
+use super::hints::{Place, listening, told};
+use super::{Outcome, PATIENCE, backend, cases, fresh_id, fresh_key, lease, minute, pool_of};
 use contract_tests::servers::Server;
+
+cases![
+    a_pooler_is_noticed_once_and_gets_no_sign,
+    a_pool_of_a_pooler_is_told_of_as_it_is_built,
+    releases_through_a_pooler_are_heard_on_a_direct_connection,
+];
 
 pub(super) fn suite(runtime: &Handle, server: &Arc<Server>) -> Vec<Trial> {
     let (server, pooler) = (server.clone(), Arc::new(OnceCell::new()));
@@ -26,27 +37,135 @@ pub(super) fn suite(runtime: &Handle, server: &Arc<Server>) -> Vec<Trial> {
             let direct = backend(&server, 1, |options| options).await?;
             let options = PgConnectOptions::clone(&direct.pool().connect_options());
             let pooler = pooler.get_or_try_init(async || Pooler::start(&options)).await?;
-            // PgBouncer before 1.21 knows nothing of prepared statements.
-            let options = PgConnectOptions::new()
-                .host("127.0.0.1")
-                .port(pooler.port)
-                .username("postgres")
-                .database(options.get_database().unwrap_or("postgres"))
-                .statement_cache_capacity(0);
-            let deadline = Instant::now() + Duration::from_secs(10);
-            let pool = loop {
-                match pool_of(3).connect_with(options.clone()).await {
-                    Ok(pool) => break pool,
-                    Err(_) if Instant::now() < deadline => sleep(Duration::from_millis(20)).await,
-                    Err(error) => return Err(format!("no connection to pgbouncer: {error}")),
-                }
-            };
+            let pool = pooler.pool(&options).await?;
             let patient = PostgresBackend::builder(pool).command_timeout(PATIENCE);
             let backend = patient.build().map_err(|error| error.to_string())?;
             backend.setup_schema().await.map_err(|error| error.to_string())?;
-            Ok(backend)
+            Ok::<_, String>(backend)
         }
     })
+}
+
+/// The listening connection goes through the pooler, by the options of the pool or by themselves.
+async fn a_pooler_is_noticed_once_and_gets_no_sign(server: Arc<Server>) -> Outcome {
+    let place = Place::new(&server).await?;
+    let pooler = Pooler::start(&place.options())?;
+    let pooled = pooler.pool(&place.options()).await?;
+    let through_pooler = pooler.options(&place.options());
+    for pool in [pooled, place.pool.clone()] {
+        let backend = place.on(pool).listen_on(through_pooler.clone()).build()?;
+        assert!(backend.capabilities().pushes_hints());
+        let warnings = warnings_of(|| {
+            let (backend, key) = (backend.clone(), fresh_key());
+            async move {
+                let first = backend.maybe_free(&key);
+                while backend.capabilities().pushes_hints() {
+                    sleep(Duration::from_millis(10)).await;
+                }
+                let second = backend.maybe_free(&key);
+                let both = async {
+                    tokio::select! { () = first => {}, () = second => {} }
+                };
+                assert!(timeout(Duration::from_millis(200), both).await.is_err());
+            }
+        });
+        let [warning] = &warnings[..] else { panic!("{warnings:?}") };
+        assert!(warning.contains("pooler") && warning.contains("listen_on"), "{warning}");
+        assert_eq!(place.signs().await?, 0);
+        let left = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'LISTEN%' || $1 || '%'";
+        assert_eq!(place.number(left).await?, 0);
+
+        // Waiting goes on by timer.
+        let (holder, held) = place.holder().await?;
+        let (locks, backoff) = (LockManager::new(backend), Duration::from_millis(50));
+        let request = locks.lock(held.key()).wait(PATIENCE).backoff(Backoff::fixed(backoff));
+        let (guard, released) = tokio::join!(request.acquire(), async {
+            sleep(backoff * 2).await;
+            holder.release(&held).await
+        });
+        assert!(released? && guard?.fence() > held.fence());
+    }
+    Ok(())
+}
+
+async fn a_pool_of_a_pooler_is_told_of_as_it_is_built(server: Arc<Server>) -> Outcome {
+    let place = Place::new(&server).await?;
+    let pooler = Pooler::start(&place.options())?;
+    let pooled = pooler.pool(&place.options()).await?;
+    let build = |hints| {
+        let builder = place.on(pooled.clone()).hints(hints);
+        warnings_of(|| async {
+            let backend = builder.build().unwrap();
+            assert!(!backend.capabilities().pushes_hints());
+            let hint = backend.maybe_free(&fresh_key());
+            assert!(timeout(Duration::from_millis(50), hint).await.is_err());
+        })
+    };
+    let warnings = build(true);
+    assert!(warnings.len() == 1 && warnings[0].contains("listen_on"), "{warnings:?}");
+    assert_eq!(build(false), [""; 0]);
+    Ok(())
+}
+
+async fn releases_through_a_pooler_are_heard_on_a_direct_connection(
+    server: Arc<Server>,
+) -> Outcome {
+    let place = Place::new(&server).await?;
+    let pooler = Pooler::start(&place.options())?;
+    let pooled = pooler.pool(&place.options()).await?;
+    let backend = place.on(pooled).listen_on(place.options()).build()?;
+    let key = fresh_key();
+    let held = lease(backend.acquire(&key, &fresh_id(), minute()).await)?.expect("it was free");
+    let hint = listening(&backend, &key).await;
+    assert!(backend.release(&held).await?);
+    told(hint).await;
+    assert!(backend.capabilities().pushes_hints());
+    Ok(())
+}
+
+/// The warnings of this backend's crate while a future runs, with all its tasks, on a thread of its
+/// own.
+fn warnings_of<F: Future>(run: impl FnOnce() -> F + Send) -> Vec<String> {
+    let warnings = Warnings::default();
+    let collecting = warnings.clone();
+    std::thread::scope(|scope| {
+        let thread = scope.spawn(move || {
+            let _collecting = tracing::subscriber::set_default(collecting);
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            runtime.unwrap().block_on(run());
+        });
+        thread.join().expect("it does not panic");
+    });
+    let warnings = warnings.0.lock().unwrap();
+    warnings.clone()
+}
+
+#[derive(Clone, Default)]
+struct Warnings(Arc<Mutex<Vec<String>>>);
+
+impl Subscriber for Warnings {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        metadata.target().starts_with("syncguard_postgres") && *metadata.level() == Level::WARN
+    }
+
+    fn event(&self, event: &tracing::Event<'_>) {
+        let mut text = String::new();
+        event
+            .record(&mut |field: &Field, value: &dyn Debug| text += &format!("{field}={value:?} "));
+        self.0.lock().unwrap().push(text);
+    }
+
+    fn new_span(&self, _: &Attributes<'_>) -> Id {
+        Id::from_u64(1)
+    }
+
+    fn record(&self, _: &Id, _: &Record<'_>) {}
+
+    fn record_follows_from(&self, _: &Id, _: &Id) {}
+
+    fn enter(&self, _: &Id) {}
+
+    fn exit(&self, _: &Id) {}
 }
 
 /// A PgBouncer, which ends when dropped.
@@ -62,6 +181,28 @@ impl Pooler {
         Self::try_start(server).map_err(|error| {
             format!("this needs the program pgbouncer, from the package of that name ({error})")
         })
+    }
+
+    /// The way to the same database through this pooler.
+    fn options(&self, server: &PgConnectOptions) -> PgConnectOptions {
+        // PgBouncer before 1.21 knows nothing of prepared statements.
+        PgConnectOptions::new()
+            .host("127.0.0.1")
+            .port(self.port)
+            .username("postgres")
+            .database(server.get_database().unwrap_or("postgres"))
+            .statement_cache_capacity(0)
+    }
+
+    async fn pool(&self, server: &PgConnectOptions) -> Result<PgPool, String> {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        loop {
+            match pool_of(3).connect_with(self.options(server)).await {
+                Ok(pool) => return Ok(pool),
+                Err(_) if Instant::now() < deadline => sleep(Duration::from_millis(20)).await,
+                Err(error) => return Err(format!("no connection to pgbouncer: {error}")),
+            }
+        }
     }
 
     fn try_start(server: &PgConnectOptions) -> std::io::Result<Self> {

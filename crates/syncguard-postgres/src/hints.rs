@@ -1,0 +1,124 @@
+//! Hints that a key may be free, by LISTEN and NOTIFY.
+//!
+//! A release notifies one channel per lock table with a hash of the key. NOTIFY takes a lock across
+//! the whole cluster when its transaction commits, so a release does it only where somebody may be
+//! waiting. It learns that from a *sign*: keys fall into 256 buckets, by the first byte of their
+//! hash, and the listening session holds a shared advisory lock on the bucket of each key that is
+//! waited for. A release tries to get the same lock exclusively. It fails exactly when some session
+//! waits for a key of that bucket, or at the same moment releases one, which costs a notification
+//! that nobody needs. Signs cost no I/O, vanish with the session that put them up, and however many
+//! keys are waited for, a session holds no more than 256 of them in the server's lock table.
+//!
+//! No release is missed. The session first listens, then puts up the sign, then wakes the waiter,
+//! which tries again. A release whose try fails is told of when it commits, to a session that
+//! listens. A release whose try succeeds holds the lock *until its commit*, so that the sign, which
+//! the lock keeps out, is put up later than that: the attempt made after that finds the key free.
+//! A lock given back before the commit would not do: the sign, the attempt, which finds the key
+//! still held, and then the commit of the release, untold.
+//!
+//! The hash is SHA-256 of the key in UTF-8, which the server and this crate both can compute: a
+//! release by id alone knows the key on the server only, and a waiter knows it here only. Its first
+//! eight bytes name the key in a notification, so no raw key is ever sent.
+
+mod channel;
+mod listener;
+mod session;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use sqlx::postgres::{PgConnectOptions, PgPool};
+use syncguard::Interests;
+use syncguard_core::Key;
+use tokio::runtime::Handle;
+use tokio::task::AbortHandle;
+use tokio::time::Instant;
+
+use self::channel::name_of;
+use self::listener::Listener;
+
+/// Who waits in this process, and the task that listens for them, if somebody does.
+#[derive(Debug)]
+pub(crate) struct Hints {
+    interests: Interests,
+    way: Arc<Way>,
+    task: Mutex<Option<AbortHandle>>,
+}
+
+/// How releases are heard.
+#[derive(Debug)]
+struct Way {
+    /// The statements go through it.
+    pool: PgPool,
+    /// The way to the server for the listening connection, if it is another.
+    listen_on: Option<PgConnectOptions>,
+    channel: String,
+    /// For connecting, and for each statement.
+    limit: Duration,
+    /// Until when it is no use to listen, once that was found out.
+    deaf_until: Mutex<Option<Instant>>,
+}
+
+impl Hints {
+    pub(crate) fn new(
+        pool: PgPool,
+        listen_on: Option<PgConnectOptions>,
+        channel: String,
+        limit: Duration,
+    ) -> Self {
+        let way = Way { pool, listen_on, channel, limit, deaf_until: Mutex::default() };
+        Self { interests: Interests::new(), way: Arc::new(way), task: Mutex::default() }
+    }
+
+    /// Whether releases are heard, as far as is known.
+    pub(crate) fn are_heard(&self) -> bool {
+        lock(&self.way.deaf_until).is_none_or(|until| until <= Instant::now())
+    }
+
+    /// Resolves when `key` may have become free since this call.
+    pub(crate) fn maybe_free(&self, key: &Key) -> impl Future<Output = ()> + Send + use<> {
+        let hint = self.interests.register(&name_of(key));
+        self.listen();
+        hint
+    }
+
+    /// Starts the task, if it does not run. It also ends with its runtime, if there is more than one.
+    fn listen(&self) {
+        let mut task = lock(&self.task);
+        if task.as_ref().is_none_or(AbortHandle::is_finished)
+            && let Ok(runtime) = Handle::try_current()
+        {
+            let listener = Listener::new(self.interests.clone(), self.way.clone());
+            *task = Some(runtime.spawn(listener.run()).abort_handle());
+        }
+    }
+}
+
+impl Drop for Hints {
+    fn drop(&mut self) {
+        if let Some(task) = lock(&self.task).take() {
+            // The connection is closed with it.
+            task.abort();
+        }
+    }
+}
+
+impl Way {
+    fn is_deaf(&self, pause: Duration) {
+        *lock(&self.deaf_until) = Some(Instant::now() + pause);
+    }
+
+    fn was_deaf(&self) -> bool {
+        lock(&self.deaf_until).is_some()
+    }
+}
+
+/// Said once, where a session does not hear what it should.
+pub(crate) const NOT_HEARD: &str = "releases cannot be heard through a pooler that gives each \
+    transaction another session, so waiting goes on by timer; give PostgresBackendBuilder::listen_on \
+    a direct way to the server, or turn hints off";
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // No step can panic halfway, so what a poisoned one holds is still whole.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,189 @@
+//! The task that listens while somebody waits.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use syncguard::Interests;
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
+
+use super::channel::{Bucket, bucket_of};
+use super::session::{Failure, Session};
+use super::{NOT_HEARD, Way};
+
+/// Owns the listening connection, and wakes those who wait.
+pub(super) struct Listener {
+    interests: Interests,
+    way: Arc<Way>,
+    /// How often in a row there was no session, or only a short one.
+    failures: u32,
+}
+
+impl Listener {
+    pub(super) fn new(interests: Interests, way: Arc<Way>) -> Self {
+        Self { interests, way, failures: 0 }
+    }
+
+    /// Runs until it is aborted, or the pool is closed.
+    pub(super) async fn run(mut self) {
+        let pool = self.way.pool.clone();
+        tokio::select! {
+            () = pool.close_event() => {}
+            () = self.listen() => {}
+        }
+    }
+
+    async fn listen(&mut self) {
+        loop {
+            self.until_somebody_waits().await;
+            let pause = match Session::open(&self.way).await {
+                Ok(session) => self.serve(session).await,
+                Err(Failure::Deaf) => self.deaf(),
+                Err(Failure::Error(error)) => self.failed(&error),
+            };
+            // Waiters come and go meanwhile.
+            tokio::select! {
+                () = sleep(pause) => {}
+                () = self.ignore_changes() => {}
+            }
+        }
+    }
+
+    async fn ignore_changes(&self) {
+        loop {
+            self.interests.changes().await;
+        }
+    }
+
+    async fn until_somebody_waits(&self) {
+        while self.interests.wanted().is_empty() {
+            self.interests.changes().await;
+        }
+    }
+
+    /// Serves those who wait, as long as the session lives and is of use. Gives the pause until the
+    /// next one.
+    async fn serve(&mut self, mut session: Session) -> Duration {
+        let began = Instant::now();
+        match self.keep_signs(&mut session).await {
+            Ok(()) => {
+                session.close().await;
+                self.failures = 0;
+                Duration::ZERO
+            }
+            Err(error) => {
+                // It may be half read.
+                drop(session);
+                if began.elapsed() >= STEADY {
+                    self.failures = 0;
+                    return Duration::ZERO;
+                }
+                self.failed(&error)
+            }
+        }
+    }
+
+    /// Ends when nobody has waited for a while.
+    async fn keep_signs(&self, session: &mut Session) -> sqlx::Result<()> {
+        let mut missing: BTreeSet<_> = self.wanted();
+        let (mut due, mut pause) = (Instant::now(), FIRST_RETRY);
+        let mut last_wanted = Instant::now();
+        let mut looks = interval(LOOK_EVERY);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                name = session.next() => self.interests.wake(&name?),
+                changed = self.interests.changes() => {
+                    // Where the sign is up, it has been since before the name was registered.
+                    let wanted = changed.iter().filter(|name| self.interests.is_wanted(name));
+                    let buckets = wanted.map(|name| bucket_of(name));
+                    let before = missing.len();
+                    missing.extend(buckets.filter(|bucket| !session.signs().contains(bucket)));
+                    if missing.len() > before {
+                        (due, pause) = (Instant::now(), FIRST_RETRY);
+                    }
+                }
+                () = sleep_until(due), if !missing.is_empty() => {
+                    let put_up = session.put_up(&missing).await?;
+                    self.wake(&put_up);
+                    missing.retain(|bucket| !put_up.contains(bucket));
+                    due = Instant::now() + pause;
+                    pause = LONGEST_RETRY.min(pause * 2);
+                }
+                _ = looks.tick() => {
+                    let wanted = self.wanted();
+                    missing.retain(|bucket| wanted.contains(bucket));
+                    let unwanted: BTreeSet<_> = session.signs() - &wanted;
+                    if !unwanted.is_empty() {
+                        session.take_down(&unwanted).await?;
+                    }
+                    session.check(SILENCE).await?;
+                    if !wanted.is_empty() {
+                        last_wanted = Instant::now();
+                    } else if last_wanted.elapsed() >= IDLE {
+                        return Ok(());
+                    }
+                }
+            }
+        }
+    }
+
+    fn wanted(&self) -> BTreeSet<Bucket> {
+        self.interests.wanted().iter().map(|name| bucket_of(name)).collect()
+    }
+
+    /// Wakes all whose signs have just been put up: what happened before, nobody was told.
+    fn wake(&self, put_up: &BTreeSet<Bucket>) {
+        for name in self.interests.wanted() {
+            if put_up.contains(&bucket_of(&name)) {
+                self.interests.wake(&name);
+            }
+        }
+    }
+
+    fn deaf(&self) -> Duration {
+        if !self.way.was_deaf() {
+            tracing::warn!("{NOT_HEARD}");
+        }
+        self.way.is_deaf(DEAF_FOR);
+        DEAF_FOR
+    }
+
+    fn failed(&mut self, error: &sqlx::Error) -> Duration {
+        let kind = error.as_database_error().and_then(|error| error.code());
+        if self.failures == 0 {
+            tracing::warn!(
+                sqlstate = kind.as_deref(),
+                "releases are not heard, since there is no connection that listens; waiting goes on \
+                 by timer until there is one"
+            );
+        }
+        let pause = FIRST_PAUSE * 2_u32.pow(self.failures.min(10));
+        self.failures += 1;
+        pause.min(LONGEST_PAUSE)
+    }
+}
+
+/// For how long a sign is tried again that was kept out: first, and at most.
+const FIRST_RETRY: Duration = Duration::from_millis(5);
+const LONGEST_RETRY: Duration = Duration::from_millis(500);
+
+/// How often signs that are not needed any more are looked for. Until then the next one who waits
+/// for the key finds the sign in place.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// After how long without a word from the server it is asked for one.
+const SILENCE: Duration = Duration::from_secs(15);
+
+/// How long the connection is kept when nobody waits.
+const IDLE: Duration = Duration::from_secs(60);
+
+/// A session of this length was no failure.
+const STEADY: Duration = Duration::from_secs(10);
+
+/// The pauses between failures.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+
+/// How long it is of no use to listen where nothing was heard.
+const DEAF_FOR: Duration = Duration::from_secs(10 * 60);
