@@ -10,6 +10,7 @@ mod other_client;
 mod overlaps;
 mod pooler;
 mod racers;
+mod round_trips;
 mod schema;
 mod transactions;
 
@@ -76,6 +77,7 @@ pub(crate) fn trials(runtime: &Handle) -> Vec<Trial> {
         overlaps::cases(),
         pooler::cases(),
         racers::cases(),
+        round_trips::cases(),
         schema::cases(),
         transactions::cases(),
     ];

@@ -95,6 +95,7 @@ fn render(template: &str) -> Arc<str> {
         .replace("{now}", "floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint")
         .replace("{locks}", "syncguard_locks")
         .replace("{fences}", "syncguard_fence_counters")
+        .replace("{channel}", "syncguard_locks_freed")
         .replace("{max_fence}", "900000000000000");
     Arc::from(text)
 }

@@ -104,19 +104,16 @@ impl Drop for Hints {
 }
 
 impl Way {
-    fn is_deaf(&self, pause: Duration) {
-        *lock(&self.deaf_until) = Some(Instant::now() + pause);
-    }
-
-    fn was_deaf(&self) -> bool {
-        lock(&self.deaf_until).is_some()
+    /// It is of no use to listen for so long. True the first time.
+    fn is_deaf_for(&self, pause: Duration) -> bool {
+        lock(&self.deaf_until).replace(Instant::now() + pause).is_none()
     }
 }
 
-/// Said once, where a session does not hear what it should.
-pub(crate) const NOT_HEARD: &str = "releases cannot be heard through a pooler that gives each \
-    transaction another session, so waiting goes on by timer; give PostgresBackendBuilder::listen_on \
-    a direct way to the server, or turn hints off";
+/// Said once, with the remedy.
+pub(crate) const NOT_HEARD: &str = "releases cannot be heard, as behind a pooler that gives each \
+    transaction another session; waiting goes on by timer: give PostgresBackendBuilder::listen_on a \
+    direct way to the same database, or turn hints off";
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // No step can panic halfway, so what a poisoned one holds is still whole.

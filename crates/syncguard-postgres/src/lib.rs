@@ -47,6 +47,36 @@
 //! number, operations on the key wait for that until they time out; use numbers beyond 32 bits, or
 //! pairs.
 //!
+//! # Waiting
+//!
+//! Whoever waits for a key is told of its release by NOTIFY, in other processes too, and tries again
+//! at once. For this a backend and its clones keep one more connection, beside the pool and however
+//! many keys are waited for: from the first wait until nobody has waited for a minute. It connects
+//! as the pool does. Where it cannot connect, or is lost, waiting goes on by timer until it can, and
+//! a `tracing` warning says so. A lease that expires is told of by nobody: waiters know how long it
+//! has still to go.
+//!
+//! A release notifies in its own statement, and only where somebody may be waiting, since NOTIFY takes
+//! a lock across the whole cluster when it commits. It knows by shared advisory locks, at most 256,
+//! that the listening session holds meanwhile: pairs of numbers, of which the first is
+//! `hashtext('syncguard_locks_freed')`, or of the lock table's other name and `_freed`, which is also the
+//! name of the channel. The payload is a hash: no key is sent. Where nobody waits, this costs a
+//! release some microseconds.
+//!
+//! - *Behind a pooler in transaction mode* nothing can be heard. The connection is tested before
+//!   anything is left on it, a warning says once that waiting goes on by timer, and the next test is
+//!   ten minutes later. Give [`listen_on`](PostgresBackendBuilder::listen_on) a direct way to the server,
+//!   for that one connection. With a statement cache of size zero (see [Poolers](crate#poolers)) nothing
+//!   is tried without it.
+//! - *Other clients.* The releases of SyncGuard for TypeScript tell nobody. A
+//!   [trigger](PostgresBackendBuilder::delete_trigger) on the lock table, if you ask for it, tells of
+//!   those.
+//! - *Turned off* by [`hints(false)`](PostgresBackendBuilder::hints). This process then waits by timer,
+//!   and others are still told of its releases.
+//!
+//! [`Capabilities::pushes_hints`] says how it is. A holder can also hand its lease over to a waiter of
+//! its own process, in one statement, and then no release is to be told of.
+//!
 //! # What is stored
 //!
 //! One row per held key in `syncguard_locks`, which stays when the lease dies, until the key is

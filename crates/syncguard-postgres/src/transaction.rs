@@ -106,6 +106,8 @@ impl PostgresBackend {
     ///
     /// # What to mind
     ///
+    /// - Those who wait are told by a NOTIFY of your transaction, if there are any. Such a transaction
+    ///   cannot be prepared for a two-phase commit.
     /// - Until you commit, whoever wants the key waits or is told that it is held.
     /// - Taking the same key again in the same transaction can deadlock with others, as
     ///   [`acquire_in`](Self::acquire_in) says.

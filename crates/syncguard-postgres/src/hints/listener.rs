@@ -72,7 +72,7 @@ impl Listener {
                 Duration::ZERO
             }
             Err(error) => {
-                // It may be half read.
+                // An answer may still be under way, so there is nothing more to be asked.
                 drop(session);
                 if began.elapsed() >= STEADY {
                     self.failures = 0;
@@ -142,10 +142,9 @@ impl Listener {
     }
 
     fn deaf(&self) -> Duration {
-        if !self.way.was_deaf() {
+        if self.way.is_deaf_for(DEAF_FOR) {
             tracing::warn!("{NOT_HEARD}");
         }
-        self.way.is_deaf(DEAF_FOR);
         DEAF_FOR
     }
 

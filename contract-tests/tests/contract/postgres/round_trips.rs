@@ -1,0 +1,110 @@
+//! How often an operation goes to the server and back, seen from the wire between them.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use syncguard_postgres::sqlx::postgres::PgConnectOptions;
+use syncguard_postgres::{Acquired, Backend, PostgresBackend};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+use super::hints::Place;
+use super::{Outcome, cases, fresh_id, fresh_key, lease, minute, pool_of};
+use contract_tests::servers::Server;
+
+cases![each_operation_is_one_round_trip, so_it_is_where_statements_are_sent_as_text];
+
+async fn each_operation_is_one_round_trip(server: Arc<Server>) -> Outcome {
+    counted(&server, |options| options).await
+}
+
+async fn so_it_is_where_statements_are_sent_as_text(server: Arc<Server>) -> Outcome {
+    counted(&server, |options| options.statement_cache_capacity(0)).await
+}
+
+async fn counted(server: &Server, options: fn(PgConnectOptions) -> PgConnectOptions) -> Outcome {
+    let place = Place::new(server).await?;
+    let wire = Wire::to(&place.options()).await?;
+    let through_wire = options(place.options()).host("127.0.0.1").port(wire.port);
+    let pool = pool_of(1).connect_with(through_wire).await?;
+    let backend = place.on(pool).hints(false).build()?;
+    // The first use of a statement prepares it.
+    every_operation(&backend).await?;
+    let before = wire.trips.load(Ordering::SeqCst);
+    every_operation(&backend).await?;
+    assert_eq!(wire.trips.load(Ordering::SeqCst) - before, OPERATIONS);
+    Ok(())
+}
+
+async fn every_operation(backend: &PostgresBackend) -> Outcome {
+    let (key, id) = (fresh_key(), fresh_id());
+    let held = lease(backend.acquire(&key, &id, minute()).await)?.expect("it was free");
+    let again = backend.acquire(&key, &fresh_id(), minute()).await?;
+    assert!(matches!(again, Acquired::Held { .. }));
+    assert!(backend.extend(&held, minute()).await?.is_some());
+    let held = backend.hand_over(&held, &fresh_id(), minute()).await?.expect("it was live");
+    assert!(backend.get(&key).await?.is_some() && backend.find(held.id()).await?.is_some());
+    assert!(backend.extend_by_id(held.id(), minute()).await?.is_some());
+    assert!(backend.release(&held).await?);
+    assert!(!backend.release_by_id(held.id()).await?);
+    Ok(())
+}
+
+const OPERATIONS: u64 = 9;
+
+/// A proxy for one connection at a time.
+struct Wire {
+    port: u16,
+    trips: Arc<AtomicU64>,
+}
+
+impl Wire {
+    async fn to(options: &PgConnectOptions) -> std::io::Result<Self> {
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let port = listener.local_addr()?.port();
+        let trips = Arc::new(AtomicU64::new(0));
+        let (host, to, counted) =
+            (options.get_host().to_owned(), options.get_port(), trips.clone());
+        tokio::spawn(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                let server = TcpStream::connect((host.as_str(), to)).await?;
+                pass_on(client, server, &counted).await?;
+            }
+            std::io::Result::Ok(())
+        });
+        Ok(Self { port, trips })
+    }
+}
+
+/// Counts what the client sends once the server has answered, but for the pool's question whether
+/// the connection is alive: a Sync alone.
+async fn pass_on(
+    mut client: TcpStream,
+    mut server: TcpStream,
+    trips: &AtomicU64,
+) -> std::io::Result<()> {
+    const SYNC: &[u8] = b"S\0\0\0\x04";
+    let (mut sent, mut answer) = (vec![0; 1 << 16], vec![0; 1 << 16]);
+    let mut answered = true;
+    loop {
+        tokio::select! {
+            read = client.read(&mut sent) => match read? {
+                0 => return Ok(()),
+                length => {
+                    if answered && &sent[..length] != SYNC {
+                        trips.fetch_add(1, Ordering::SeqCst);
+                        answered = false;
+                    }
+                    server.write_all(&sent[..length]).await?;
+                }
+            },
+            read = server.read(&mut answer) => match read? {
+                0 => return Ok(()),
+                length => {
+                    answered = true;
+                    client.write_all(&answer[..length]).await?;
+                }
+            },
+        }
+    }
+}
