@@ -1,8 +1,9 @@
 //! The backend: a pool, the statements, and how their rows meet the trait.
 
 use std::fmt;
-use std::future::{Future, pending};
+use std::future::{Future, poll_fn};
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use sqlx::pool::PoolConnection;
@@ -297,13 +298,12 @@ impl Backend for PostgresBackend {
     }
 
     fn maybe_free(&self, key: &Key) -> impl Future<Output = ()> + Send + 'static {
-        let hint = self.shared.hints.as_ref().map(|hints| hints.maybe_free(key));
-        async {
-            match hint {
-                Some(hint) => hint.await,
-                None => pending().await,
-            }
-        }
+        let mut hint = self.shared.hints.as_ref().map(|hints| Box::pin(hints.maybe_free(key)));
+        // The interest lasts until this is dropped, also when the hint has come.
+        poll_fn(move |cx| match &mut hint {
+            Some(hint) => hint.as_mut().poll(cx),
+            None => Poll::Pending,
+        })
     }
 }
 

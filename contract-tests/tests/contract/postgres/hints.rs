@@ -163,8 +163,9 @@ impl Overheard {
 
 /// Waits until a sign is up for a key, where there was none, and gives the next hint.
 pub(super) async fn listening(backend: &PostgresBackend, key: &Key) -> Hint {
-    let in_place = backend.maybe_free(key);
-    told(in_place).await;
+    let mut in_place = Box::pin(backend.maybe_free(key));
+    told(&mut in_place).await;
+    // The interest goes on from one to the other, and so the sign stays.
     Box::pin(backend.maybe_free(key))
 }
 
@@ -301,8 +302,8 @@ async fn one_connection_hears_for_all_keys_and_clones(server: Arc<Server>) -> Ou
         .collect();
     let mut keys = Vec::new();
     let mut hints = Vec::new();
-    for (hint, key) in waiting {
-        told(hint).await;
+    for (mut hint, key) in waiting {
+        told(&mut hint).await;
         hints.push(backend.maybe_free(&key));
         keys.push(key);
     }
@@ -436,6 +437,8 @@ async fn a_trigger_tells_of_a_plain_delete(server: Arc<Server>) -> Outcome {
     // Added to tables that are there, and twice.
     waiter.setup_schema().await?;
     waiter.setup_schema().await?;
+    let triggers = "SELECT count(*) FROM pg_trigger WHERE tgname = $1 || '_freed'";
+    assert_eq!(place.number(triggers).await?, 1);
     super::execute(&place.pool, waiter.schema_sql()).await?;
     let mut overheard = place.overhear().await?;
 
