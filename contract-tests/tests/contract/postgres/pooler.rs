@@ -59,9 +59,12 @@ async fn a_pooler_is_noticed_once_and_gets_no_sign(server: Arc<Server>) -> Outco
             let (backend, key) = (backend.clone(), fresh_key());
             async move {
                 let first = backend.maybe_free(&key);
-                while backend.capabilities().pushes_hints() {
-                    sleep(Duration::from_millis(10)).await;
-                }
+                let noticed = async {
+                    while backend.capabilities().pushes_hints() {
+                        sleep(Duration::from_millis(10)).await;
+                    }
+                };
+                timeout(PATIENCE, noticed).await.expect("the pooler is not noticed");
                 let second = backend.maybe_free(&key);
                 let both = async {
                     tokio::select! { () = first => {}, () = second => {} }
