@@ -300,10 +300,7 @@ impl Backend for PostgresBackend {
     fn maybe_free(&self, key: &Key) -> impl Future<Output = ()> + Send + 'static {
         let mut hint = self.shared.hints.as_ref().map(|hints| Box::pin(hints.maybe_free(key)));
         // The interest lasts until this is dropped, also when the hint has come.
-        poll_fn(move |cx| match &mut hint {
-            Some(hint) => hint.as_mut().poll(cx),
-            None => Poll::Pending,
-        })
+        poll_fn(move |cx| hint.as_mut().map_or(Poll::Pending, |hint| hint.as_mut().poll(cx)))
     }
 }
 

@@ -1,8 +1,9 @@
 //! How Redis meets the trait: one script for each operation.
 
 use std::fmt;
-use std::future::pending;
+use std::future::poll_fn;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use fred::bytes_utils::Str;
@@ -196,13 +197,10 @@ impl Backend for RedisBackend {
     fn maybe_free(&self, key: &Key) -> impl Future<Output = ()> + Send + 'static {
         // A key that no lock can have never becomes free.
         let lock = self.names.lock(key, Operation::Wait).ok();
-        let freed = self.hints.as_ref().zip(lock).map(|(hints, lock)| hints.freed(&lock));
-        async move {
-            match freed {
-                Some(freed) => freed.await,
-                None => pending().await,
-            }
-        }
+        let hint = self.hints.as_ref().zip(lock);
+        let mut hint = hint.map(|(hints, lock)| Box::pin(hints.freed(&lock)));
+        // The interest lasts until this is dropped, also when the hint has come.
+        poll_fn(move |cx| hint.as_mut().map_or(Poll::Pending, |hint| hint.as_mut().poll(cx)))
     }
 }
 

@@ -110,7 +110,7 @@ impl Subscriber {
         // To connect may take two of the limits, and to subscribe one.
         let lasting = LAST_PAUSE + self.limit * 3;
         loop {
-            while interests.wanted().is_empty() {
+            while interests.is_empty() {
                 interests.changes().await;
             }
             let begun = Instant::now();

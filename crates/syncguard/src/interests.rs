@@ -1,6 +1,6 @@
 //! Who waits for which name, for backends that push hints.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::mem;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -46,7 +46,7 @@ struct Shared {
 struct State {
     wanted: HashMap<Arc<str>, Wanted>,
     /// The names that have become wanted or unwanted since they were last asked for.
-    changes: Vec<Arc<str>>,
+    changes: HashSet<Arc<str>>,
 }
 
 #[derive(Debug, Default)]
@@ -74,7 +74,7 @@ impl Interests {
         wanted.by += 1;
         let (first, heard) = (wanted.by == 1, wanted.heard.clone().notified_owned());
         if first {
-            state.changes.push(name.clone());
+            state.changes.insert(name.clone());
             self.shared.changed.notify_one();
         }
         Interest { name, heard: Box::pin(heard), shared: self.shared.clone() }
@@ -100,6 +100,12 @@ impl Interests {
         self.shared.state().wanted.contains_key(name)
     }
 
+    /// Whether nobody waits for anything.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.shared.state().wanted.is_empty()
+    }
+
     /// The names that somebody waits for.
     #[must_use]
     pub fn wanted(&self) -> Vec<Arc<str>> {
@@ -112,7 +118,7 @@ impl Interests {
     /// # Cancel safety
     ///
     /// If the future is dropped, no change is lost.
-    pub async fn changes(&self) -> Vec<Arc<str>> {
+    pub async fn changes(&self) -> HashSet<Arc<str>> {
         loop {
             let changes = mem::take(&mut self.shared.state().changes);
             if !changes.is_empty() {
@@ -152,7 +158,7 @@ impl Drop for Interest {
             wanted.by -= 1;
             if wanted.by == 0 {
                 state.wanted.remove(&self.name);
-                state.changes.push(self.name.clone());
+                state.changes.insert(self.name.clone());
                 self.shared.changed.notify_one();
             }
         }

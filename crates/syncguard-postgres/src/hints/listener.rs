@@ -56,7 +56,7 @@ impl Listener {
     }
 
     async fn until_somebody_waits(&self) {
-        while self.interests.wanted().is_empty() {
+        while self.interests.is_empty() {
             self.interests.changes().await;
         }
     }
