@@ -151,7 +151,7 @@ impl Lines {
         }
         line.tell_of_release();
         if over && (line.listens || !told) {
-            line.held_until = Some(Streak::others_until(told));
+            line.held_until = Some(line.streak.rest(told));
         }
         remove_if_idle(&mut lines, key);
     }

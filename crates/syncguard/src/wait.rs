@@ -116,14 +116,16 @@ impl Wait<'_> {
                     Ok(Some(Stir::Hinted)) => {
                         // The new interest begins before the old one ends, and before the attempt.
                         place.listen(interest());
-                        place.doubt();
+                        if !place.hinted() {
+                            continue;
+                        }
                         if let Some(tried) = tried {
                             let paced = self.limits.bound(sleep_until(tried + PACE)).await;
                             paced.map_err(|stop| self.stopped(stop, None, &place))?;
                         }
                     }
                     Ok(None) => {
-                        due = None;
+                        due = due.filter(|due| *due > Instant::now());
                         // In place of one that may have been lost.
                         if place.listens() {
                             place.listen(interest());

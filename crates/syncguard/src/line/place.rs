@@ -100,9 +100,14 @@ impl<'a> Place<'a> {
         self.with_line(|line, _| line.listens = true);
     }
 
-    /// What was known of the holder is not to be relied on any more.
-    pub(crate) fn doubt(&self) {
-        self.with_line(|line, _| line.forget_holder());
+    /// After a hint: whether to try, or leave the turn to others.
+    pub(crate) fn hinted(&self) -> bool {
+        self.with_line(|line, _| {
+            line.forget_holder();
+            line.held_until = line.streak.hinted();
+            line.held_until.is_none()
+        })
+        .unwrap_or(false)
     }
 
     /// Before an attempt; false if a lease is being handed over, or if that was just done.
@@ -130,6 +135,9 @@ impl<'a> Place<'a> {
     fn after_attempt(&self, failure: Option<ErrorCode>, until: Option<Instant>) {
         self.with_line(|line, number| {
             line.failure = failure;
+            if until.is_some() {
+                line.streak.held();
+            }
             line.held_until = until.filter(|_| !line.freed);
             if let Some(mine) = line.places.get_mut(&number) {
                 mine.state = State::Waiting;

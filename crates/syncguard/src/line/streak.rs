@@ -1,27 +1,40 @@
-//! How long the holders of a key may come from this process alone.
+//! How those who wait in several processes take turns.
+//!
+//! A process keeps a key for a *streak* of grants, since to hand a lease over is cheaper than to
+//! release it. Then it rests: it lets so many hints pass by, each a release, that every other process
+//! which waits has had its turn. How many those are nobody knows, so it learns: one more when it
+//! asked at a hint and somebody else was faster, one less when it found the key free while it rested.
 
 use std::mem;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// After so many grants in a row, others get their chance, where they are told of it.
+/// After so many grants in a row, others get their turn, where they are told of it.
 const GRANTS: u32 = 16;
 /// After this time they get it whether they are told or not.
 const TIME: Duration = Duration::from_secs(1);
 
-/// The head start of others when it is their turn: longer than a hint takes, or such that those who
-/// only look now and then have a chance to see a free key.
-const HEAD_START_TOLD: Duration = Duration::from_millis(5);
-const HEAD_START: Duration = Duration::from_millis(50);
+/// A key that was released this long ago, and told of, is free: nobody else wants it.
+const REST_TOLD: Duration = Duration::from_millis(2);
+/// Where nobody is told, for so long that those who look now and then have a chance.
+const REST: Duration = Duration::from_millis(50);
 
-/// The grants of one key in a row that never left this process.
+const MOST_TURNS: u32 = 64;
+
+/// The grants of one key in a row that never left this process, and the rest between streaks.
 #[derive(Debug, Default)]
 pub(crate) struct Streak {
     began: Option<Instant>,
     grants: u32,
     /// The next grant goes on with it: the first in line was told of the release before others.
     goes_on: bool,
+    /// How many turns others have between two streaks, as far as was learnt.
+    turns: u32,
+    /// How many of them are still to come.
+    to_come: u32,
+    /// The rest has ended with a hint, and the attempt that follows tells whether that was too soon.
+    was_hinted: bool,
 }
 
 impl Streak {
@@ -29,8 +42,16 @@ impl Streak {
     pub(crate) fn granted(&mut self) {
         if mem::take(&mut self.goes_on) {
             self.grants += 1;
-        } else {
-            *self = Self { began: Some(Instant::now()), grants: 1, goes_on: false };
+            return;
+        }
+        let turns = if self.to_come > 0 { self.turns - 1 } else { self.turns };
+        *self = Self { began: Some(Instant::now()), grants: 1, turns, ..Self::default() };
+    }
+
+    /// An attempt found the key held.
+    pub(crate) fn held(&mut self) {
+        if mem::take(&mut self.was_hinted) {
+            self.turns = (self.turns + 1).min(MOST_TURNS);
         }
     }
 
@@ -49,8 +70,20 @@ impl Streak {
         told && self.grants >= GRANTS || self.began.is_some_and(|began| began.elapsed() >= TIME)
     }
 
-    /// When the others have had their chance, if their turn begins now.
-    pub(crate) fn others_until(told: bool) -> Instant {
-        Instant::now() + if told { HEAD_START_TOLD } else { HEAD_START }
+    /// The turns of others begin with a release. Until when to rest, unless hints come.
+    pub(crate) fn rest(&mut self, told: bool) -> Instant {
+        self.to_come = self.turns;
+        self.was_hinted = false;
+        Instant::now() + if told { REST_TOLD } else { REST }
+    }
+
+    /// A hint has come. Until when to rest all the same, if it is still the turn of others.
+    pub(crate) fn hinted(&mut self) -> Option<Instant> {
+        if self.to_come > 0 {
+            self.to_come -= 1;
+            return Some(Instant::now() + REST_TOLD);
+        }
+        self.was_hinted = true;
+        None
     }
 }
