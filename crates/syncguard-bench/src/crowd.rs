@@ -44,14 +44,14 @@ pub(crate) async fn run(store: &Store, pace: Pace) -> Outcome {
     let cell = |kib: Option<f64>| kib.map_or_else(|| "-".to_owned(), whole);
     let verdict = kib(peak).map_or("-", |kib| if kib < TARGET_KIB { "yes" } else { "no" });
     table.row(vec![
-        WAITERS.to_string(),
-        served.clone(),
+        whole(WAITERS as f64),
+        whole(served.parse()?),
         format!("{:.2}", millis.parse::<f64>()? / 1e3),
         cell(kib(waiting)),
         cell(kib(peak)),
         verdict.to_owned(),
     ]);
-    println!("\n{}, a crowd that waits for one key\n\n{table}", store.name());
+    print!("\n{}, a crowd that waits for one key\n\n{table}", store.name());
     Ok(())
 }
 

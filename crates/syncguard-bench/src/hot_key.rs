@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::contestant::{Outcome, PATIENCE};
 use crate::options::Pace;
 use crate::processes::Children;
-use crate::store::Store;
+use crate::store::{Counter, Store};
 use crate::table::{Table, short, whole};
 
 mod tally;
@@ -37,63 +37,60 @@ pub(crate) async fn run(store: &Store, pace: Pace) -> Outcome {
     ]);
     let mut failures = Vec::new();
     for (processes, workers) in SETTINGS {
-        let name_of_setting = match processes {
+        let setting = match processes {
             1 => workers.to_string(),
             _ => format!("{processes} x {workers}"),
         };
         for contestant in store.on_the_hot_key() {
-            eprintln!("{}: {name_of_setting} on one key, {contestant}", store.name());
-            let mut cells = vec![name_of_setting.clone(), (*contestant).to_owned()];
-            let connections = counter.connections().await?.map(|all| all / processes);
-            if store.holds_a_connection_each(contestant)
-                && connections.is_some_and(|all| all < workers)
-            {
-                cells.push("n/a".to_owned());
-                failures.push(format!(
-                    "{name_of_setting}, {contestant}: needs a connection for each worker, and the \
-                     server allows no more"
-                ));
-                table.row(cells);
-                continue;
-            }
-
+            eprintln!("{}: {setting} on one key, {contestant}", store.name());
             let turn = Turn {
                 url: store.url().to_owned(),
                 contestant: (*contestant).to_owned(),
-                key: key(),
+                key: format!("bench:hot:{:016x}", fastrand::u64(..)),
                 workers,
-                connections: connections.unwrap_or(workers).min(workers),
+                connections: workers,
                 time: pace.hot_key,
             };
-            let result = async {
-                let children = Children::start(processes, &turn.to_arguments()).await?;
-                let before = counter.commands(contestant).await?;
-                let lines = children.finish(turn.time + PATIENCE + GRACE).await?;
-                let tally = Tally::parse(&lines, turn.time)?;
-                Ok((tally, before, counter.commands(contestant).await?))
-            };
-            match Outcome::from(result.await) {
-                Ok((tally, before, after)) => {
-                    let commands = before.zip(after).map(|(before, after)| after - before);
-                    cells.extend(figures(&tally, commands));
-                }
+            let mut cells = vec![setting.clone(), (*contestant).to_owned()];
+            match play(store, &mut counter, turn, processes).await {
+                Ok(figures) => cells.extend(figures),
                 Err(reason) => {
-                    cells.push("failed".to_owned());
-                    failures.push(format!("{name_of_setting}, {contestant}: {reason}"));
+                    cells.push("n/a".to_owned());
+                    failures.push(format!("{setting}, {contestant}: {reason}"));
                 }
             }
             table.row(cells);
         }
     }
-    println!("\n{}, all on one key\n\n{table}", store.name());
+    print!("\n{}, all on one key\n\n{table}", store.name());
     for failure in failures {
-        println!("{failure}.");
+        println!("\n{failure}.");
     }
     Ok(())
 }
 
 /// Beyond the limit of a wait, so that a worker can say that it was not served.
 const GRACE: Duration = Duration::from_secs(10);
+
+async fn play(
+    store: &Store,
+    counter: &mut Counter,
+    mut turn: Turn,
+    processes: usize,
+) -> Outcome<[String; 9]> {
+    if let Some(all) = counter.connections().await? {
+        turn.connections = turn.workers.min(all / processes);
+        if turn.connections < turn.workers && store.holds_a_connection_each(&turn.contestant) {
+            return Err(format!("a connection for each worker, and the server has {all}").into());
+        }
+    }
+    let children = Children::start(processes, &turn.to_arguments()).await?;
+    let before = counter.commands(&turn.contestant).await?;
+    let lines = children.finish(turn.time + PATIENCE + GRACE).await?;
+    let after = counter.commands(&turn.contestant).await?;
+    let commands = before.zip(after).map(|(before, after)| after - before);
+    Ok(figures(&Tally::parse(&lines, turn.time)?, commands))
+}
 
 fn figures(tally: &Tally, commands: Option<f64>) -> [String; 9] {
     let longest = tally.wait(1.0);
@@ -110,17 +107,14 @@ fn figures(tally: &Tally, commands: Option<f64>) -> [String; 9] {
     ]
 }
 
-/// Another one for each turn, so that a turn that failed does no harm to the next.
-fn key() -> String {
-    format!("bench:hot:{:016x}", fastrand::u64(..))
-}
-
 /// What a child needs to know.
 struct Turn {
     url: String,
     contestant: String,
+    /// Another one for each turn, so that a turn that failed does no harm to the next.
     key: String,
     workers: usize,
+    /// Where there is a pool.
     connections: usize,
     time: Duration,
 }

@@ -38,7 +38,7 @@ pub(crate) async fn compare(
             ]);
         }
     }
-    println!("\n{store}, each task on a key of its own\n\n{table}");
+    print!("\n{store}, each task on a key of its own\n\n{table}");
     Ok(())
 }
 

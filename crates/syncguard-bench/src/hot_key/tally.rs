@@ -61,3 +61,18 @@ impl Tally {
         self.waits[place.saturating_sub(1)] / 1e3
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_wait_of_each_worker_is_no_grant() {
+        let lines = ["1000 2000 3000".to_owned(), "5000".to_owned()];
+        let tally = Tally::parse(&lines, Duration::from_millis(500)).unwrap();
+        assert_eq!((tally.rate, tally.fair_turn, tally.all_grants), (4.0, 500.0, 4.0));
+        assert_eq!((tally.least_share, tally.largest_share), (0.0, 2.0));
+        assert_eq!([0.5, 0.99, 1.0].map(|part| tally.wait(part)), [2.0, 5.0, 5.0]);
+        assert!(Tally::parse(&["7".to_owned()], Duration::from_secs(1)).is_err());
+    }
+}

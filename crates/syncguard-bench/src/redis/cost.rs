@@ -45,7 +45,7 @@ pub(super) async fn print(client: &Client, backend: &RedisBackend) -> Outcome {
         let _: i64 = client.evalsha(&sha, format!("floor:cost:{call}"), "x").await?;
     }
     table.row(cost_of(client, "compare-and-delete", "evalsha").await?);
-    println!("\nRedis, microseconds on the server per call\n\n{table}");
+    print!("\nRedis, microseconds on the server per call\n\n{table}");
     Ok(())
 }
 

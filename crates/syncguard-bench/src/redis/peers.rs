@@ -61,8 +61,9 @@ fn polling(name: &'static str, locks: LockManager) -> Contestant {
 /// Its `acquire` does not wait, whatever its time limit: on one server it tries once, and says that
 /// the time is up. So the loop is ours, with the pauses of [`rslock_eager`].
 ///
-/// No time limit, since each call with one leaves a task behind that sleeps until then. Each grant is
-/// three commands: with the lock it starts a task that renews it, the first time at once.
+/// No time limit, since each call with one leaves a task behind that sleeps until then. With each
+/// grant it starts a task that renews the lease, the first time at once; where the key is given back
+/// without any work, as here, that is called off in time.
 pub(super) async fn distributed_lock(url: &str) -> Outcome<Contestant> {
     let client = Builder::from_config(RedisConfig::from_url(url)?)
         .with_connection_config(|connection| connection.tcp.nodelay = Some(true))
