@@ -19,7 +19,7 @@ contract *filter:
 doc:
     cargo doc --workspace --no-deps --all-features --open
 
-# Throughput beside the floor of each store
+# What a lock costs, alone and where many want it (BENCHMARKS.md)
 bench *args:
     cargo run --release -p syncguard-bench -- {{ args }}
 

@@ -11,41 +11,65 @@ use gcloud_sdk::google::firestore::v1::{
 use gcloud_sdk::google_cloud_auth::credentials::anonymous;
 use gcloud_sdk::{GoogleApi, GoogleAuthMiddleware};
 use syncguard_core::LockId;
-use syncguard_firestore::{FirestoreBackend, LockManager, gcloud_sdk};
+use syncguard_firestore::{FirestoreBackend, gcloud_sdk};
 
-use crate::measure::{Contestant, Outcome, compare, locks_of};
+use crate::contestant::{Contestant, LOCK_MANAGER, Outcome};
+use crate::options::Pace;
+use crate::uncontended::compare;
 
 type Client = GoogleApi<FirestoreClient<GoogleAuthMiddleware>>;
+
+/// No other library is on it.
+pub(crate) const ON_THE_HOT_KEY: &[&str] = &[LOCK_MANAGER];
 
 const DATABASE: &str = "projects/bench/databases/(default)";
 
 /// On an emulator at this URL.
-pub(crate) async fn run(url: &str) -> Outcome {
+pub(crate) async fn uncontended(url: &str, pace: Pace) -> Outcome {
+    let client = connect(url).await?;
+    let backend = backend(url).await?;
+    let contestants = [
+        read_and_commit_twice(client),
+        Contestant::backend_alone(backend.clone())?,
+        Contestant::lock_manager(backend),
+    ];
+    compare("Firestore", &contestants, &[1, 16], pace).await
+}
+
+pub(crate) async fn contestant(url: &str) -> Outcome<Contestant> {
+    Ok(Contestant::lock_manager(backend(url).await?))
+}
+
+pub(crate) async fn backend(url: &str) -> Outcome<FirestoreBackend> {
+    let builder = FirestoreBackend::builder("bench").time_limit(Duration::from_secs(20));
+    Ok(builder.build(connect(url).await?)?)
+}
+
+async fn connect(url: &str) -> Outcome<Client> {
     let credentials = anonymous::Builder::new().build();
-    let client: Client = GoogleApi::from_function_with_credentials(
+    Ok(GoogleApi::from_function_with_credentials(
         FirestoreClient::new,
         url.to_owned(),
         Some(DATABASE.to_owned()),
         credentials,
     )
-    .await?;
-    let builder = FirestoreBackend::builder("bench").time_limit(Duration::from_secs(20));
-    let backend = builder.build(client.clone())?;
-
-    println!("Firestore: acquire (read, commit) and release (commit)");
-    let contestants = [
-        Contestant::new("bare read and two commits", move |key| {
-            let client = client.clone();
-            async move { read_and_commit_twice(&client, &key).await }
-        }),
-        locks_of("backend alone", &backend)?,
-        Contestant::of(LockManager::new(backend)),
-    ];
-    compare(&contestants, &[1, 16]).await
+    .await?)
 }
 
-async fn read_and_commit_twice(client: &Client, key: &str) -> Outcome {
-    let (lock, fence) = (name("floor_locks", key), name("floor_fences", key));
+fn read_and_commit_twice(client: Client) -> Contestant {
+    Contestant::new("bare read and two commits", move |key| {
+        let client = client.clone();
+        async move {
+            let lock = name("floor_locks", &key);
+            read_and_commit(&client, &key, lock.clone()).await?;
+            let delete = Write { operation: Some(Operation::Delete(lock)), ..Write::default() };
+            Ok(async move { commit(&client, vec![delete]).await })
+        }
+    })
+}
+
+async fn read_and_commit(client: &Client, key: &str, lock: String) -> Outcome {
+    let fence = name("floor_fences", key);
     let mut api = client.get();
     let read = BatchGetDocumentsRequest {
         database: DATABASE.to_owned(),
@@ -66,10 +90,8 @@ async fn read_and_commit_twice(client: &Client, key: &str) -> Outcome {
         ("expiresAtMs", number),
     ];
     let fence_fields = [("fence", text("000000000000001")), ("keyDebug", text(key))];
-    let put = vec![update(lock.clone(), &lock_fields), update(fence, &fence_fields)];
-    commit(client, put).await?;
-    commit(client, vec![Write { operation: Some(Operation::Delete(lock)), ..Write::default() }])
-        .await
+    let put = vec![update(lock, &lock_fields), update(fence, &fence_fields)];
+    commit(client, put).await
 }
 
 fn name(collection: &str, key: &str) -> String {

@@ -1,31 +1,60 @@
 //! `cargo run --release -p syncguard-bench -- redis://127.0.0.1:6379`
 //!
 //! Any number of URLs: `redis://..`, `postgres://..`, and `http://host:port` for a Firestore emulator.
+//! `--quick` takes less time and is less exact; `--only uncontended`, `--only hot-key` and
+//! `--only crowd` pick a part, and may be repeated.
 //!
-//! How many locks a second a store carries through SyncGuard, beside its floor: the cheapest thing
-//! on the same driver that one could call a lock. Both run in turns, so that what disturbs the
-//! machine disturbs both, and the ratio is the result. Give it a server of its own.
+//! What a lock costs, alone and where many want it, beside the floor of each store and beside other
+//! libraries. Give it servers of their own.
 
+mod contestant;
+mod crowd;
 mod firestore;
-mod measure;
+mod hot_key;
+mod options;
 mod postgres;
+mod processes;
 mod redis;
+mod store;
+mod table;
+mod uncontended;
 
-use measure::Outcome;
+use contestant::Outcome;
+use options::{Options, Section};
+use store::Store;
 
 #[tokio::main]
 async fn main() -> Outcome {
-    let urls: Vec<String> = std::env::args().skip(1).collect();
-    if urls.is_empty() {
-        return Err("which server? For example redis://127.0.0.1:6379".into());
+    let mut arguments: Vec<String> = std::env::args().skip(1).collect();
+    if arguments.first().is_some_and(|first| first == processes::CHILD) {
+        arguments.remove(0);
+        return processes::report(child(&arguments)).await;
     }
-    for url in urls {
-        match url.split(':').next() {
-            Some("redis") => redis::run(&url).await?,
-            Some("postgres" | "postgresql") => postgres::run(&url).await?,
-            Some("http") => firestore::run(&url).await?,
-            _ => return Err(format!("no benchmark for {url}").into()),
+
+    let options = Options::parse(arguments)?;
+    for url in &options.urls {
+        let store = Store::parse(url)?;
+        if options.has(Section::Uncontended) {
+            store.uncontended(options.pace).await?;
+        }
+        if options.has(Section::HotKey) {
+            hot_key::run(&store, options.pace).await?;
+        }
+        if options.has(Section::Crowd) {
+            crowd::run(&store, options.pace).await?;
         }
     }
     Ok(())
+}
+
+/// A process that a part of the benchmark has started.
+async fn child(arguments: &[String]) -> Outcome<Vec<String>> {
+    let Some((part, arguments)) = arguments.split_first() else {
+        return Err("which part?".into());
+    };
+    match part.as_str() {
+        hot_key::PART => hot_key::worker::run(arguments).await,
+        crowd::PART => crowd::waiters::run(arguments).await,
+        _ => Err(format!("no part {part}").into()),
+    }
 }

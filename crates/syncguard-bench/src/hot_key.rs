@@ -1,0 +1,149 @@
+//! One key that all want: how many get it, how long they wait, and how evenly it is shared.
+
+use std::time::Duration;
+
+use crate::contestant::{Outcome, PATIENCE};
+use crate::options::Pace;
+use crate::processes::Children;
+use crate::store::{Counter, Store};
+use crate::table::{Table, short, whole};
+
+mod tally;
+pub(crate) mod worker;
+
+use tally::Tally;
+
+/// What a child is told to do.
+pub(crate) const PART: &str = "hot-key";
+
+/// Processes, and workers in each. One worker alone is the measure for the others.
+const SETTINGS: [(usize, usize); 5] = [(1, 1), (1, 2), (1, 16), (1, 256), (4, 16)];
+
+/// Prints a table: each contestant with each number of workers, in processes of its own.
+pub(crate) async fn run(store: &Store, pace: Pace) -> Outcome {
+    let mut counter = store.counter().await?;
+    let mut table = Table::new(&[
+        "workers",
+        "contestant",
+        "grants/s",
+        "wait, ms: median",
+        "99 %",
+        "longest",
+        "fair turn, ms",
+        "longest, turns",
+        "least share",
+        "largest share",
+        counter.unit(),
+    ]);
+    let mut failures = Vec::new();
+    for (processes, workers) in SETTINGS {
+        let setting = match processes {
+            1 => workers.to_string(),
+            _ => format!("{processes} x {workers}"),
+        };
+        for contestant in store.on_the_hot_key() {
+            eprintln!("{}: {setting} on one key, {contestant}", store.name());
+            let turn = Turn {
+                url: store.url().to_owned(),
+                contestant: (*contestant).to_owned(),
+                key: format!("bench:hot:{:016x}", fastrand::u64(..)),
+                workers,
+                connections: workers,
+                time: pace.hot_key,
+            };
+            let mut cells = vec![setting.clone(), (*contestant).to_owned()];
+            match play(store, &mut counter, turn, processes).await {
+                Ok(figures) => cells.extend(figures),
+                Err(reason) => {
+                    cells.push("n/a".to_owned());
+                    failures.push(format!("{setting}, {contestant}: {reason}"));
+                }
+            }
+            table.row(cells);
+        }
+    }
+    print!("\n{}, all on one key\n\n{table}", store.name());
+    for failure in failures {
+        println!("\n{failure}.");
+    }
+    Ok(())
+}
+
+/// Beyond the limit of a wait, so that a worker can say that it was not served.
+const GRACE: Duration = Duration::from_secs(10);
+
+async fn play(
+    store: &Store,
+    counter: &mut Counter,
+    mut turn: Turn,
+    processes: usize,
+) -> Outcome<[String; 9]> {
+    if let Some(all) = counter.connections().await? {
+        turn.connections = turn.workers.min(all / processes);
+        if turn.connections < turn.workers && store.holds_a_connection_each(&turn.contestant) {
+            return Err(format!("a connection for each worker, and the server has {all}").into());
+        }
+    }
+    let children = Children::start(processes, &turn.to_arguments()).await?;
+    let before = counter.commands(&turn.contestant).await?;
+    let lines = children.finish(turn.time + PATIENCE + GRACE).await?;
+    let after = counter.commands(&turn.contestant).await?;
+    let commands = before.zip(after).map(|(before, after)| after - before);
+    Ok(figures(&Tally::parse(&lines, turn.time)?, commands))
+}
+
+fn figures(tally: &Tally, commands: Option<f64>) -> [String; 9] {
+    let longest = tally.wait(1.0);
+    [
+        whole(tally.rate),
+        short(tally.wait(0.5)),
+        short(tally.wait(0.99)),
+        short(longest),
+        short(tally.fair_turn),
+        short(longest / tally.fair_turn),
+        format!("{:.2}", tally.least_share),
+        format!("{:.2}", tally.largest_share),
+        commands.map_or_else(|| "-".to_owned(), |commands| short(commands / tally.all_grants)),
+    ]
+}
+
+/// What a child needs to know.
+struct Turn {
+    url: String,
+    contestant: String,
+    /// Another one for each turn, so that a turn that failed does no harm to the next.
+    key: String,
+    workers: usize,
+    /// Where there is a pool.
+    connections: usize,
+    time: Duration,
+}
+
+impl Turn {
+    fn to_arguments(&self) -> [String; 7] {
+        let Self { url, contestant, key, workers, connections, time } = self;
+        [
+            PART.to_owned(),
+            url.clone(),
+            contestant.clone(),
+            key.clone(),
+            workers.to_string(),
+            connections.to_string(),
+            time.as_millis().to_string(),
+        ]
+    }
+
+    fn from_arguments(arguments: &[String]) -> Outcome<Self> {
+        let [url, contestant, key, workers, connections, time] = arguments else {
+            return Err("not the arguments of a child".into());
+        };
+        Ok(Self {
+            url: url.clone(),
+            contestant: contestant.clone(),
+            key: key.clone(),
+            workers: workers.parse()?,
+            connections: connections.parse()?,
+            time: Duration::from_millis(time.parse()?),
+        })
+    }
+}

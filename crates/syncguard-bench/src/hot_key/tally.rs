@@ -1,0 +1,78 @@
+//! What the workers of a turn report, in a few numbers.
+
+use std::time::Duration;
+
+use crate::contestant::Outcome;
+
+pub(crate) struct Tally {
+    /// Grants per second.
+    pub(crate) rate: f64,
+    /// The time in which everybody has had a turn, if all have one each, in milliseconds.
+    pub(crate) fair_turn: f64,
+    /// What the worker with the fewest grants had, and the one with the most: 1 is the mean.
+    pub(crate) least_share: f64,
+    pub(crate) largest_share: f64,
+    /// Also those after the time was up.
+    pub(crate) all_grants: f64,
+    /// In microseconds, from the shortest. Also those that ended after the time was up: whoever got
+    /// nothing is found here.
+    waits: Vec<f64>,
+}
+
+impl Tally {
+    /// From a line of waits for each worker, of which the last ended after the time was up.
+    pub(crate) fn parse(lines: &[String], time: Duration) -> Outcome<Self> {
+        let mut waits: Vec<f64> = Vec::new();
+        let mut shares = Vec::new();
+        for line in lines {
+            let mut grants = -1.0;
+            for wait in line.split(' ') {
+                waits.push(wait.parse()?);
+                grants += 1.0;
+            }
+            shares.push(grants);
+        }
+        let (grants, workers): (f64, f64) = (shares.iter().sum(), shares.iter().map(|_| 1.0).sum());
+        if grants == 0.0 {
+            return Err("nobody got the key in time".into());
+        }
+        waits.sort_by(f64::total_cmp);
+        shares.sort_by(f64::total_cmp);
+        let mean = grants / workers;
+        let rate = grants / time.as_secs_f64();
+        Ok(Self {
+            rate,
+            fair_turn: workers / rate * 1e3,
+            least_share: shares.first().ok_or("no worker")? / mean,
+            largest_share: shares.last().ok_or("no worker")? / mean,
+            all_grants: grants + workers,
+            waits,
+        })
+    }
+
+    /// The wait, in milliseconds, that this part of all did not exceed.
+    pub(crate) fn wait(&self, part: f64) -> f64 {
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "a part of a length is a length"
+        )]
+        let place = (self.waits.len() as f64 * part).ceil() as usize;
+        self.waits[place.saturating_sub(1)] / 1e3
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_wait_of_each_worker_is_no_grant() {
+        let lines = ["1000 2000 3000".to_owned(), "5000".to_owned()];
+        let tally = Tally::parse(&lines, Duration::from_millis(500)).unwrap();
+        assert_eq!((tally.rate, tally.fair_turn, tally.all_grants), (4.0, 500.0, 4.0));
+        assert_eq!((tally.least_share, tally.largest_share), (0.0, 2.0));
+        assert_eq!([0.5, 0.99, 1.0].map(|part| tally.wait(part)), [2.0, 5.0, 5.0]);
+        assert!(Tally::parse(&["7".to_owned()], Duration::from_secs(1)).is_err());
+    }
+}

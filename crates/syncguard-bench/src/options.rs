@@ -1,0 +1,82 @@
+//! What the command line asks for.
+
+use std::time::Duration;
+
+use crate::contestant::Outcome;
+
+pub(crate) struct Options {
+    pub(crate) urls: Vec<String>,
+    pub(crate) pace: Pace,
+    only: Vec<Section>,
+}
+
+/// A part of the benchmark.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Section {
+    /// Each task has a key of its own.
+    Uncontended,
+    /// All tasks have the same key.
+    HotKey,
+    /// Ten thousand tasks wait for one key at once.
+    Crowd,
+}
+
+/// How much time it takes.
+#[derive(Clone, Copy)]
+pub(crate) struct Pace {
+    /// Turns of each contestant without contention, and the time of one.
+    pub(crate) rounds: usize,
+    pub(crate) turn: Duration,
+    /// The one turn of each contestant on the hot key.
+    pub(crate) hot_key: Duration,
+    /// How long the crowd may take.
+    pub(crate) crowd: Duration,
+}
+
+const FULL: Pace = Pace {
+    rounds: 7,
+    turn: Duration::from_millis(700),
+    hot_key: Duration::from_secs(5),
+    crowd: Duration::from_secs(60),
+};
+
+const QUICK: Pace = Pace {
+    rounds: 3,
+    turn: Duration::from_millis(200),
+    hot_key: Duration::from_secs(1),
+    crowd: Duration::from_secs(20),
+};
+
+impl Options {
+    pub(crate) fn parse(arguments: impl IntoIterator<Item = String>) -> Outcome<Self> {
+        let mut options = Self { urls: Vec::new(), pace: FULL, only: Vec::new() };
+        let mut arguments = arguments.into_iter();
+        while let Some(argument) = arguments.next() {
+            match argument.as_str() {
+                "--quick" => options.pace = QUICK,
+                "--only" => options.only.push(Section::parse(arguments.next().as_deref())?),
+                _ if argument.starts_with('-') => return Err(format!("no {argument}").into()),
+                _ => options.urls.push(argument),
+            }
+        }
+        if options.urls.is_empty() {
+            return Err("which server? For example redis://127.0.0.1:6379".into());
+        }
+        Ok(options)
+    }
+
+    pub(crate) fn has(&self, section: Section) -> bool {
+        self.only.is_empty() || self.only.contains(&section)
+    }
+}
+
+impl Section {
+    fn parse(name: Option<&str>) -> Outcome<Self> {
+        match name {
+            Some("uncontended") => Ok(Self::Uncontended),
+            Some("hot-key") => Ok(Self::HotKey),
+            Some("crowd") => Ok(Self::Crowd),
+            _ => Err("--only uncontended, hot-key or crowd".into()),
+        }
+    }
+}

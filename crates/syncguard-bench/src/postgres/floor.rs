@@ -1,0 +1,103 @@
+//! The same statements on bare connections of sqlx; and, for scale, a session's own advisory lock:
+//! it writes nothing, holds its connection, and ends with it. Who waits for it waits in the server.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use sqlx::postgres::PgConnection;
+use sqlx::{AssertSqlSafe, Connection};
+use syncguard_core::LockId;
+use syncguard_postgres::sqlx;
+
+use crate::contestant::{Contestant, Outcome};
+
+pub(crate) const SESSION_LOCK: &str = "session advisory lock";
+
+const LOCK_TIMEOUT_MS: i64 = 2_500;
+
+pub(super) fn same_statements(url: &str) -> Contestant {
+    let connections = Connections::new(url);
+    let acquire = render(include_str!("../../../syncguard-postgres/src/sql/acquire.sql"));
+    let release = render(include_str!("../../../syncguard-postgres/src/sql/release.sql"));
+    Contestant::new("same statements, bare sqlx", move |key| {
+        let (connections, acquire, release) =
+            (connections.clone(), acquire.clone(), release.clone());
+        async move {
+            let mut connection = connections.take().await?;
+            let id = LockId::random()?;
+            sqlx::query(AssertSqlSafe(acquire))
+                .bind(format!("bare:{key}"))
+                .bind(id.as_str())
+                .bind(30_000_i64)
+                .bind(LOCK_TIMEOUT_MS)
+                .fetch_one(&mut connection)
+                .await?;
+            Ok(async move {
+                sqlx::query(AssertSqlSafe(release))
+                    .bind(id.as_str())
+                    .bind("off")
+                    .bind(LOCK_TIMEOUT_MS)
+                    .fetch_one(&mut connection)
+                    .await?;
+                connections.put(connection);
+                Ok(())
+            })
+        }
+    })
+}
+
+pub(super) fn session_lock(url: &str) -> Contestant {
+    let connections = Connections::new(url);
+    Contestant::new(SESSION_LOCK, move |key| {
+        let connections = connections.clone();
+        async move {
+            let mut connection = connections.take().await?;
+            sqlx::query("SELECT pg_advisory_lock(hashtext($1))")
+                .bind(&key)
+                .execute(&mut connection)
+                .await?;
+            Ok(async move {
+                sqlx::query("SELECT pg_advisory_unlock(hashtext($1))")
+                    .bind(&key)
+                    .execute(&mut connection)
+                    .await?;
+                connections.put(connection);
+                Ok(())
+            })
+        }
+    })
+}
+
+/// As many as there are tasks, without a pool.
+#[derive(Clone)]
+struct Connections {
+    url: Arc<str>,
+    idle: Arc<Mutex<Vec<PgConnection>>>,
+}
+
+impl Connections {
+    fn new(url: &str) -> Self {
+        Self { url: url.into(), idle: Arc::default() }
+    }
+
+    async fn take(&self) -> Outcome<PgConnection> {
+        let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        match idle {
+            Some(connection) => Ok(connection),
+            None => Ok(PgConnection::connect(&self.url).await?),
+        }
+    }
+
+    fn put(&self, connection: PgConnection) {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
+    }
+}
+
+fn render(template: &str) -> Arc<str> {
+    let text = template
+        .replace("{now}", "floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint")
+        .replace("{locks}", "syncguard_locks")
+        .replace("{fences}", "syncguard_fence_counters")
+        .replace("{channel}", "syncguard_locks_freed")
+        .replace("{max_fence}", "900000000000000");
+    Arc::from(text)
+}

@@ -1,0 +1,71 @@
+//! How many statements the server has carried out, and how many connections it allows.
+
+use std::time::Duration;
+
+use sqlx::Connection;
+use sqlx::postgres::PgConnection;
+use syncguard_postgres::sqlx;
+use tokio::time::{sleep, timeout};
+
+use crate::contestant::Outcome;
+
+pub(crate) struct Statements {
+    connection: PgConnection,
+    /// Whether the server counts statements: it does where it was started with pg_stat_statements.
+    counted: bool,
+}
+
+impl Statements {
+    pub(crate) async fn connect(url: &str) -> Outcome<Self> {
+        let mut connection = PgConnection::connect(url).await?;
+        let set_up = "CREATE EXTENSION IF NOT EXISTS pg_stat_statements";
+        let look = "SELECT FROM pg_stat_statements LIMIT 1";
+        let counted = sqlx::query(set_up).execute(&mut connection).await.is_ok()
+            && sqlx::query(look).execute(&mut connection).await.is_ok();
+        Ok(Self { connection, counted })
+    }
+
+    /// Statements so far.
+    pub(crate) async fn count(&mut self) -> Outcome<Option<f64>> {
+        if !self.counted {
+            return Ok(None);
+        }
+        let count = sqlx::query_scalar(
+            "SELECT coalesce(sum(calls), 0)::float8 FROM pg_stat_statements \
+             WHERE dbid = (SELECT oid FROM pg_database WHERE datname = current_database())",
+        );
+        Ok(Some(count.fetch_one(&mut self.connection).await?))
+    }
+
+    /// How many more connections the server has to give, once those of the last turn are gone.
+    pub(crate) async fn connections(&mut self) -> Outcome<usize> {
+        self.wait_for_others_to_end().await?;
+        let free: i64 = sqlx::query_scalar(
+            "SELECT current_setting('max_connections')::bigint \
+             - current_setting('superuser_reserved_connections')::bigint \
+             - (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend')",
+        )
+        .fetch_one(&mut self.connection)
+        .await?;
+        Ok(usize::try_from(free).unwrap_or_default())
+    }
+
+    async fn wait_for_others_to_end(&mut self) -> Outcome {
+        let gone = async {
+            loop {
+                let others: i64 = sqlx::query_scalar(
+                    "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() \
+                     AND backend_type = 'client backend' AND pid <> pg_backend_pid()",
+                )
+                .fetch_one(&mut self.connection)
+                .await?;
+                if others == 0 {
+                    return Outcome::Ok(());
+                }
+                sleep(Duration::from_millis(20)).await;
+            }
+        };
+        // Others may be there for good.
+        timeout(Duration::from_secs(1), gone).await.unwrap_or(Ok(()))
+    }
+}

@@ -1,0 +1,59 @@
+//! What a script costs the server.
+
+use fred::clients::Client;
+use fred::interfaces::{ClientLike, ConfigInterface, KeysInterface, LuaInterface};
+use fred::types::{Expiration, InfoKind, SetOptions};
+use syncguard_core::{Acquired, Backend, Key, LockId, Ttl};
+use syncguard_redis::RedisBackend;
+
+use super::floor::COMPARE_AND_DELETE;
+use crate::contestant::{Outcome, TTL};
+use crate::table::Table;
+
+const CALLS: usize = 20_000;
+
+/// What one call of each script costs on the server, by its own count.
+pub(super) async fn print(client: &Client, backend: &RedisBackend) -> Outcome {
+    eprintln!("Redis: what a script costs");
+    let mut table = Table::new(&["call", "us on the server"]);
+    let ttl = Ttl::try_from(TTL)?;
+    let mut leases = Vec::new();
+    client.config_resetstat().await?;
+    for call in 0..CALLS {
+        let key = Key::new(&format!("bench:cost:{call}"))?;
+        if let Acquired::Granted(lease) = backend.acquire(&key, &LockId::random()?, ttl).await? {
+            leases.push(lease);
+        }
+    }
+    table.row(cost_of(client, "acquire", "evalsha").await?);
+    for lease in &leases {
+        backend.extend(lease, ttl).await?;
+    }
+    table.row(cost_of(client, "extend", "evalsha").await?);
+    for lease in &leases {
+        backend.release(lease).await?;
+    }
+    table.row(cost_of(client, "release", "evalsha").await?);
+    for call in 0..CALLS {
+        let key = format!("floor:cost:{call}");
+        let expire = Some(Expiration::PX(30_000));
+        client.set::<(), _, _>(key, "x", expire, Some(SetOptions::NX), false).await?;
+    }
+    table.row(cost_of(client, "SET NX PX", "set").await?);
+    let sha: String = client.script_load(COMPARE_AND_DELETE).await?;
+    for call in 0..CALLS {
+        let _: i64 = client.evalsha(&sha, format!("floor:cost:{call}"), "x").await?;
+    }
+    table.row(cost_of(client, "compare-and-delete", "evalsha").await?);
+    print!("\nRedis, microseconds on the server per call\n\n{table}");
+    Ok(())
+}
+
+/// A row, from the server's count, which begins anew.
+async fn cost_of(client: &Client, name: &str, command: &str) -> Outcome<Vec<String>> {
+    let stats: String = client.info(Some(InfoKind::CommandStats)).await?;
+    let line = stats.lines().find(|line| line.starts_with(&format!("cmdstat_{command}:")));
+    let cost = line.and_then(|line| line.split("usec_per_call=").nth(1)?.split(',').next());
+    client.config_resetstat().await?;
+    Ok(vec![name.to_owned(), cost.unwrap_or("-").to_owned()])
+}

@@ -1,0 +1,120 @@
+//! The stores, by URL.
+
+use syncguard::LockManager;
+
+use crate::contestant::{Contestant, Outcome};
+use crate::options::Pace;
+use crate::{firestore, postgres, redis};
+
+pub(crate) enum Store {
+    Redis(String),
+    Postgres(String),
+    /// An emulator.
+    Firestore(String),
+}
+
+impl Store {
+    pub(crate) fn parse(url: &str) -> Outcome<Self> {
+        match url.split(':').next() {
+            Some("redis") => Ok(Self::Redis(url.to_owned())),
+            Some("postgres" | "postgresql") => Ok(Self::Postgres(url.to_owned())),
+            Some("http") => Ok(Self::Firestore(url.to_owned())),
+            _ => Err(format!("no benchmark for {url}").into()),
+        }
+    }
+
+    pub(crate) fn url(&self) -> &str {
+        match self {
+            Self::Redis(url) | Self::Postgres(url) | Self::Firestore(url) => url,
+        }
+    }
+
+    pub(crate) const fn name(&self) -> &'static str {
+        match self {
+            Self::Redis(_) => "Redis",
+            Self::Postgres(_) => "Postgres",
+            Self::Firestore(_) => "Firestore",
+        }
+    }
+
+    /// Prints what a cycle costs that nobody disturbs.
+    pub(crate) async fn uncontended(&self, pace: Pace) -> Outcome {
+        match self {
+            Self::Redis(url) => redis::uncontended(url, pace).await,
+            Self::Postgres(url) => postgres::uncontended(url, pace).await,
+            Self::Firestore(url) => firestore::uncontended(url, pace).await,
+        }
+    }
+
+    pub(crate) const fn on_the_hot_key(&self) -> &'static [&'static str] {
+        match self {
+            Self::Redis(_) => redis::ON_THE_HOT_KEY,
+            Self::Postgres(_) => postgres::ON_THE_HOT_KEY,
+            Self::Firestore(_) => firestore::ON_THE_HOT_KEY,
+        }
+    }
+
+    /// Whether every worker needs a connection of its own.
+    pub(crate) fn holds_a_connection_each(&self, contestant: &str) -> bool {
+        matches!(self, Self::Postgres(_)) && contestant == postgres::SESSION_LOCK
+    }
+
+    /// One of those on the hot key, with so many connections where it has a pool.
+    pub(crate) async fn contestant(&self, name: &str, connections: usize) -> Outcome<Contestant> {
+        match self {
+            Self::Redis(url) => redis::contestant(url, name).await,
+            Self::Postgres(url) => postgres::contestant(url, name, connections).await,
+            Self::Firestore(url) => firestore::contestant(url).await,
+        }
+    }
+
+    pub(crate) async fn locks(&self) -> Outcome<LockManager> {
+        Ok(match self {
+            Self::Redis(url) => LockManager::new(redis::backend(url).await?),
+            Self::Postgres(url) => LockManager::new(postgres::backend(url).await?),
+            Self::Firestore(url) => LockManager::new(firestore::backend(url).await?),
+        })
+    }
+
+    pub(crate) async fn counter(&self) -> Outcome<Counter> {
+        Ok(match self {
+            Self::Redis(url) => Counter::Redis(redis::Commands::connect(url).await?),
+            Self::Postgres(url) => Counter::Postgres(postgres::Statements::connect(url).await?),
+            Self::Firestore(_) => Counter::None,
+        })
+    }
+}
+
+/// What a server counts, and what it allows.
+pub(crate) enum Counter {
+    Redis(redis::Commands),
+    Postgres(postgres::Statements),
+    None,
+}
+
+impl Counter {
+    pub(crate) const fn unit(&self) -> &'static str {
+        match self {
+            Self::Redis(_) => "commands/grant",
+            Self::Postgres(_) => "statements/grant",
+            Self::None => "requests/grant",
+        }
+    }
+
+    /// How much the server has done so far, where it counts.
+    pub(crate) async fn commands(&mut self, contestant: &str) -> Outcome<Option<f64>> {
+        match self {
+            Self::Redis(commands) => commands.count(contestant).await.map(Some),
+            Self::Postgres(statements) => statements.count().await,
+            Self::None => Ok(None),
+        }
+    }
+
+    /// How many connections the server has to give, where that is a limit.
+    pub(crate) async fn connections(&mut self) -> Outcome<Option<usize>> {
+        match self {
+            Self::Postgres(statements) => statements.connections().await.map(Some),
+            Self::Redis(_) | Self::None => Ok(None),
+        }
+    }
+}

@@ -1,0 +1,72 @@
+//! Cycles per second of several contestants in turns, each task on a key of its own.
+
+use std::time::{Duration, Instant};
+
+use crate::contestant::{Contestant, Outcome};
+use crate::options::Pace;
+use crate::table::{Table, whole};
+
+/// Prints a table: the rates of all, and how they compare with the first, which is the floor.
+///
+/// All run in turns, so that what disturbs the machine disturbs all, and the ratio is the result.
+pub(crate) async fn compare(
+    store: &str,
+    contestants: &[Contestant],
+    tasks: &[usize],
+    pace: Pace,
+) -> Outcome {
+    let mut table = Table::new(&["tasks", "contestant", "cycles/s", "of floor"]);
+    for &tasks in tasks {
+        eprintln!("{store}: {tasks} tasks on keys of their own");
+        // For the connections.
+        for contestant in contestants {
+            rate(contestant, tasks, Duration::ZERO).await?;
+        }
+        let mut rates = vec![Vec::new(); contestants.len()];
+        for _ in 0..pace.rounds {
+            for (contestant, rates) in contestants.iter().zip(&mut rates) {
+                rates.push(rate(contestant, tasks, pace.turn).await?);
+            }
+        }
+        for (contestant, mine) in contestants.iter().zip(&rates) {
+            let ratios = mine.iter().zip(&rates[0]).map(|(mine, floor)| mine / floor).collect();
+            table.row(vec![
+                tasks.to_string(),
+                contestant.name.to_owned(),
+                whole(median(mine.clone())),
+                format!("{:.2}", median(ratios)),
+            ]);
+        }
+    }
+    print!("\n{store}, each task on a key of its own\n\n{table}");
+    Ok(())
+}
+
+/// Cycles per second. Each task does at least one.
+async fn rate(contestant: &Contestant, tasks: usize, time: Duration) -> Outcome<f64> {
+    let start = Instant::now();
+    let task = |task: usize| {
+        let contestant = contestant.clone();
+        tokio::spawn(async move {
+            let mut cycles = 0.0;
+            loop {
+                contestant.cycle(format!("bench:{task}")).await?;
+                cycles += 1.0;
+                if start.elapsed() >= time {
+                    return Outcome::Ok(cycles);
+                }
+            }
+        })
+    };
+    let tasks: Vec<_> = (0..tasks).map(task).collect();
+    let mut cycles = 0.0;
+    for task in tasks {
+        cycles += task.await??;
+    }
+    Ok(cycles / start.elapsed().as_secs_f64())
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
