@@ -151,8 +151,10 @@ mod clock;
 mod config;
 mod document;
 mod error;
+mod listener;
 mod steps;
 mod store;
+mod targets;
 
 pub use gcloud_sdk;
 
