@@ -6,6 +6,8 @@ mod clocks;
 mod contention;
 mod faults;
 mod golden;
+mod listening;
+mod overheard;
 mod proxy;
 mod raw;
 mod restart;
@@ -73,6 +75,7 @@ pub(crate) fn trials(runtime: &Handle, server: &Arc<Server>) -> Vec<Trial> {
         ("contention", contention::CASES),
         ("faults", faults::CASES),
         ("golden", golden::CASES),
+        ("listening", listening::CASES),
         ("stored", stored::CASES),
         ("unsure", unsure::CASES),
     ];
