@@ -80,9 +80,8 @@ async fn keep_listening(store: Arc<Store>, interests: Interests) {
         }
         let mut targets = Targets::new(&store.names.database);
         let Err(status) = listen(&store, &interests, &mut targets).await;
-        // Streams end all the time: with their credentials, or with the server that they run on. No
-        // one who waits has to be woken for that, since the next stream tells of each document that
-        // is not there.
+        // Streams end all the time: with their credentials, or with the server that they run on. The
+        // next one wakes all who wait, when their targets are in place again.
         if targets.have_worked() {
             (failures, warned) = (0, false);
         }

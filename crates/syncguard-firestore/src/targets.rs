@@ -16,24 +16,10 @@ use gcloud_sdk::tonic::{Code, Status};
 pub(crate) struct Targets {
     /// `projects/{project}/databases/{database}`
     database: String,
-    by_id: HashMap<i32, Watched>,
+    by_id: HashMap<i32, Arc<str>>,
     ids: HashMap<Arc<str>, i32>,
     last_id: i32,
     worked: bool,
-}
-
-/// A document, as far as the stream has told of it.
-///
-/// A target begins with the state of its document, and is *current* once that reflects every change
-/// that was committed before the target was added. It is added after somebody began to wait. So a
-/// deletion since then either is in that state, which then has no document, or is told of later: a
-/// waiter misses nothing who is woken whenever the target is current and the document is not there.
-/// One who waits for a document that is there need not be woken just because the target is in
-/// place, which saves an attempt. (That the target was *added* says nothing of its document.)
-struct Watched {
-    document: Arc<str>,
-    exists: bool,
-    current: bool,
 }
 
 impl Targets {
@@ -61,7 +47,7 @@ impl Targets {
         self.last_id = self.last_id.checked_add(1)?;
         self.ids.insert(document.clone(), self.last_id);
         let documents = DocumentsTarget { documents: vec![document.to_string()] };
-        self.by_id.insert(self.last_id, Watched { document, exists: false, current: false });
+        self.by_id.insert(self.last_id, document);
         Some(self.request(listen_request::TargetChange::AddTarget(Target {
             target_id: self.last_id,
             target_type: Some(TargetType::Documents(documents)),
@@ -84,7 +70,12 @@ impl Targets {
         }
     }
 
-    /// Takes in what the server tells, and wakes those who wait for a document that is gone.
+    /// Takes in what the server tells, and wakes those who wait for a document that may be gone.
+    ///
+    /// That a target was *added* says nothing of its document yet. When it is *current*, all that was
+    /// committed before it was added has been told, and each later deletion will be. One that came
+    /// in between may have been told as the initial state that has no document, so all who wait for
+    /// it are woken then, also when the server had to begin with it anew.
     ///
     /// # Errors
     ///
@@ -94,77 +85,160 @@ impl Targets {
         response: ListenResponse,
         mut wake: impl FnMut(&str),
     ) -> Result<(), Status> {
-        match response.response_type {
-            Some(ResponseType::DocumentChange(change)) => {
-                // A renewal, or the next holder: no reason to wake anybody.
-                self.each(&change.target_ids, |watched| watched.exists = true);
-                self.gone(&change.removed_target_ids, wake);
-            }
-            Some(ResponseType::DocumentDelete(delete)) => {
-                self.gone(&delete.removed_target_ids, wake);
-            }
-            Some(ResponseType::DocumentRemove(remove)) => {
-                self.gone(&remove.removed_target_ids, wake);
-            }
-            Some(ResponseType::Filter(filter)) if filter.count == 0 => {
-                self.gone(&[filter.target_id], wake);
-            }
+        let gone = match response.response_type {
             Some(ResponseType::TargetChange(change)) => match change.target_change_type() {
                 TargetChangeType::Current => {
                     self.worked = true;
-                    self.each_or_all(&change.target_ids, |watched| {
-                        watched.current = true;
-                        if !watched.exists {
-                            wake(&watched.document);
-                        }
-                    });
+                    self.affected(change.target_ids)
                 }
-                TargetChangeType::Reset => {
-                    self.each_or_all(&change.target_ids, |watched| {
-                        (watched.exists, watched.current) = (false, false);
-                    });
+                TargetChangeType::Remove => return self.removed(change),
+                TargetChangeType::Add | TargetChangeType::NoChange | TargetChangeType::Reset => {
+                    return Ok(());
                 }
-                TargetChangeType::Remove => self.removed(change)?,
-                TargetChangeType::NoChange | TargetChangeType::Add => {}
             },
-            Some(ResponseType::Filter(_)) | None => {}
+            Some(ResponseType::DocumentDelete(delete)) => delete.removed_target_ids,
+            Some(ResponseType::DocumentRemove(remove)) => remove.removed_target_ids,
+            Some(ResponseType::Filter(filter)) if filter.count == 0 => vec![filter.target_id],
+            // A renewal, or the next holder: no reason to wake anybody.
+            Some(ResponseType::DocumentChange(_) | ResponseType::Filter(_)) | None => return Ok(()),
+        };
+        for document in gone.iter().filter_map(|id| self.by_id.get(id)) {
+            wake(document);
         }
         Ok(())
     }
 
-    fn gone(&mut self, ids: &[i32], mut wake: impl FnMut(&str)) {
-        self.each(ids, |watched| {
-            watched.exists = false;
-            if watched.current {
-                wake(&watched.document);
-            }
-        });
-    }
-
+    /// When the server removes a target by itself. What was asked for is known here no more.
     fn removed(&self, change: TargetChange) -> Result<(), Status> {
-        // What was asked for is known here no more.
-        let ids = change.target_ids;
-        if !ids.is_empty() && !ids.iter().any(|id| self.by_id.contains_key(id)) {
+        let ids = self.affected(change.target_ids);
+        if !ids.iter().any(|id| self.by_id.contains_key(id)) {
             return Ok(());
         }
         let code = change.cause.map_or(Code::Unavailable, |cause| Code::from_i32(cause.code));
         Err(Status::new(code, "the server removed a target"))
     }
 
-    fn each(&mut self, ids: &[i32], mut act: impl FnMut(&mut Watched)) {
-        for id in ids {
-            if let Some(watched) = self.by_id.get_mut(id) {
-                act(watched);
+    /// A change of no target in particular is one of all.
+    fn affected(&self, ids: Vec<i32>) -> Vec<i32> {
+        if ids.is_empty() { self.by_id.keys().copied().collect() } else { ids }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use gcloud_sdk::google::firestore::v1::{
+        DocumentChange, DocumentDelete, DocumentRemove, ExistenceFilter,
+    };
+    use gcloud_sdk::google::rpc;
+
+    use super::*;
+
+    /// Three documents with the ids 1, 2 and 3.
+    fn three() -> Targets {
+        let mut targets = Targets::new("projects/p/databases/d");
+        for document in ["a", "b", "c"] {
+            assert!(targets.add(document.into()).is_some());
+        }
+        targets
+    }
+
+    fn told(kind: TargetChangeType, ids: &[i32], cause: Option<Code>) -> ResponseType {
+        ResponseType::TargetChange(TargetChange {
+            target_change_type: kind.into(),
+            target_ids: ids.to_vec(),
+            cause: cause.map(|code| rpc::Status { code: code.into(), ..rpc::Status::default() }),
+            ..TargetChange::default()
+        })
+    }
+
+    /// Who is woken, in order.
+    fn woken(targets: &mut Targets, told: ResponseType) -> Result<String, Code> {
+        let mut woken = Vec::new();
+        let response = ListenResponse { response_type: Some(told) };
+        match targets.hear(response, |document| woken.push(document.to_owned())) {
+            Ok(()) => {
+                woken.sort();
+                Ok(woken.concat())
             }
+            Err(status) => Err(status.code()),
         }
     }
 
-    /// A change of no target in particular is one of all.
-    fn each_or_all(&mut self, ids: &[i32], act: impl FnMut(&mut Watched)) {
-        if ids.is_empty() {
-            self.by_id.values_mut().for_each(act);
-        } else {
-            self.each(ids, act);
+    fn ok(woken: &str) -> Result<String, Code> {
+        Ok(woken.to_owned())
+    }
+
+    #[test]
+    fn w_a_document_that_is_gone_wakes() {
+        let mut targets = three();
+        for (gone, who) in [
+            (
+                ResponseType::DocumentDelete(DocumentDelete {
+                    removed_target_ids: vec![1],
+                    ..DocumentDelete::default()
+                }),
+                "a",
+            ),
+            (
+                ResponseType::DocumentRemove(DocumentRemove {
+                    removed_target_ids: vec![2, 3, 4],
+                    ..DocumentRemove::default()
+                }),
+                "bc",
+            ),
+            (
+                ResponseType::Filter(ExistenceFilter {
+                    target_id: 3,
+                    count: 0,
+                    ..ExistenceFilter::default()
+                }),
+                "c",
+            ),
+        ] {
+            assert_eq!(woken(&mut targets, gone), ok(who));
         }
+    }
+
+    #[test]
+    fn w_a_document_that_is_there_does_not_wake() {
+        let mut targets = three();
+        let renewed = DocumentChange { target_ids: vec![1], ..DocumentChange::default() };
+        assert_eq!(woken(&mut targets, ResponseType::DocumentChange(renewed)), ok(""));
+        let there = ExistenceFilter { target_id: 1, count: 1, ..ExistenceFilter::default() };
+        assert_eq!(woken(&mut targets, ResponseType::Filter(there)), ok(""));
+    }
+
+    #[test]
+    fn w_a_target_that_is_current_wakes_and_one_that_was_added_does_not() {
+        let mut targets = three();
+        for kind in [TargetChangeType::Add, TargetChangeType::NoChange, TargetChangeType::Reset] {
+            assert_eq!(woken(&mut targets, told(kind, &[1], None)), ok(""));
+            assert!(!targets.have_worked());
+        }
+        assert_eq!(woken(&mut targets, told(TargetChangeType::Current, &[1], None)), ok("a"));
+        assert!(targets.have_worked());
+        assert_eq!(woken(&mut targets, told(TargetChangeType::Current, &[], None)), ok("abc"));
+    }
+
+    #[test]
+    fn w_a_target_that_the_server_removes_is_an_error() {
+        let mut targets = three();
+        let removed = |ids: &[i32], cause| told(TargetChangeType::Remove, ids, cause);
+        let denied = Some(Code::PermissionDenied);
+        assert_eq!(woken(&mut targets, removed(&[1], denied)), Err(Code::PermissionDenied));
+        assert_eq!(woken(&mut targets, removed(&[], None)), Err(Code::Unavailable));
+        assert!(targets.remove("a").is_some());
+        assert_eq!(woken(&mut targets, removed(&[1], None)), ok(""), "it was asked for");
+    }
+
+    #[test]
+    fn w_an_id_is_not_used_again() {
+        let mut targets = three();
+        assert!(targets.add("a".into()).is_none());
+        assert!(targets.remove("a").is_some());
+        assert!(targets.remove("a").is_none());
+        assert!(targets.add("a".into()).is_some());
+        assert_eq!(woken(&mut targets, told(TargetChangeType::Current, &[1], None)), ok(""));
+        assert_eq!(woken(&mut targets, told(TargetChangeType::Current, &[4], None)), ok("a"));
     }
 }

@@ -13,7 +13,7 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 use tracing::span::{Attributes, Id, Record};
-use tracing::{Event, Level, Metadata, Subscriber};
+use tracing::{Dispatch, Event, Level, Metadata, Subscriber};
 
 use super::proxy::{LISTEN, Proxy, Verdict};
 use super::raw::Raw;
@@ -23,7 +23,7 @@ cases![
     w_a_release_is_told,
     w_a_plain_delete_is_told,
     w_a_release_before_the_stream_is_open_is_told,
-    w_nobody_is_woken_while_the_lock_is_there,
+    w_a_renewal_wakes_nobody,
     w_no_stream_without_hints_or_without_waiters,
     w_one_stream_for_many_keys,
     w_targets_go_with_those_who_wait,
@@ -61,12 +61,17 @@ async fn until(condition: impl Fn() -> bool) {
     }
 }
 
-/// Waits until the target of a key is in place.
-async fn listened(proxy: &Proxy, key: &Key) {
-    until(|| proxy.overheard.listened([key]) == 1).await;
+type Hint = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// A hint that comes with nothing but what happens from now on: the target of the key is in place.
+async fn settled(waiting: &FirestoreBackend, key: &Key) -> Hint {
+    let mut first = pin!(waiting.maybe_free(key));
+    first.as_mut().await;
+    // The first one still waits, so that the target stays.
+    Box::pin(waiting.maybe_free(key))
 }
 
-fn is_pending(hint: Pin<&mut impl Future<Output = ()>>) -> bool {
+fn is_pending(hint: Pin<&mut (impl Future<Output = ()> + ?Sized)>) -> bool {
     hint.poll(&mut Context::from_waker(Waker::noop())) == Poll::Pending
 }
 
@@ -75,12 +80,11 @@ fn streams_asked_for(proxy: &Proxy) -> usize {
 }
 
 async fn w_a_release_is_told(emulator: Emulator) {
-    let (proxy, waiting) = listening(&emulator).await;
+    let (_proxy, waiting) = listening(&emulator).await;
     let other = emulator.backend().await;
     for _ in 0..3 {
         let lease = take(&other).await;
-        let hint = waiting.maybe_free(lease.key());
-        listened(&proxy, lease.key()).await;
+        let hint = settled(&waiting, lease.key()).await;
         assert!(other.release(&lease).await.unwrap());
         hint.await;
     }
@@ -88,10 +92,9 @@ async fn w_a_release_is_told(emulator: Emulator) {
 
 /// As other clients do it, which know nothing of hints.
 async fn w_a_plain_delete_is_told(emulator: Emulator) {
-    let (proxy, waiting) = listening(&emulator).await;
+    let (_proxy, waiting) = listening(&emulator).await;
     let lease = take(&waiting).await;
-    let hint = waiting.maybe_free(lease.key());
-    listened(&proxy, lease.key()).await;
+    let hint = settled(&waiting, lease.key()).await;
     emulator.raw().await.delete(&format!("locks/{}", lease.key().as_str())).await;
     hint.await;
 }
@@ -107,18 +110,16 @@ async fn w_a_release_before_the_stream_is_open_is_told(emulator: Emulator) {
     hint.await;
 }
 
-/// Neither when the target is in place, nor by a renewal.
-async fn w_nobody_is_woken_while_the_lock_is_there(emulator: Emulator) {
+async fn w_a_renewal_wakes_nobody(emulator: Emulator) {
     let (proxy, waiting) = listening(&emulator).await;
     let other = emulator.backend().await;
     let lease = take(&other).await;
-    let mut hint = pin!(waiting.maybe_free(lease.key()));
-    listened(&proxy, lease.key()).await;
+    let mut hint = settled(&waiting, lease.key()).await;
     for renewals in 1..=3 {
         other.extend_by_id(lease.id(), ttl(LONG)).await.unwrap().unwrap();
         until(|| proxy.overheard.changes() == 1 + renewals).await;
     }
-    // What comes after all that on the same stream was heard, so all that was heard.
+    // This is told later on the same stream, so all that was heard.
     waiting.maybe_free(&fresh_key()).await;
     assert!(is_pending(hint.as_mut()));
     assert!(other.release_by_id(lease.id()).await.unwrap());
@@ -148,10 +149,9 @@ async fn w_one_stream_for_many_keys(emulator: Emulator) {
     let mut waits = Vec::new();
     for _ in 0..30 {
         let lease = take(&other).await;
-        // By turns through one clone and another.
-        waits.push((waiting.clone().maybe_free(lease.key()), lease));
+        waits.push((settled(&waiting.clone(), lease.key()).await, lease));
     }
-    until(|| proxy.overheard.listened(waits.iter().map(|(_, lease)| lease.key())) == 30).await;
+    assert_eq!(proxy.overheard.targets(), 30);
     for (hint, lease) in waits {
         assert!(other.release(&lease).await.unwrap());
         hint.await;
@@ -162,23 +162,20 @@ async fn w_one_stream_for_many_keys(emulator: Emulator) {
 async fn w_targets_go_with_those_who_wait(emulator: Emulator) {
     let (proxy, waiting) = listening(&emulator).await;
     let (one, two) = (take(&waiting).await, take(&waiting).await);
-    let hints = [waiting.maybe_free(one.key()), waiting.maybe_free(one.key())];
-    let other = waiting.maybe_free(two.key());
-    until(|| proxy.overheard.listened([one.key(), two.key()]) == 2).await;
+    let first = settled(&waiting, one.key()).await;
+    let mut second = pin!(waiting.maybe_free(one.key()));
+    let other = settled(&waiting, two.key()).await;
     assert_eq!(proxy.overheard.targets(), 2);
-
-    let [first, second] = hints;
-    drop(first);
-    drop(other);
+    drop((first, other));
     until(|| proxy.overheard.targets() == 1).await;
-    assert_eq!(proxy.overheard.listened([one.key()]), 1);
-    drop(second);
-    until(|| proxy.overheard.targets() == 0).await;
+    assert!(is_pending(second.as_mut()));
+    assert!(waiting.release(&one).await.unwrap());
+    second.await;
 
     // The stream stays for those who come next.
-    let again = waiting.maybe_free(one.key());
-    listened(&proxy, one.key()).await;
-    assert!(waiting.release(&one).await.unwrap());
+    until(|| proxy.overheard.targets() == 0).await;
+    let again = settled(&waiting, two.key()).await;
+    assert!(waiting.release(&two).await.unwrap());
     again.await;
     assert_eq!(streams_asked_for(&proxy), 1);
 }
@@ -187,30 +184,27 @@ async fn w_a_stream_that_was_cut_is_opened_again(emulator: Emulator) {
     let (mut proxy, waiting) = listening(&emulator).await;
     let other = emulator.backend().await;
     let (one, two) = (take(&other).await, take(&other).await);
-    let hint_of_one = waiting.maybe_free(one.key());
-    let mut hint_of_two = pin!(waiting.maybe_free(two.key()));
-    until(|| proxy.overheard.listened([one.key(), two.key()]) == 2).await;
-
+    let hints = [settled(&waiting, one.key()).await, settled(&waiting, two.key()).await];
     proxy.judge_next(LISTEN, [Verdict::Refuse(Code::Unavailable)]);
     proxy.cut();
-    until(|| proxy.overheard.streams() == 0).await;
+    until(|| proxy.overheard.ended() == 1).await;
     give_back(&other, &one).await;
-    hint_of_one.await;
-
-    listened(&proxy, two.key()).await;
-    assert!(is_pending(hint_of_two.as_mut()), "its lock was there all the time");
-    give_back(&other, &two).await;
-    hint_of_two.await;
+    // All are woken: of what happened in the meantime nobody was told.
+    let [of_one, mut of_two] = hints;
+    of_one.await;
+    of_two.as_mut().await;
+    let hint = waiting.maybe_free(two.key());
+    assert!(other.release(&two).await.unwrap());
+    hint.await;
+    assert_eq!(streams_asked_for(&proxy), 3);
 }
 
 async fn w_a_stream_that_is_not_answered_is_given_up(emulator: Emulator) {
     let proxy = Proxy::before(&emulator.address);
     let hasty = builder(&proxy.address()).time_limit(Duration::from_secs(1));
     let waiting = hasty.hints(true).connect().await.unwrap();
-    let lease = take(&emulator.backend().await).await;
     proxy.judge_next(LISTEN, [Verdict::Hang]);
-    let _hint = waiting.maybe_free(lease.key());
-    listened(&proxy, lease.key()).await;
+    waiting.maybe_free(&fresh_key()).await;
     assert!(streams_asked_for(&proxy) >= 2);
 }
 
@@ -223,8 +217,7 @@ async fn w_a_limit_of_the_client_does_not_end_the_stream(emulator: Emulator) {
     let waiting = patient.hints(true).build(client).unwrap();
     let other = emulator.backend().await;
     let lease = take(&other).await;
-    let hint = waiting.maybe_free(lease.key());
-    listened(&proxy, lease.key()).await;
+    let hint = settled(&waiting, lease.key()).await;
     assert!(proxy.limits().is_empty(), "the server was given a limit");
     sleep(limit + Duration::from_millis(500)).await;
     assert!(other.release(&lease).await.unwrap());
@@ -235,17 +228,15 @@ async fn w_a_limit_of_the_client_does_not_end_the_stream(emulator: Emulator) {
 async fn w_the_last_clone_ends_the_stream(emulator: Emulator) {
     let (proxy, waiting) = listening(&emulator).await;
     let other = emulator.backend().await;
-    let (one, two) = (take(&other).await, take(&other).await);
+    let lease = take(&other).await;
     let last = waiting.clone();
-    let hints = [waiting.maybe_free(one.key()), waiting.maybe_free(two.key())];
-    until(|| proxy.overheard.listened([one.key(), two.key()]) == 2).await;
+    let hint = settled(&waiting, lease.key()).await;
     drop(waiting);
-    let [hint_of_one, _hint_of_two] = hints;
-    assert!(other.release(&one).await.unwrap());
-    hint_of_one.await;
-    assert_eq!(proxy.overheard.streams(), 1);
+    assert!(other.release(&lease).await.unwrap());
+    hint.await;
+    assert_eq!(proxy.overheard.ended(), 0);
     drop(last);
-    until(|| proxy.overheard.streams() == 0).await;
+    until(|| proxy.overheard.ended() == 1).await;
 }
 
 async fn w_a_runtime_that_is_gone_is_replaced(emulator: Emulator) {
@@ -253,22 +244,23 @@ async fn w_a_runtime_that_is_gone_is_replaced(emulator: Emulator) {
     let other = emulator.backend().await;
     let lease = take(&other).await;
     let elsewhere = Runtime::new().unwrap();
-    let mut hints = {
+    let first = {
         let _inside = elsewhere.enter();
-        vec![waiting.maybe_free(lease.key())]
+        waiting.maybe_free(lease.key())
     };
-    listened(&proxy, lease.key()).await;
+    first.await;
     elsewhere.shutdown_background();
-    until(|| proxy.overheard.streams() == 0).await;
-    while proxy.overheard.listened([lease.key()]) == 0 {
+    until(|| proxy.overheard.ended() == 1).await;
+    let mut hints = Vec::new();
+    while proxy.overheard.targets() == 0 {
         // As one who waits does after each attempt.
-        hints.push(waiting.maybe_free(lease.key()));
+        hints.push(Box::pin(waiting.maybe_free(lease.key())));
         sleep(Duration::from_millis(20)).await;
     }
-    give_back(&other, &lease).await;
-    for hint in hints {
-        hint.await;
-    }
+    hints[0].as_mut().await;
+    let hint = waiting.maybe_free(lease.key());
+    assert!(other.release(&lease).await.unwrap());
+    hint.await;
 }
 
 async fn w_waiting_goes_on_by_timer_where_listening_is_refused(emulator: Emulator) {
@@ -305,6 +297,9 @@ async fn w_an_outage_is_one_warning(emulator: Emulator) {
     // On a thread of its own, whose log is read.
     let outages = move || {
         let warnings = Arc::new(AtomicUsize::new(0));
+        // A warning that `tracing` first meets on a thread without a subscriber is switched off, if
+        // there is only one subscriber then.
+        let _other = Dispatch::new(Warnings(Arc::default()));
         let _here = tracing::subscriber::set_default(Warnings(warnings.clone()));
         let runtime = Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
@@ -315,11 +310,11 @@ async fn w_an_outage_is_one_warning(emulator: Emulator) {
             until(|| refused.load(Ordering::Relaxed) == 3).await;
             assert_eq!(warnings.load(Ordering::Relaxed), 1);
             proxy.judge(|_| Verdict::Pass);
-            listened(&proxy, lease.key()).await;
+            let _hint = settled(&waiting, lease.key()).await;
 
             proxy.cut();
-            until(|| proxy.overheard.streams() == 0).await;
-            listened(&proxy, lease.key()).await;
+            until(|| proxy.overheard.ended() == 1).await;
+            let _hint = settled(&waiting, lease.key()).await;
             assert_eq!(warnings.load(Ordering::Relaxed), 1, "a stream that ends is no outage");
 
             let refused = refuse(&proxy, Code::Unavailable);

@@ -1,54 +1,37 @@
 //! What is said on Listen streams.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::mem::take;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use http_body_util::BodyExt;
-use syncguard_firestore::Key;
 use syncguard_firestore::gcloud_sdk::google::firestore::v1::{
     ListenRequest, ListenResponse, listen_request::TargetChange, listen_response::ResponseType,
-    target::TargetType, target_change::TargetChangeType,
 };
 use syncguard_firestore::gcloud_sdk::prost::Message;
 use syncguard_firestore::gcloud_sdk::tonic::body::Body;
 use syncguard_firestore::gcloud_sdk::tonic::codegen::http::{Request, Response};
 
-/// Which documents are listened to through a proxy, as client and server agreed. Clones are the same.
+/// What is listened to through a proxy, and what is told there. Clones are the same.
 #[derive(Clone, Default)]
 pub(super) struct Overheard(Arc<Mutex<State>>);
 
 #[derive(Default)]
 struct State {
     opened: usize,
-    open: BTreeSet<usize>,
-    /// By stream and id.
-    targets: BTreeMap<(usize, i32), Target>,
+    ended: usize,
+    /// The streams and ids of what is listened to.
+    targets: BTreeSet<(usize, i32)>,
     changes: usize,
 }
 
-struct Target {
-    document: String,
-    current: bool,
-}
-
 impl Overheard {
-    /// How many streams are open.
-    pub(super) fn streams(&self) -> usize {
-        self.state().open.len()
+    /// How many streams have ended.
+    pub(super) fn ended(&self) -> usize {
+        self.state().ended
     }
 
-    /// How many of these locks are listened to, as the server has confirmed.
-    pub(super) fn listened<'a>(&self, keys: impl IntoIterator<Item = &'a Key>) -> usize {
-        let state = self.state();
-        let is_current = |key: &&Key| {
-            let path = format!("/locks/{}", key.as_str());
-            state.targets.values().any(|target| target.current && target.document.ends_with(&path))
-        };
-        keys.into_iter().filter(is_current).count()
-    }
-
-    /// How many targets there are, confirmed or not.
+    /// How many documents are listened to: each is a target.
     pub(super) fn targets(&self) -> usize {
         self.state().targets.len()
     }
@@ -67,9 +50,7 @@ impl Overheard {
         let stream = {
             let mut state = self.state();
             state.opened += 1;
-            let stream = state.opened;
-            state.open.insert(stream);
-            stream
+            state.opened
         };
         let ends = Ends { overheard: self.clone(), stream };
         let request = request.map(|body| {
@@ -77,8 +58,7 @@ impl Overheard {
         });
         let response = call(request).await?;
         let overheard = self.clone();
-        Ok(response
-            .map(|body| listen_in(body, move |message| overheard.state().told(stream, message))))
+        Ok(response.map(|body| listen_in(body, move |message| overheard.state().told(&message))))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -88,37 +68,16 @@ impl Overheard {
 
 impl State {
     fn asked(&mut self, stream: usize, request: ListenRequest) {
-        match request.target_change.unwrap() {
-            TargetChange::AddTarget(target) => {
-                let Some(TargetType::Documents(mut documents)) = target.target_type else {
-                    panic!("no target is a query");
-                };
-                let document = documents.documents.pop().unwrap();
-                let added = Target { document, current: false };
-                let before = self.targets.insert((stream, target.target_id), added);
-                assert!(before.is_none(), "the id is in use");
-            }
-            TargetChange::RemoveTarget(id) => {
-                self.targets.remove(&(stream, id)).unwrap();
-            }
-        }
+        let known = match request.target_change.unwrap() {
+            TargetChange::AddTarget(target) => self.targets.insert((stream, target.target_id)),
+            TargetChange::RemoveTarget(id) => self.targets.remove(&(stream, id)),
+        };
+        assert!(known, "an id is used twice, or was never used");
     }
 
-    fn told(&mut self, stream: usize, response: ListenResponse) {
-        match response.response_type.unwrap() {
-            ResponseType::TargetChange(change)
-                if change.target_change_type() == TargetChangeType::Current =>
-            {
-                for ((of, id), target) in &mut self.targets {
-                    if *of == stream
-                        && (change.target_ids.is_empty() || change.target_ids.contains(id))
-                    {
-                        target.current = true;
-                    }
-                }
-            }
-            ResponseType::DocumentChange(_) => self.changes += 1,
-            _ => {}
+    fn told(&mut self, response: &ListenResponse) {
+        if let Some(ResponseType::DocumentChange(_)) = response.response_type {
+            self.changes += 1;
         }
     }
 }
@@ -132,8 +91,8 @@ struct Ends {
 impl Drop for Ends {
     fn drop(&mut self) {
         let mut state = self.overheard.state();
-        state.open.remove(&self.stream);
-        state.targets.retain(|(stream, _), _| *stream != self.stream);
+        state.ended += 1;
+        state.targets.retain(|(stream, _)| *stream != self.stream);
     }
 }
 
