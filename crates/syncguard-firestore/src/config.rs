@@ -96,8 +96,8 @@ impl FirestoreBackendBuilder {
         self
     }
 
-    /// Whether waiters are told when a lock is released, which costs reads: off by default, and they
-    /// try again by timer. [What it costs](crate#waiting).
+    /// Whether those who wait are told when a lock is released; off by default, since being told costs
+    /// reads. Without, they try again by timer. See [what it does and costs](crate#waiting).
     pub const fn hints(mut self, on: bool) -> Self {
         self.hints = on;
         self

@@ -39,20 +39,19 @@ impl Listener {
     /// Resolves when a lock document may have been deleted after this call.
     pub(crate) fn hint(&self, document: &str) -> impl Future<Output = ()> + Send + use<> {
         let hint = self.interests.register(document);
-        self.keep_listening();
+        self.start();
         hint
     }
 
     /// Starts the task with the first who waits, and again when the runtime it lived on has gone.
-    fn keep_listening(&self) {
+    fn start(&self) {
         let Ok(runtime) = Handle::try_current() else {
             return;
         };
         // Nothing in here can panic halfway.
         let mut task = self.task.lock().unwrap_or_else(PoisonError::into_inner);
         if task.as_ref().is_none_or(JoinHandle::is_finished) {
-            let listening = keep_listening(self.store.clone(), self.interests.clone());
-            *task = Some(runtime.spawn(listening));
+            *task = Some(runtime.spawn(keep_listening(self.store.clone(), self.interests.clone())));
         }
     }
 }
@@ -84,8 +83,7 @@ async fn keep_listening(store: Arc<Store>, interests: Interests) {
         // next one wakes all who wait, when their targets are in place again.
         if targets.have_worked() {
             (failures, warned) = (0, false);
-        }
-        if !targets.have_worked() && !warned {
+        } else if !warned {
             warned = true;
             // The status itself may quote document names.
             tracing::warn!(
@@ -108,8 +106,12 @@ async fn listen(
 ) -> Result<Infallible, Status> {
     // What is sent here is little, and goes out at once: no need to bound it.
     let (requests, outgoing) = unbounded_channel();
-    // A stream that has ended says so itself.
-    let send = |request: Option<ListenRequest>| request.map(|request| requests.send(request));
+    let send = |request: Option<ListenRequest>| {
+        if let Some(request) = request {
+            // A stream that has ended says so itself.
+            let _ = requests.send(request);
+        }
+    };
     for document in interests.wanted() {
         send(targets.add(document));
     }

@@ -74,8 +74,9 @@ impl Targets {
     ///
     /// That a target was *added* says nothing of its document yet. When it is *current*, all that was
     /// committed before it was added has been told, and each later deletion will be. One that came
-    /// in between may have been told as the initial state that has no document, so all who wait for
-    /// it are woken then, also when the server had to begin with it anew.
+    /// in between may have been told as an initial state without the document, so all who wait for it
+    /// are woken then, also when the server had to begin with it anew. They are woken as well if the
+    /// initial state has the document: the emulator can lose a deletion that comes just then.
     ///
     /// # Errors
     ///
