@@ -6,6 +6,8 @@ mod clocks;
 mod contention;
 mod faults;
 mod golden;
+mod listening;
+mod overheard;
 mod proxy;
 mod raw;
 mod restart;
@@ -21,6 +23,7 @@ use syncguard_firestore::{
     Acquired, Error, FirestoreBackend, FirestoreBackendBuilder, Key, Lease, LockId, Ttl,
 };
 use tokio::runtime::Handle;
+use tokio::time::timeout;
 
 use contract_tests::servers::Server;
 use proxy::Proxy;
@@ -55,13 +58,18 @@ type Running = std::pin::Pin<Box<dyn Future<Output = ()>>>;
 type Case = (&'static str, fn(Emulator) -> Running);
 
 pub(crate) fn trials(runtime: &Handle, server: &Arc<Server>) -> Vec<Trial> {
-    let clients = server.clients(|url| async move {
-        match url.strip_prefix(REAL) {
-            Some(project) => FirestoreBackend::builder(project).time_limit(LIMIT).connect().await,
-            None => Emulator::at(&url).builder().connect().await,
-        }
-    });
-    let mut all = contract_tests::trials(runtime, "firestore", clients);
+    let suite = |name, hints| {
+        let clients = server.clients(move |url| async move {
+            let builder = match url.strip_prefix(REAL) {
+                Some(project) => FirestoreBackend::builder(project).time_limit(LIMIT),
+                None => Emulator::at(&url).builder(),
+            };
+            builder.hints(hints).connect().await
+        });
+        contract_tests::trials(runtime, name, clients)
+    };
+    let mut all = suite("firestore", false);
+    all.extend(suite("firestore_hints", true));
 
     let emulators = Arc::new(server.clients(|url| async move {
         let emulator = Emulator::at(&url);
@@ -73,6 +81,7 @@ pub(crate) fn trials(runtime: &Handle, server: &Arc<Server>) -> Vec<Trial> {
         ("contention", contention::CASES),
         ("faults", faults::CASES),
         ("golden", golden::CASES),
+        ("listening", listening::CASES),
         ("stored", stored::CASES),
         ("unsure", unsure::CASES),
     ];
@@ -81,8 +90,9 @@ pub(crate) fn trials(runtime: &Handle, server: &Arc<Server>) -> Vec<Trial> {
             let (runtime, emulators) = (runtime.clone(), emulators.clone());
             let trial = Trial::test(format!("firestore::{section}::{name}"), move || {
                 runtime.block_on(async {
-                    case(emulators().await?).await;
-                    Ok(())
+                    let emulator = emulators().await?;
+                    let limited = timeout(Duration::from_secs(120), case(emulator)).await;
+                    Ok(limited.map_err(|_| "the trial hangs")?)
                 })
             });
             all.push(trial.with_ignored_flag(server.is_at(REAL)));

@@ -1,6 +1,7 @@
 //! How Firestore meets the trait.
 
 use std::fmt;
+use std::future::pending;
 use std::sync::Arc;
 
 use syncguard_core::{
@@ -10,15 +11,18 @@ use syncguard_core::{
 
 use crate::clock::ClockOffset;
 use crate::config::FirestoreBackendBuilder;
+use crate::listener::Listener;
 use crate::steps::{Change, Holder};
 use crate::store::{Store, incomplete};
 
-/// Locks in Firestore. Clones share the connection.
+/// Locks in Firestore. Clones share the connection and the stream that hints come from.
 ///
 /// See the [crate](crate) for what it needs from the database and from the clocks.
 #[derive(Clone)]
 pub struct FirestoreBackend {
     store: Arc<Store>,
+    /// Where hints are turned on.
+    listener: Option<Arc<Listener>>,
 }
 
 impl FirestoreBackend {
@@ -41,8 +45,10 @@ impl FirestoreBackend {
         FirestoreBackendBuilder::new(project_id)
     }
 
-    pub(crate) fn new(store: Store) -> Self {
-        Self { store: Arc::new(store) }
+    pub(crate) fn new(store: Store, hints: bool) -> Self {
+        let store = Arc::new(store);
+        let listener = hints.then(|| Arc::new(Listener::new(store.clone())));
+        Self { store, listener }
     }
 
     /// Asks Firestore for the time, with one read, and tells how far this machine's clock is off.
@@ -88,13 +94,17 @@ impl fmt::Debug for FirestoreBackend {
         f.debug_struct("FirestoreBackend")
             .field("names", &self.store.names)
             .field("time_limit", &self.store.time_limit)
+            .field("hints", &self.listener.is_some())
             .finish_non_exhaustive()
     }
 }
 
+// `hand_over` keeps its default body: it is for stores that pass a lease on in one trip, and here
+// the fence counter must be read before the next fence can be written.
 impl Backend for FirestoreBackend {
     fn capabilities(&self) -> Capabilities {
-        Capabilities::new(Clock::Client)
+        let plain = Capabilities::new(Clock::Client);
+        if self.listener.is_some() { plain.with_hints() } else { plain }
     }
 
     async fn acquire(&self, key: &Key, id: &LockId, ttl: Ttl) -> Result<Acquired> {
@@ -137,5 +147,16 @@ impl Backend for FirestoreBackend {
     async fn find(&self, id: &LockId) -> Result<Option<LockRecord>> {
         let found = self.run(Operation::Find, self.store.begin().by_id(id)).await;
         found.map(|found| found.map(|(lock, _)| lock.record)).map_err(|error| error.with_id(id))
+    }
+    /// Pending, unless [hints](FirestoreBackendBuilder::hints) are on.
+    fn maybe_free(&self, key: &Key) -> impl Future<Output = ()> + Send + 'static {
+        let hint =
+            self.listener.as_ref().map(|listener| listener.hint(&self.store.names.of(key).lock));
+        async move {
+            match hint {
+                Some(hint) => hint.await,
+                None => pending().await,
+            }
+        }
     }
 }

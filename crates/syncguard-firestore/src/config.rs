@@ -27,6 +27,7 @@ const EMULATOR_HOST: &str = "FIRESTORE_EMULATOR_HOST";
 /// - database `(default)`
 /// - collections `locks` and `fence_counters`, as every SyncGuard client has them
 /// - time limit 5 seconds
+/// - no hints
 /// - the clock of this machine
 #[derive(Clone)]
 #[must_use = "does nothing until it is connected or built"]
@@ -37,6 +38,7 @@ pub struct FirestoreBackendBuilder {
     fences: String,
     emulator: Option<String>,
     time_limit: Duration,
+    hints: bool,
     clock: ClientClock,
 }
 
@@ -49,6 +51,7 @@ impl FirestoreBackendBuilder {
             fences: "fence_counters".to_owned(),
             emulator: None,
             time_limit: Duration::from_secs(5),
+            hints: false,
             clock: ClientClock::default(),
         }
     }
@@ -90,6 +93,13 @@ impl FirestoreBackendBuilder {
     /// next renewals hang as well: only a TTL of four minutes or more outlasts that.
     pub const fn time_limit(mut self, limit: Duration) -> Self {
         self.time_limit = limit;
+        self
+    }
+
+    /// Whether those who wait are told when a lock is released; off by default, since being told costs
+    /// reads. Without, they try again by timer. See [what it does and costs](crate#waiting).
+    pub const fn hints(mut self, on: bool) -> Self {
+        self.hints = on;
         self
     }
 
@@ -165,7 +175,7 @@ impl FirestoreBackendBuilder {
             clock: self.clock,
             time_limit: self.time_limit,
         };
-        Ok(FirestoreBackend::new(store))
+        Ok(FirestoreBackend::new(store, self.hints))
     }
 
     /// The emulator to connect to, if any, by this builder or by the environment variable.
@@ -213,7 +223,7 @@ fn invalid(message: &'static str) -> Error {
 
 impl fmt::Debug for FirestoreBackendBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { project, database, locks, fences, emulator, time_limit, clock: _ } = self;
+        let Self { project, database, locks, fences, emulator, time_limit, hints, clock: _ } = self;
         f.debug_struct("FirestoreBackendBuilder")
             .field("project", project)
             .field("database", database)
@@ -221,6 +231,7 @@ impl fmt::Debug for FirestoreBackendBuilder {
             .field("fences", fences)
             .field("emulator", emulator)
             .field("time_limit", time_limit)
+            .field("hints", hints)
             .finish_non_exhaustive()
     }
 }

@@ -44,6 +44,37 @@
 //! This is how the Standard edition bills. The Enterprise edition bills by the amount of data that
 //! is read and written.
 //!
+//! # Waiting
+//!
+//! Those who wait for a lock try again by timer: at its end, or after a back-off. Each attempt that
+//! finds it held is billed as 2 reads. With [`hints(true)`](FirestoreBackendBuilder::hints) they are
+//! also told when it is released. The backend then listens to the lock documents that somebody in
+//! this process waits for: on one stream for all clones, on the connection that is there anyway, and
+//! to each document once, however many wait for it. The stream is opened by the first who waits.
+//!
+//! It is off by default, because what a listener is told is billed, to each process that listens
+//! (Standard edition; the Enterprise edition counts real-time update units instead):
+//!
+//! | what is told | billed |
+//! |---|---|
+//! | the document as it is, when the first in the process begins to wait for it | 1 read |
+//! | the same, for each that is waited for when the stream was lost and is opened again | 1 read |
+//! | a change: **each renewal by its holder**, and the next grant | 1 read |
+//! | its deletion, by a release | nothing |
+//! | the connection, and a stream without documents | nothing |
+//!
+//! Besides, a waiter tries again when it begins to be told: what came before, it may not have been
+//! told of. So hints pay where locks are held for long and seldom renewed, or where a lock must be
+//! passed on at once; where short waits are common, the timer may cost less. Google's
+//! [price list](https://cloud.google.com/firestore/pricing) has the last word.
+//!
+//! Any deletion of a lock document wakes, whoever makes it: also a release by SyncGuard for
+//! TypeScript, which knows nothing of hints. A renewal or the next grant wakes nobody, and neither
+//! does a lease that ends by itself: that is what the timer is for. It is also all that is left while
+//! the database cannot be listened to, of which one warning goes to `tracing`; the stream is opened
+//! again, with a growing pause of up to 30 seconds, for as long as somebody waits. A hint can be lost,
+//! and then the wait takes as long as without.
+//!
 //! # Connections that vanish
 //!
 //! All operations share one connection. If it is closed or refused, they fail at once and the next
@@ -151,8 +182,10 @@ mod clock;
 mod config;
 mod document;
 mod error;
+mod listener;
 mod steps;
 mod store;
+mod targets;
 
 pub use gcloud_sdk;
 

@@ -1,4 +1,4 @@
-//! The three requests that this backend makes.
+//! The three requests that operations make.
 
 use std::ops::Deref;
 use std::time::Duration;

@@ -3,7 +3,7 @@
 
 use std::convert::Infallible;
 use std::future::{pending, poll_fn};
-use std::net::SocketAddr;
+use std::net::TcpListener;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
@@ -22,10 +22,13 @@ use tokio::sync::Notify;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::time::sleep;
 
+use super::overheard::Overheard;
+
 /// Requests, by their methods.
 pub(super) const READ: &str = "BatchGetDocuments";
 pub(super) const QUERY: &str = "RunQuery";
 pub(super) const COMMIT: &str = "Commit";
+pub(super) const LISTEN: &str = "Listen";
 
 /// What becomes of a request.
 #[derive(Clone, Debug)]
@@ -48,8 +51,11 @@ pub(super) enum Verdict {
 
 /// Stops, and cuts its connections, when it is dropped.
 pub(super) struct Proxy {
-    address: SocketAddr,
+    server: Endpoint,
+    socket: TcpListener,
     requests: Arc<Mutex<Requests>>,
+    /// What is said on its Listen streams.
+    pub(super) overheard: Overheard,
     /// Its own, since connections are served by tasks that only end with their runtime.
     runtime: Option<Runtime>,
 }
@@ -62,25 +68,47 @@ struct Requests {
 
 impl Proxy {
     pub(super) fn before(server: &str) -> Self {
+        let socket = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        socket.set_nonblocking(true).unwrap();
+        let requests =
+            Requests { seen: Vec::new(), limits: Vec::new(), judge: Box::new(|_| Verdict::Pass) };
+        let mut proxy = Self {
+            server: Endpoint::new(format!("http://{server}")).unwrap(),
+            socket,
+            requests: Arc::new(Mutex::new(requests)),
+            overheard: Overheard::default(),
+            runtime: None,
+        };
+        proxy.cut();
+        proxy
+    }
+
+    /// Cuts all connections. New ones are taken again at once.
+    pub(super) fn cut(&mut self) {
+        self.stop();
         let runtime = Runtime::new().unwrap();
-        let inside = runtime.enter();
-        let incoming = TcpIncoming::bind(([127, 0, 0, 1], 0).into()).unwrap();
-        let address = incoming.local_addr().unwrap();
-        let server = Endpoint::new(format!("http://{server}")).unwrap();
-        let requests = Arc::new(Mutex::new(Requests {
-            seen: Vec::new(),
-            limits: Vec::new(),
-            judge: Box::new(|_| Verdict::Pass),
-        }));
-        let passage = Passage { server: server.connect_lazy(), requests: requests.clone() };
+        let _inside = runtime.enter();
+        let socket = tokio::net::TcpListener::from_std(self.socket.try_clone().unwrap()).unwrap();
+        let passage = Passage {
+            server: self.server.connect_lazy(),
+            requests: self.requests.clone(),
+            overheard: self.overheard.clone(),
+        };
         let serving = Server::builder().add_service(passage);
+        let incoming = TcpIncoming::from(socket).with_nodelay(Some(true));
         runtime.spawn(serving.serve_with_incoming(incoming));
-        drop(inside);
-        Self { address, requests, runtime: Some(runtime) }
+        self.runtime = Some(runtime);
+    }
+
+    fn stop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            // Unlike a mere drop, this may be done within another runtime.
+            runtime.shutdown_background();
+        }
     }
 
     pub(super) fn address(&self) -> String {
-        self.address.to_string()
+        self.socket.local_addr().unwrap().to_string()
     }
 
     /// From now on, decides about each request by its method.
@@ -110,10 +138,7 @@ impl Proxy {
 
 impl Drop for Proxy {
     fn drop(&mut self) {
-        if let Some(runtime) = self.runtime.take() {
-            // Unlike a mere drop, this may be done within another runtime.
-            runtime.shutdown_background();
-        }
+        self.stop();
     }
 }
 
@@ -121,6 +146,7 @@ impl Drop for Proxy {
 struct Passage {
     server: Channel,
     requests: Arc<Mutex<Requests>>,
+    overheard: Overheard,
 }
 
 impl NamedService for Passage {
@@ -141,15 +167,18 @@ impl Service<http::Request<Body>> for Passage {
         let verdict = {
             let mut requests = self.requests.lock().unwrap();
             let verdict = (requests.judge)(&method);
-            requests.seen.push(method);
+            requests.seen.push(method.clone());
             requests.limits.extend(limit(&request));
             verdict
         };
-        let mut server = self.server.clone();
+        let (mut server, overheard) = (self.server.clone(), self.overheard.clone());
         Box::pin(async move {
             let mut pass = async |request| {
                 poll_fn(|context| server.poll_ready(context)).await?;
-                server.call(request).await
+                match method.as_str() {
+                    LISTEN => overheard.pass(request, |request| server.call(request)).await,
+                    _ => server.call(request).await,
+                }
             };
             Ok(match verdict {
                 Verdict::Pass => pass(request)

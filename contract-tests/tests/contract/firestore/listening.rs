@@ -1,0 +1,355 @@
+//! Hints: a stream that listens to the documents of locks.
+
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use syncguard_firestore::gcloud_sdk::RequestTimeouts;
+use syncguard_firestore::gcloud_sdk::tonic::Code;
+use syncguard_firestore::{Backend, Backoff, FirestoreBackend, Key, Lease, LockManager};
+use tokio::runtime::{Builder, Runtime};
+use tokio::sync::Notify;
+use tokio::time::{sleep, timeout};
+use tracing::span::{Attributes, Id, Record};
+use tracing::{Dispatch, Event, Level, Metadata, Subscriber};
+
+use super::proxy::{LISTEN, Proxy, Verdict};
+use super::raw::Raw;
+use super::{Emulator, LIMIT, LONG, PROJECT, builder, cases, fresh_id, fresh_key, granted, ttl};
+
+cases![
+    w_a_release_is_told,
+    w_a_plain_delete_is_told,
+    w_a_release_before_the_stream_is_open_is_told,
+    w_a_renewal_wakes_nobody,
+    w_no_stream_without_hints_or_without_waiters,
+    w_one_stream_for_many_keys,
+    w_targets_go_with_those_who_wait,
+    w_a_stream_that_was_cut_is_opened_again,
+    w_a_stream_that_is_not_answered_is_given_up,
+    w_a_limit_of_the_client_does_not_end_the_stream,
+    w_the_last_clone_ends_the_stream,
+    w_a_runtime_that_is_gone_is_replaced,
+    w_waiting_goes_on_by_timer_where_listening_is_refused,
+    w_an_outage_is_one_warning,
+];
+
+/// A proxy, and a backend behind it that gets hints. Whoever else there is comes another way.
+async fn listening(emulator: &Emulator) -> (Proxy, FirestoreBackend) {
+    let proxy = Proxy::before(&emulator.address);
+    let waiting = builder(&proxy.address()).hints(true).connect().await.unwrap();
+    (proxy, waiting)
+}
+
+async fn take(backend: &FirestoreBackend) -> Lease {
+    granted(backend.acquire(&fresh_key(), &fresh_id(), ttl(LONG)).await)
+}
+
+/// Releases, also where a stream was cut: the emulator then fails the commit that it wanted to tell
+/// of there, although it is applied.
+async fn give_back(backend: &FirestoreBackend, lease: &Lease) {
+    if backend.release(lease).await.is_err() {
+        assert_eq!(backend.get(lease.key()).await.unwrap(), None);
+    }
+}
+
+async fn until(condition: impl Fn() -> bool) {
+    while !condition() {
+        sleep(Duration::from_millis(1)).await;
+    }
+}
+
+type Hint = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// A hint that comes with nothing but what happens from now on: the target of the key is in place.
+async fn settled(waiting: &FirestoreBackend, key: &Key) -> Hint {
+    let mut first = pin!(waiting.maybe_free(key));
+    first.as_mut().await;
+    // The first one still waits, so that the target stays.
+    Box::pin(waiting.maybe_free(key))
+}
+
+fn is_pending(hint: Pin<&mut (impl Future<Output = ()> + ?Sized)>) -> bool {
+    hint.poll(&mut Context::from_waker(Waker::noop())) == Poll::Pending
+}
+
+fn streams_asked_for(proxy: &Proxy) -> usize {
+    proxy.seen().iter().filter(|method| *method == LISTEN).count()
+}
+
+async fn w_a_release_is_told(emulator: Emulator) {
+    let (_proxy, waiting) = listening(&emulator).await;
+    let other = emulator.backend().await;
+    for _ in 0..3 {
+        let lease = take(&other).await;
+        let hint = settled(&waiting, lease.key()).await;
+        assert!(other.release(&lease).await.unwrap());
+        hint.await;
+    }
+}
+
+/// As other clients do it, which know nothing of hints.
+async fn w_a_plain_delete_is_told(emulator: Emulator) {
+    let (_proxy, waiting) = listening(&emulator).await;
+    let lease = take(&waiting).await;
+    let hint = settled(&waiting, lease.key()).await;
+    emulator.raw().await.delete(&format!("locks/{}", lease.key().as_str())).await;
+    hint.await;
+}
+
+async fn w_a_release_before_the_stream_is_open_is_told(emulator: Emulator) {
+    let (proxy, waiting) = listening(&emulator).await;
+    let lease = take(&waiting).await;
+    let open = Arc::new(Notify::new());
+    proxy.judge_next(LISTEN, [Verdict::Wait(open.clone())]);
+    let hint = waiting.maybe_free(lease.key());
+    assert!(waiting.release(&lease).await.unwrap());
+    open.notify_one();
+    hint.await;
+}
+
+async fn w_a_renewal_wakes_nobody(emulator: Emulator) {
+    let (proxy, waiting) = listening(&emulator).await;
+    let other = emulator.backend().await;
+    let lease = take(&other).await;
+    let mut hint = settled(&waiting, lease.key()).await;
+    for renewals in 1..=3 {
+        other.extend_by_id(lease.id(), ttl(LONG)).await.unwrap().unwrap();
+        until(|| proxy.overheard.changes() == 1 + renewals).await;
+    }
+    // This is told later on the same stream, so all that was heard.
+    waiting.maybe_free(&fresh_key()).await;
+    assert!(is_pending(hint.as_mut()));
+    assert!(other.release_by_id(lease.id()).await.unwrap());
+    hint.await;
+}
+
+async fn w_no_stream_without_hints_or_without_waiters(emulator: Emulator) {
+    let (proxy, without) = emulator.through_proxy().await;
+    assert!(!without.capabilities().pushes_hints());
+    let lease = take(&without).await;
+    let hint = without.maybe_free(lease.key());
+    assert!(without.release(&lease).await.unwrap());
+    assert!(is_pending(pin!(hint)));
+    assert_eq!(streams_asked_for(&proxy), 0);
+
+    let (proxy, with) = listening(&emulator).await;
+    assert!(with.capabilities().pushes_hints());
+    let locks = LockManager::new(with);
+    let guard = locks.lock(fresh_key()).acquire().await.unwrap();
+    assert!(guard.release().await.unwrap());
+    assert_eq!(streams_asked_for(&proxy), 0);
+}
+
+async fn w_one_stream_for_many_keys(emulator: Emulator) {
+    let (proxy, waiting) = listening(&emulator).await;
+    let other = emulator.backend().await;
+    let mut waits = Vec::new();
+    for _ in 0..30 {
+        let lease = take(&other).await;
+        waits.push((settled(&waiting.clone(), lease.key()).await, lease));
+    }
+    assert_eq!(proxy.overheard.targets(), 30);
+    assert_eq!(proxy.overheard.open(), 1);
+    for (hint, lease) in &mut waits {
+        assert!(other.release(lease).await.unwrap());
+        hint.await;
+    }
+    assert_eq!(proxy.overheard.open(), 1);
+}
+
+async fn w_targets_go_with_those_who_wait(emulator: Emulator) {
+    let (proxy, waiting) = listening(&emulator).await;
+    let (one, two) = (take(&waiting).await, take(&waiting).await);
+    let first = settled(&waiting, one.key()).await;
+    let mut second = pin!(waiting.maybe_free(one.key()));
+    let other = settled(&waiting, two.key()).await;
+    assert_eq!(proxy.overheard.targets(), 2);
+    drop((first, other));
+    until(|| proxy.overheard.targets() == 1).await;
+    assert!(is_pending(second.as_mut()));
+    assert!(waiting.release(&one).await.unwrap());
+    second.await;
+
+    // The stream stays for those who come next.
+    until(|| proxy.overheard.targets() == 0).await;
+    let again = settled(&waiting, two.key()).await;
+    assert!(waiting.release(&two).await.unwrap());
+    again.await;
+    assert_eq!(proxy.overheard.ended(), 0);
+}
+
+async fn w_a_stream_that_was_cut_is_opened_again(emulator: Emulator) {
+    let (mut proxy, waiting) = listening(&emulator).await;
+    let other = emulator.backend().await;
+    let (one, two) = (take(&other).await, take(&other).await);
+    let hints = [settled(&waiting, one.key()).await, settled(&waiting, two.key()).await];
+    proxy.judge_next(LISTEN, [Verdict::Refuse(Code::Unavailable)]);
+    proxy.cut();
+    until(|| proxy.overheard.ended() == 1).await;
+    give_back(&other, &one).await;
+    // All are woken: of what happened in the meantime nobody was told.
+    let [of_one, mut of_two] = hints;
+    of_one.await;
+    of_two.as_mut().await;
+    let hint = waiting.maybe_free(two.key());
+    assert!(other.release(&two).await.unwrap());
+    hint.await;
+    assert!(streams_asked_for(&proxy) >= 3);
+}
+
+async fn w_a_stream_that_is_not_answered_is_given_up(emulator: Emulator) {
+    let proxy = Proxy::before(&emulator.address);
+    let hasty = builder(&proxy.address()).time_limit(Duration::from_secs(1));
+    let waiting = hasty.hints(true).connect().await.unwrap();
+    proxy.judge_next(LISTEN, [Verdict::Hang]);
+    waiting.maybe_free(&fresh_key()).await;
+    assert!(streams_asked_for(&proxy) >= 2);
+}
+
+async fn w_a_limit_of_the_client_does_not_end_the_stream(emulator: Emulator) {
+    let proxy = Proxy::before(&emulator.address);
+    let limit = Duration::from_secs(1);
+    let Raw(client) = Raw::connect(&proxy.address()).await;
+    let client = client.with_request_timeouts(RequestTimeouts::new().with_total(limit));
+    let patient = FirestoreBackend::builder(PROJECT).time_limit(LIMIT);
+    let waiting = patient.hints(true).build(client).unwrap();
+    let other = emulator.backend().await;
+    let lease = take(&other).await;
+    let hint = settled(&waiting, lease.key()).await;
+    assert!(proxy.limits().is_empty(), "the server was given a limit");
+    sleep(limit + Duration::from_millis(500)).await;
+    assert!(other.release(&lease).await.unwrap());
+    hint.await;
+    assert_eq!(streams_asked_for(&proxy), 1);
+}
+
+async fn w_the_last_clone_ends_the_stream(emulator: Emulator) {
+    let (proxy, waiting) = listening(&emulator).await;
+    let other = emulator.backend().await;
+    let lease = take(&other).await;
+    let last = waiting.clone();
+    let hint = settled(&waiting, lease.key()).await;
+    drop(waiting);
+    assert!(other.release(&lease).await.unwrap());
+    hint.await;
+    assert_eq!(proxy.overheard.ended(), 0);
+    drop(last);
+    until(|| proxy.overheard.ended() == 1).await;
+}
+
+async fn w_a_runtime_that_is_gone_is_replaced(emulator: Emulator) {
+    let (proxy, waiting) = listening(&emulator).await;
+    let other = emulator.backend().await;
+    let lease = take(&other).await;
+    let elsewhere = Runtime::new().unwrap();
+    let first = {
+        let _inside = elsewhere.enter();
+        waiting.maybe_free(lease.key())
+    };
+    first.await;
+    elsewhere.shutdown_background();
+    until(|| proxy.overheard.ended() == 1).await;
+    let mut hints = Vec::new();
+    while proxy.overheard.targets() == 0 {
+        // As one who waits does after each attempt.
+        hints.push(Box::pin(waiting.maybe_free(lease.key())));
+        sleep(Duration::from_millis(20)).await;
+    }
+    hints[0].as_mut().await;
+    let hint = waiting.maybe_free(lease.key());
+    assert!(other.release(&lease).await.unwrap());
+    hint.await;
+}
+
+async fn w_waiting_goes_on_by_timer_where_listening_is_refused(emulator: Emulator) {
+    let (proxy, waiting) = listening(&emulator).await;
+    let refused = refuse(&proxy, Code::PermissionDenied);
+    let lease = take(&waiting).await;
+    let locks = LockManager::new(waiting.clone());
+    let request = locks.lock(lease.key()).wait(LIMIT);
+    let request = request.backoff(Backoff::fixed(Duration::from_millis(50)));
+    let release = async {
+        until(|| refused.load(Ordering::Relaxed) > 0).await;
+        waiting.release(&lease).await
+    };
+    let (guard, released) = tokio::join!(request.acquire(), release);
+    assert!(released.unwrap());
+    assert!(guard.unwrap().release().await.unwrap());
+}
+
+/// Refuses to listen, and counts how often.
+fn refuse(proxy: &Proxy, code: Code) -> Arc<AtomicUsize> {
+    let refused = Arc::new(AtomicUsize::new(0));
+    let count = refused.clone();
+    proxy.judge(move |method| match method {
+        LISTEN => {
+            count.fetch_add(1, Ordering::Relaxed);
+            Verdict::Refuse(code)
+        }
+        _ => Verdict::Pass,
+    });
+    refused
+}
+
+async fn w_an_outage_is_one_warning(emulator: Emulator) {
+    // On a thread of its own, whose log is read.
+    let outages = move || {
+        let warnings = Arc::new(AtomicUsize::new(0));
+        // A warning that `tracing` first meets on a thread without a subscriber is switched off, if
+        // there is only one subscriber then.
+        let _other = Dispatch::new(Warnings(Arc::default()));
+        let _here = tracing::subscriber::set_default(Warnings(warnings.clone()));
+        let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+        let trial = async {
+            let (mut proxy, waiting) = listening(&emulator).await;
+            let lease = take(&waiting).await;
+            let refused = refuse(&proxy, Code::PermissionDenied);
+            let _hint = waiting.maybe_free(lease.key());
+            until(|| refused.load(Ordering::Relaxed) == 3).await;
+            assert_eq!(warnings.load(Ordering::Relaxed), 1);
+            proxy.judge(|_| Verdict::Pass);
+            let _hint = settled(&waiting, lease.key()).await;
+
+            proxy.cut();
+            until(|| proxy.overheard.ended() == 1).await;
+            let _hint = settled(&waiting, lease.key()).await;
+            assert_eq!(warnings.load(Ordering::Relaxed), 1, "a stream that ends is no outage");
+
+            let refused = refuse(&proxy, Code::Unavailable);
+            proxy.cut();
+            until(|| refused.load(Ordering::Relaxed) == 3).await;
+            assert_eq!(warnings.load(Ordering::Relaxed), 2);
+        };
+        // Nobody else can stop this thread.
+        runtime.block_on(timeout(LIMIT, trial)).unwrap();
+    };
+    tokio::task::spawn_blocking(outages).await.unwrap();
+}
+
+/// Counts the warnings of the backend.
+struct Warnings(Arc<AtomicUsize>);
+
+impl Subscriber for Warnings {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        *metadata.level() == Level::WARN && metadata.target().starts_with("syncguard_firestore")
+    }
+
+    fn new_span(&self, _: &Attributes<'_>) -> Id {
+        Id::from_u64(1)
+    }
+
+    fn record(&self, _: &Id, _: &Record<'_>) {}
+
+    fn record_follows_from(&self, _: &Id, _: &Id) {}
+
+    fn event(&self, _: &Event<'_>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn enter(&self, _: &Id) {}
+
+    fn exit(&self, _: &Id) {}
+}

@@ -1,0 +1,163 @@
+//! Tells waiters of locks that were released, by listening to the lock documents.
+
+use std::convert::Infallible;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use gcloud_sdk::RequestTimeouts;
+use gcloud_sdk::google::firestore::v1::{ListenRequest, ListenResponse};
+use gcloud_sdk::tonic::codegen::tokio_stream::wrappers::UnboundedReceiverStream;
+use gcloud_sdk::tonic::{Request, Status, Streaming};
+use syncguard::Interests;
+use tokio::runtime::Handle;
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio::task::JoinHandle;
+use tokio::time::{sleep, timeout};
+
+use crate::store::Store;
+use crate::targets::Targets;
+
+/// The longest pause after a stream that broke. It doubles with each that follows without having
+/// told anything.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+
+/// The longest pause of all, while the database cannot be listened to.
+const LAST_PAUSE: Duration = Duration::from_secs(30);
+
+/// Those who wait, and the task that listens for them.
+pub(crate) struct Listener {
+    store: Arc<Store>,
+    interests: Interests,
+    task: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Listener {
+    pub(crate) fn new(store: Arc<Store>) -> Self {
+        Self { store, interests: Interests::new(), task: Mutex::default() }
+    }
+
+    /// Resolves when a lock document may have been deleted after this call.
+    pub(crate) fn hint(&self, document: &str) -> impl Future<Output = ()> + Send + use<> {
+        let hint = self.interests.register(document);
+        self.start();
+        hint
+    }
+
+    /// Starts the task with the first who waits, and again when the runtime it lived on has gone.
+    fn start(&self) {
+        let Ok(runtime) = Handle::try_current() else {
+            return;
+        };
+        // Nothing in here can panic halfway.
+        let mut task = self.task.lock().unwrap_or_else(PoisonError::into_inner);
+        if task.as_ref().is_none_or(JoinHandle::is_finished) {
+            *task = Some(runtime.spawn(keep_listening(self.store.clone(), self.interests.clone())));
+        }
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        let task = self.task.get_mut().unwrap_or_else(PoisonError::into_inner);
+        if let Some(task) = task {
+            task.abort();
+        }
+    }
+}
+
+/// Has a stream open whenever somebody waits.
+///
+/// It stays open, without targets, when nobody does any more: that costs nothing, and waiters come
+/// and go too often to close it each time. If it ends then, the next who waits opens another.
+async fn keep_listening(store: Arc<Store>, interests: Interests) {
+    let mut failures = 0;
+    let mut warned = false;
+    loop {
+        if interests.wanted().is_empty() {
+            interests.changes().await;
+            continue;
+        }
+        let mut targets = Targets::new(&store.names.database);
+        let Err(status) = listen(&store, &interests, &mut targets).await;
+        // Streams end all the time: with their credentials, or with the server that they run on. The
+        // next one wakes all who wait, when their targets are in place again.
+        if targets.have_worked() {
+            (failures, warned) = (0, false);
+        } else if !warned {
+            warned = true;
+            // The status itself may quote document names.
+            tracing::warn!(
+                code = ?status.code(),
+                "cannot listen to Firestore for locks that are released: those who wait try again \
+                 by timer until it works"
+            );
+        }
+        let pause = FIRST_PAUSE.saturating_mul(1 << failures).min(LAST_PAUSE);
+        sleep(pause.mul_f64(fastrand::f64().midpoint(1.0))).await;
+        failures = (failures + 1).min(16);
+    }
+}
+
+/// Listens on one stream until it ends.
+async fn listen(
+    store: &Store,
+    interests: &Interests,
+    targets: &mut Targets,
+) -> Result<Infallible, Status> {
+    // What is sent here is little, and goes out at once: no need to bound it.
+    let (requests, outgoing) = unbounded_channel();
+    let send = |request: Option<ListenRequest>| {
+        if let Some(request) = request {
+            // A stream that has ended says so itself.
+            let _ = requests.send(request);
+        }
+    };
+    for document in interests.wanted() {
+        send(targets.add(document));
+    }
+    let (mut replies, first) = open(store, outgoing).await?;
+    targets.hear(first, |document| interests.wake(document))?;
+    loop {
+        tokio::select! {
+            changes = interests.changes() => {
+                for document in changes {
+                    if interests.is_wanted(&document) {
+                        send(targets.add(document));
+                    } else {
+                        send(targets.remove(&document));
+                    }
+                }
+            }
+            reply = next(&mut replies) => {
+                targets.hear(reply?, |document| interests.wake(document))?;
+            }
+        }
+    }
+}
+
+/// Opens a stream, and waits within the time limit until the server has answered on it.
+///
+/// The client names the database in a header of every request; without that, Firestore refuses
+/// this one.
+async fn open(
+    store: &Store,
+    outgoing: UnboundedReceiver<ListenRequest>,
+) -> Result<(Streaming<ListenResponse>, ListenResponse), Status> {
+    let mut request = Request::new(UnboundedReceiverStream::new(outgoing));
+    // A limit of the client would end the stream, however well it works.
+    request.extensions_mut().insert(RequestTimeouts::new());
+    let mut api = store.api.get();
+    let opening = async {
+        let mut replies = api.listen(request).await?.into_inner();
+        let first = next(&mut replies).await?;
+        Ok((replies, first))
+    };
+    match timeout(store.time_limit, opening).await {
+        Ok(opened) => opened,
+        Err(_) => Err(Status::deadline_exceeded("no answer within the time limit")),
+    }
+}
+
+async fn next(replies: &mut Streaming<ListenResponse>) -> Result<ListenResponse, Status> {
+    replies.message().await?.ok_or_else(|| Status::unavailable("the stream ended"))
+}
