@@ -33,7 +33,9 @@ pub(crate) struct Streak {
     turns: u32,
     /// How many of them are still to come.
     to_come: u32,
-    /// The rest has ended with a hint, and the attempt that follows tells whether that was too soon.
+    /// The rest has ended, or will end, with a hint. The attempt that follows tells whether that was
+    /// too soon.
+    rests: bool,
     was_hinted: bool,
 }
 
@@ -73,7 +75,7 @@ impl Streak {
     /// The turns of others begin with a release. Until when to rest, unless hints come.
     pub(crate) fn rest(&mut self, told: bool) -> Instant {
         self.to_come = self.turns;
-        self.was_hinted = false;
+        self.rests = true;
         Instant::now() + if told { REST_TOLD } else { REST }
     }
 
@@ -83,7 +85,7 @@ impl Streak {
             self.to_come -= 1;
             return Some(Instant::now() + REST_TOLD);
         }
-        self.was_hinted = true;
+        self.was_hinted = mem::take(&mut self.rests);
         None
     }
 }
