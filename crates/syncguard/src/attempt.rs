@@ -236,7 +236,7 @@ impl Drop for Undo {
             background.release(&handle, until, unfinished, move || {
                 let (manager, key, id) = (manager.clone(), key.clone(), id.clone());
                 async move {
-                    let released = release_by_id(&manager, &id).await;
+                    let released = release_by_id(&manager, &key, &id).await;
                     released.map_err(|error| error.with_key(&key))
                 }
             });
@@ -245,12 +245,19 @@ impl Drop for Undo {
     }
 }
 
-async fn release_by_id(manager: &Inner, id: &LockId) -> Result<bool> {
-    for pause in Backoff::default().pauses(Some(UNDO_LOOKS)) {
+/// All looks are taken, also after one that found a lease: an earlier attempt may have brought it,
+/// and a later one may still be on its way.
+async fn release_by_id(manager: &Inner, key: &Key, id: &LockId) -> Result<bool> {
+    let mut released = false;
+    let mut pauses = Backoff::default().pauses(Some(UNDO_LOOKS));
+    loop {
         if manager.backend.release_by_id(id).await? {
-            return Ok(true);
+            manager.lines.freed(key);
+            released = true;
         }
-        sleep(pause).await;
+        match pauses.next() {
+            Some(pause) => sleep(pause).await,
+            None => return Ok(released),
+        }
     }
-    manager.backend.release_by_id(id).await
 }

@@ -238,7 +238,11 @@ impl Hold {
             }
         }
         let released = backend.release(&lease, over).await?;
-        lines.released(self, told);
+        if released {
+            lines.released(self, told);
+        } else {
+            lines.lost(self);
+        }
         // Or has the hand-over ended it?
         failure.filter(|_| !released).map_or(Ok(released), Err)
     }

@@ -10,11 +10,13 @@ mod streak;
 
 use std::collections::{BTreeMap, HashMap};
 use std::ptr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use syncguard_core::{ErrorCode, Key, LockId};
 use tokio::sync::Notify;
 use tokio::time::Instant;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use self::streak::Streak;
 use crate::LockGuard;
@@ -27,7 +29,8 @@ pub(crate) use self::place::{Look, Place, Stir};
 
 /// The lines of all keys that are waited for, or held by a guard of this manager.
 ///
-/// No guard, and no last handle of a hold, may be dropped under its mutex: both come back to it.
+/// No guard, no last handle of a hold, and no hint may be dropped under its mutex: they may come back
+/// to it.
 #[derive(Debug, Default)]
 pub(crate) struct Lines(Mutex<HashMap<Key, Line>>);
 
@@ -35,7 +38,6 @@ pub(crate) struct Lines(Mutex<HashMap<Key, Line>>);
 struct Line {
     /// By number, the lowest first.
     places: BTreeMap<u64, Entry>,
-    next: u64,
     /// What a guard of this manager holds the key by.
     holder: Weak<Hold>,
     /// Until when the key is held by whomever, as far as the first in line was told.
@@ -77,7 +79,8 @@ struct Seat {
 
 #[derive(Debug)]
 enum Delivery {
-    Granted(LockGuard),
+    /// The token keeps shutdown waiting until the guard is in its owner's hands, or gone.
+    Granted(LockGuard, #[expect(dead_code, reason = "it is there to be dropped")] TaskTrackerToken),
     Unsure(Undo),
 }
 
@@ -92,6 +95,9 @@ impl Delivery {
     }
 }
 
+/// The number of the next place: never used again, since a line may be gone before a place in it.
+static NEXT: AtomicU64 = AtomicU64::new(0);
+
 impl Lines {
     /// A place at the end of the line for a key.
     pub(crate) fn join(&self, key: &Key, id: &LockId, attempts: &Attempts) -> Place<'_> {
@@ -103,8 +109,7 @@ impl Lines {
         });
         let mut lines = lock(&self.0);
         let line = lines.entry(key.clone()).or_default();
-        let number = line.next;
-        line.next += 1;
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
         line.places.insert(number, Entry { seat: seat.clone(), state: State::Waiting });
         Place::new(self, key.clone(), number, seat)
     }
@@ -138,7 +143,7 @@ impl Lines {
     }
 
     /// The lease of `hold` was released, and others hear of it or not. When it is their turn, the
-    /// first in line hears of it as they do, or gives them a head start.
+    /// first in line rests, if it is told of theirs.
     pub(crate) fn released(&self, hold: &Hold, told: bool) {
         let key = hold.granted().key();
         let mut lines = lock(&self.0);
@@ -153,13 +158,20 @@ impl Lines {
         if over && (line.listens || !told) {
             line.held_until = Some(line.streak.rest(told));
         }
-        remove_if_idle(&mut lines, key);
+        end_if_idle(lines, key);
     }
 
     /// The lease of `hold` was lost, so somebody else may have the key, or nobody.
     pub(crate) fn lost(&self, hold: &Hold) {
-        if let Some(line) = lock(&self.0).get_mut(hold.granted().key()) {
+        self.freed(hold.granted().key());
+    }
+
+    /// The key may be free, as far as this process had to do with it.
+    pub(crate) fn freed(&self, key: &Key) {
+        let mut lines = lock(&self.0);
+        if let Some(line) = lines.get_mut(key) {
             line.tell_of_release();
+            end_if_idle(lines, key);
         }
     }
 
@@ -171,7 +183,7 @@ impl Lines {
             && ptr::eq(line.holder.as_ptr(), hold)
         {
             line.holder = Weak::new();
-            remove_if_idle(&mut lines, key);
+            end_if_idle(lines, key);
         }
     }
 }
@@ -195,11 +207,12 @@ impl Line {
     }
 }
 
-fn remove_if_idle(lines: &mut HashMap<Key, Line>, key: &Key) {
+/// Frees the mutex, and ends a line that nobody needs any more.
+fn end_if_idle(mut lines: MutexGuard<'_, HashMap<Key, Line>>, key: &Key) {
     let idle = |line: &Line| line.places.is_empty() && line.holder.strong_count() == 0;
-    if lines.get(key).is_some_and(idle) {
-        lines.remove(key);
-    }
+    let ended = if lines.get(key).is_some_and(idle) { lines.remove(key) } else { None };
+    drop(lines);
+    drop(ended);
 }
 
 /// Nothing under these mutexes can panic halfway.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use syncguard_core::{Backend, Error, ErrorCode, Key, LockId, Operation, Result};
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use crate::attempt::{Attempt, Attempts, Undo};
@@ -169,10 +169,8 @@ impl Wait<'_> {
             if hints && failure.is_none() && !place.listens() {
                 // From here on a release is told of; it may have come before, so try again soon: at
                 // once when the backend listens, which it tells by a hint.
-                let hint = interest();
-                place.listen(Hint::new(async {
-                    let _ = timeout(PACE, hint).await;
-                }));
+                place.listen(interest());
+                place.held(now + PACE);
             }
         }
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use syncguard_core::{Key, LockId};
 
-use super::{Delivery, Line, Seat, State, lock, remove_if_idle};
+use super::{Delivery, Line, Seat, State, end_if_idle, lock};
 use crate::LockGuard;
 use crate::attempt::{Attempts, Undo};
 use crate::hold::Hold;
@@ -36,7 +36,10 @@ impl Heir {
     /// The lease was granted. If the heir has left in the meantime, it is released.
     pub(crate) fn granted(mut self, hold: &Arc<Hold>) {
         self.disarm();
-        let delivery = Delivery::Granted(LockGuard::new(hold.clone()));
+        let delivery = Delivery::Granted(
+            LockGuard::new(hold.clone()),
+            self.seat.attempts.manager().background.token(),
+        );
         self.settle(Some(delivery), |line| {
             line.holder = Arc::downgrade(hold);
             line.failure = None;
@@ -64,7 +67,7 @@ impl Heir {
         let mine = line.places.get_mut(&self.number);
         if let Some(mine) = mine.filter(|mine| Arc::ptr_eq(&mine.seat, &self.seat)) {
             mine.state = State::Waiting;
-            if matches!(undelivered, Some(Delivery::Granted(_))) {
+            if matches!(undelivered, Some(Delivery::Granted(..))) {
                 line.places.remove(&self.number);
             }
             if let Some(delivery) = undelivered.take() {
@@ -75,8 +78,7 @@ impl Heir {
         }
         note(line);
         line.wake_first();
-        remove_if_idle(&mut lines, &self.key);
-        drop(lines);
+        end_if_idle(lines, &self.key);
         drop(undelivered);
     }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use syncguard_core::{ErrorCode, Key};
 use tokio::time::Instant;
 
-use super::{Delivery, Hint, Line, Lines, Seat, State, lock, remove_if_idle};
+use super::{Delivery, Hint, Line, Lines, Seat, State, end_if_idle, lock};
 use crate::LockGuard;
 use crate::attempt::Undo;
 
@@ -53,10 +53,10 @@ impl<'a> Place<'a> {
     /// How things stand.
     pub(crate) fn look(&mut self) -> Look {
         // Declared first, so that they are dropped after the mutex is free.
-        let (holder, _older);
+        let (holder, _other);
         let mut lines = lock(&self.lines.0);
         match lock(&self.seat.delivered).take() {
-            Some(Delivery::Granted(guard)) => return Look::Granted(guard),
+            Some(Delivery::Granted(guard, _)) => return Look::Granted(guard),
             Some(Delivery::Unsure(undo)) => return Look::Unsure(undo),
             None => {}
         }
@@ -68,11 +68,14 @@ impl<'a> Place<'a> {
             _ => return Look::Wait,
         }
         if line.hint.is_some() {
-            _older = mem::replace(&mut self.hint, line.hint.take());
+            _other = mem::replace(&mut self.hint, line.hint.take());
         }
         holder = line.holder.upgrade();
-        let until = holder.as_ref().map(|hold| hold.deadline()).or(line.held_until);
-        until.filter(|until| *until > Instant::now()).map_or(Look::Try, Look::Held)
+        // Of a holder whose time is up nothing is known but what an attempt was told.
+        let now = Instant::now();
+        let deadline = holder.as_ref().map(|hold| hold.deadline()).filter(|until| *until > now);
+        let until = deadline.or(line.held_until.filter(|until| *until > now));
+        until.map_or(Look::Try, Look::Held)
     }
 
     /// Resolves when it is time to look again, or with a hint where they are listened to.
@@ -158,24 +161,23 @@ impl<'a> Place<'a> {
 impl Drop for Place<'_> {
     fn drop(&mut self) {
         let mut lines = lock(&self.lines.0);
-        // Both are dropped after the mutex is free: what was handed over too late is released.
+        // They are dropped after the mutex is free: what was handed over too late is released.
         let delivered = lock(&self.seat.delivered).take();
-        let mut hint = self.hint.take();
+        let (mut hint, mut unused) = (self.hint.take(), None);
         if let Some(line) = lines.get_mut(&self.key) {
             let was_first = line.places.keys().next() == Some(&self.number);
             line.places.remove(&self.number);
             if line.places.is_empty() {
                 line.listens = false;
-                hint = hint.or(line.hint.take());
+                unused = line.hint.take();
             } else if was_first || hint.is_some() {
                 if hint.is_some() {
                     mem::swap(&mut line.hint, &mut hint);
                 }
                 line.wake_first();
             }
-            remove_if_idle(&mut lines, &self.key);
         }
-        drop(lines);
-        drop((delivered, hint));
+        end_if_idle(lines, &self.key);
+        drop((delivered, hint, unused));
     }
 }

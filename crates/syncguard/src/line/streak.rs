@@ -2,8 +2,9 @@
 //!
 //! A process keeps a key for a *streak* of grants, since to hand a lease over is cheaper than to
 //! release it. Then it rests: it lets so many hints pass by, each a release, that every other process
-//! which waits has had its turn. How many those are nobody knows, so it learns: one more when it
-//! asked at a hint and somebody else was faster, one less when it found the key free while it rested.
+//! which waits has had its turn. How many those are nobody knows, so it learns: less when it found
+//! the key free while it rested, and slowly more while it finds after its rest that others are
+//! faster. To ask in vain costs a request, but to rest for too long leaves the key idle.
 
 use std::mem;
 use std::time::Duration;
@@ -16,10 +17,12 @@ const GRANTS: u32 = 16;
 const TIME: Duration = Duration::from_secs(1);
 
 /// A key that was released this long ago, and told of, is free: nobody else wants it.
-const REST_TOLD: Duration = Duration::from_millis(2);
+const REST_TOLD: Duration = Duration::from_millis(5);
 /// Where nobody is told, for so long that those who look now and then have a chance.
 const REST: Duration = Duration::from_millis(50);
 
+/// So many times others are faster until one turn more is left to them.
+const TOO_SOON: u32 = 4;
 const MOST_TURNS: u32 = 64;
 
 /// The grants of one key in a row that never left this process, and the rest between streaks.
@@ -29,8 +32,10 @@ pub(crate) struct Streak {
     grants: u32,
     /// The next grant goes on with it: the first in line was told of the release before others.
     goes_on: bool,
-    /// How many turns others have between two streaks, as far as was learnt.
+    /// How many turns others have between two streaks, as far as was learnt, and how often that was
+    /// too few.
     turns: u32,
+    too_soon: u32,
     /// How many of them are still to come.
     to_come: u32,
     /// The rest has ended, or will end, with a hint. The attempt that follows tells whether that was
@@ -46,19 +51,30 @@ impl Streak {
             self.grants += 1;
             return;
         }
-        let turns = if self.to_come > 0 { self.turns - 1 } else { self.turns };
-        *self = Self { began: Some(Instant::now()), grants: 1, turns, ..Self::default() };
+        if mem::take(&mut self.to_come) > 0 {
+            self.turns -= 1;
+        }
+        self.too_soon = 0;
+        self.began = Some(Instant::now());
+        self.grants = 1;
+        self.was_hinted = false;
     }
 
     /// An attempt found the key held.
     pub(crate) fn held(&mut self) {
+        self.goes_on = false;
         if mem::take(&mut self.was_hinted) {
-            self.turns = (self.turns + 1).min(MOST_TURNS);
+            self.too_soon += 1;
+            if self.too_soon == TOO_SOON {
+                self.too_soon = 0;
+                self.turns = (self.turns + 1).min(MOST_TURNS);
+            }
         }
     }
 
     /// A lease was handed over.
-    pub(crate) const fn handed_over(&mut self) {
+    pub(crate) fn handed_over(&mut self) {
+        self.began.get_or_insert_with(Instant::now);
         self.grants += 1;
     }
 
