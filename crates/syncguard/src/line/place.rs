@@ -106,7 +106,10 @@ impl<'a> Place<'a> {
     /// After a hint: whether to try, or leave the turn to others.
     pub(crate) fn hinted(&self) -> bool {
         self.with_line(|line, _| {
-            line.forget_holder();
+            if line.holder.strong_count() > 0 {
+                // It tells of the release before that, which this process heard of by its grant.
+                return false;
+            }
             line.held_until = line.streak.hinted();
             line.held_until.is_none()
         })

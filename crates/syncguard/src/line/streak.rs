@@ -17,7 +17,7 @@ const GRANTS: u32 = 16;
 const TIME: Duration = Duration::from_secs(1);
 
 /// A key that was released this long ago, and told of, is free: nobody else wants it.
-const REST_TOLD: Duration = Duration::from_millis(5);
+const REST_TOLD: Duration = Duration::from_millis(2);
 /// Where nobody is told, for so long that those who look now and then have a chance.
 const REST: Duration = Duration::from_millis(50);
 
@@ -54,10 +54,11 @@ impl Streak {
         if mem::take(&mut self.to_come) > 0 {
             self.turns -= 1;
         }
-        self.too_soon = 0;
+        if mem::take(&mut self.was_hinted) {
+            self.too_soon = 0;
+        }
         self.began = Some(Instant::now());
         self.grants = 1;
-        self.was_hinted = false;
     }
 
     /// An attempt found the key held.
