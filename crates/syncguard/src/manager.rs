@@ -166,7 +166,8 @@ impl LockManager {
 
     /// How many of this manager's requests wait for a lock now: a gauge for metrics.
     ///
-    /// Those that wait for the same key stand in line, and only the first talks to the backend.
+    /// Those that wait for the same key stand in line, and only the first talks to the backend. A
+    /// first attempt that is under way counts as well.
     #[must_use]
     pub fn waiters(&self) -> usize {
         self.inner.lines.waiters()

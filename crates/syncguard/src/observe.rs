@@ -86,7 +86,8 @@ impl Event {
         self.key.as_ref().map(Key::fingerprint)
     }
 
-    /// The fingerprint of the lock id, where the caller had one.
+    /// The fingerprint of the lock id, where the caller had one. Of a hand-over it is the id of the new
+    /// lease; the old one, which ends with it, has no event of its own.
     #[must_use]
     pub fn id(&self) -> Option<Fingerprint> {
         self.id.as_ref().map(LockId::fingerprint)

@@ -83,7 +83,8 @@ impl LockRequest {
         self
     }
 
-    /// How long to pause between attempts. Default: [`Backoff::default`].
+    /// How long to pause between attempts. Default: [`Backoff::default`]. In line it is the pause of
+    /// the first one that counts, where the backend pushes no hints.
     pub const fn backoff(mut self, backoff: Backoff) -> Self {
         self.backoff = backoff;
         self
@@ -108,9 +109,9 @@ impl LockRequest {
 
     /// Waits for the lock.
     ///
-    /// Within one manager, whoever waits for the same key is served in the order of the calls; only
-    /// the first in line talks to the backend. Poll the future to its end or drop it: one that is
-    /// neither holds up those behind it.
+    /// Within one manager, whoever waits for the same key is served in the order in which they were
+    /// first polled; only the first in line talks to the backend. Poll the future to its end or drop
+    /// it: one that is neither holds up those behind it.
     ///
     /// # Errors
     ///
