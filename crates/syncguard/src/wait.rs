@@ -170,7 +170,7 @@ impl Wait<'_> {
                 // From here on a release is told of; it may have come before, so try again soon: at
                 // once when the backend listens, which it tells by a hint.
                 place.listen(interest());
-                place.held(now + PACE);
+                place.try_again_at(now + PACE);
             }
         }
     }

@@ -103,6 +103,11 @@ impl<'a> Place<'a> {
         self.with_line(|line, _| line.listens = true);
     }
 
+    /// What is known of the holder is to be relied on until then only. A lease may be on its way.
+    pub(crate) fn try_again_at(&self, soon: Instant) {
+        self.with_line(|line, _| line.held_until = line.held_until.map(|until| until.min(soon)));
+    }
+
     /// After a hint: whether to try, or leave the turn to others.
     pub(crate) fn hinted(&self) -> bool {
         self.with_line(|line, _| {
@@ -130,21 +135,25 @@ impl<'a> Place<'a> {
 
     /// After an attempt that found the key held.
     pub(crate) fn held(&self, until: Instant) {
-        self.after_attempt(None, Some(until));
+        self.after_attempt(|line| {
+            line.failure = None;
+            line.streak.held();
+            line.held_until = Some(until).filter(|_| !line.freed);
+        });
     }
 
     /// After an attempt that failed.
     pub(crate) fn failed(&self, code: ErrorCode) {
-        self.after_attempt(Some(code), None);
+        self.after_attempt(|line| {
+            line.failure = Some(code);
+            line.held_until = None;
+        });
     }
 
-    fn after_attempt(&self, failure: Option<ErrorCode>, until: Option<Instant>) {
+    /// From here on a lease can be handed over.
+    fn after_attempt(&self, note: impl FnOnce(&mut Line)) {
         self.with_line(|line, number| {
-            line.failure = failure;
-            if until.is_some() {
-                line.streak.held();
-            }
-            line.held_until = until.filter(|_| !line.freed);
+            note(line);
             if let Some(mine) = line.places.get_mut(&number) {
                 mine.state = State::Waiting;
             }
