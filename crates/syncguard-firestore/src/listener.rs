@@ -73,7 +73,7 @@ async fn keep_listening(store: Arc<Store>, interests: Interests) {
     let mut failures = 0;
     let mut warned = false;
     loop {
-        if interests.wanted().is_empty() {
+        if interests.is_empty() {
             interests.changes().await;
             continue;
         }

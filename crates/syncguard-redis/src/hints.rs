@@ -128,7 +128,11 @@ impl Subscriber {
                     "no hints of releases, so waiting goes on by timer"
                 );
             }
-            sleep(pause).await;
+            // Waiters come and go meanwhile; the next session begins with all that there are.
+            tokio::select! {
+                () = sleep(pause) => {}
+                () = ignore_changes(&interests) => {}
+            }
             pause = LAST_PAUSE.min(pause * 2);
         }
     }
@@ -217,6 +221,12 @@ impl Subscriber {
         } else {
             client.unsubscribe(names).await
         }
+    }
+}
+
+async fn ignore_changes(interests: &Interests) {
+    loop {
+        interests.changes().await;
     }
 }
 

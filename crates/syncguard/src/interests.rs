@@ -109,9 +109,7 @@ impl Interests {
     /// The names that somebody waits for.
     #[must_use]
     pub fn wanted(&self) -> Vec<Arc<str>> {
-        let mut state = self.shared.state();
-        state.changes.clear();
-        state.wanted.keys().cloned().collect()
+        self.shared.state().wanted.keys().cloned().collect()
     }
 
     /// The names that have become wanted or unwanted since the last call, at least one. One that is
