@@ -168,13 +168,13 @@ async fn g7_a_lease_that_nobody_picks_up_ends_by_its_ttl() {
     let locks = LockManager::new(backend.clone());
     let held = locks.lock("key").ttl(HOUR).acquire().await.unwrap();
     let mut asleep = pin!(locks.lock("key").ttl(300 * MS).wait(HOUR).keep_alive().acquire());
-    assert!(asleep.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+    assert!(poll_once(asleep.as_mut()).is_pending());
     held.release().await.unwrap();
     assert!(locks.is_locked("key").await.unwrap());
     sleep(2_000 * MS).await;
     assert!(!locks.is_locked("key").await.unwrap(), "it was kept alive for nobody");
 
-    let Poll::Ready(guard) = asleep.as_mut().poll(&mut Context::from_waker(Waker::noop())) else {
+    let Poll::Ready(guard) = poll_once(asleep.as_mut()) else {
         panic!("it was served");
     };
     assert!(guard.unwrap().is_lost());

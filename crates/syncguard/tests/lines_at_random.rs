@@ -12,7 +12,9 @@ use std::time::Duration;
 use fastrand::Rng;
 use support::line::{HOUR, MS, assert_no_line_remains, waiter};
 use support::{Fault, Spoilt};
-use syncguard::{Backend, Backoff, CancellationToken, ErrorCode, Jitter, Key, LockGuard, LockManager, Operation};
+use syncguard::{
+    Backend, Backoff, CancellationToken, ErrorCode, Jitter, Key, LockGuard, LockManager, Operation,
+};
 use tokio::runtime::{Builder, Handle};
 use tokio::time::{Instant, sleep, timeout};
 
@@ -174,7 +176,8 @@ async fn let_them_come(seed: u64, backend: &Spoilt, processes: usize, fails: boo
 
 fn each_seed(seeds: u64, fails: bool) {
     for seed in 0..seeds {
-        let runtime = Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+        let runtime =
+            Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
         let backend = match seed % 3 {
             0 => Spoilt::new(),
             1 => Spoilt::with_hand_over(),
