@@ -204,7 +204,7 @@ fn w7_g6_g7_nobody_is_forgotten_and_no_lease_remains_where_requests_fail() {
 #[test]
 fn h3_no_lease_remains_after_a_shutdown_that_meets_a_hand_over() {
     let runtime = Builder::new_multi_thread().worker_threads(3).enable_all().build().unwrap();
-    for _ in 0..500 {
+    for _ in 0..2_000 {
         runtime.block_on(async {
             let locks = LockManager::new(Spoilt::with_hand_over());
             let held = locks.lock("key").ttl(HOUR).acquire().await.unwrap();

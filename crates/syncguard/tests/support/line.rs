@@ -28,10 +28,14 @@ pub async fn cancellable(locks: &LockManager, token: &CancellationToken) -> Wait
     let before = locks.waiters();
     let request = locks.lock("key").ttl(HOUR).wait(HOUR).cancel(token.clone());
     let waiter = Handle::current().spawn(request.acquire());
-    while locks.waiters() == before {
+    // Not for ever: a gauge that does not move is a failure.
+    for _ in 0..1_000_000 {
+        if locks.waiters() > before {
+            return waiter;
+        }
         tokio::task::yield_now().await;
     }
-    waiter
+    panic!("it does not stand in line");
 }
 
 pub async fn waiters(locks: &LockManager, how_many: usize) -> Vec<Waiter> {
