@@ -7,7 +7,7 @@ mod support;
 use support::line::{HOUR, MS, patient};
 use support::{Fault, Spoilt, millis};
 use syncguard::{Backoff, CancellationToken, Interests, LockManager, Operation};
-use tokio::runtime::Handle;
+use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::time::{Instant, sleep};
 
 #[tokio::test(start_paused = true)]
@@ -50,22 +50,19 @@ async fn w9_a_hint_is_not_lost_with_whom_it_came_to() {
 
 #[test]
 fn w9_a_hint_outlives_the_runtime_of_whom_it_came_to() {
-    let runtime = || {
-        let mut builder = tokio::runtime::Builder::new_current_thread();
-        builder.enable_all().start_paused(true).build().unwrap()
-    };
+    let runtime = || Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
     let (ends, stays) = (runtime(), runtime());
     let backend = Spoilt::with_hints_and_hand_over();
     let others = LockManager::new(backend.clone());
     let locks = LockManager::new(backend);
     let held = stays.block_on(others.lock("key").ttl(HOUR).acquire()).unwrap();
-    let stand_in_line = async || {
+    let stand_in_line = |runtime: &Runtime| {
+        let _inside = runtime.enter();
         let waiter = patient(&locks, &CancellationToken::new());
-        sleep(10 * MS).await;
+        runtime.block_on(async { sleep(10 * MS).await });
         waiter
     };
-    let _first = ends.block_on(stand_in_line());
-    let second = stays.block_on(stand_in_line());
+    let (_first, second) = (stand_in_line(&ends), stand_in_line(&stays));
     assert_eq!(locks.waiters(), 2);
     drop(ends);
     stays.block_on(async {
