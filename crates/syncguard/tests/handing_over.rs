@@ -195,7 +195,7 @@ async fn g7_an_heir_of_an_old_line_takes_nobody_out_of_the_new_one() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn g7_nor_does_one_that_leaves_after_the_end_of_its_lease() {
+async fn g7_an_heir_that_leaves_after_its_ttl_takes_nobody_out_of_a_new_line() {
     let backend = Spoilt::with_hand_over();
     let locks = LockManager::new(backend.clone());
     let held = locks.lock("key").ttl(HOUR).acquire().await.unwrap();

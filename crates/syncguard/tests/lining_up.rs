@@ -61,7 +61,7 @@ async fn w3_behind_an_own_guard_whose_time_is_up_nobody_asks_in_a_tight_loop() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn w3_nor_where_another_process_has_the_key_meanwhile() {
+async fn w3_nobody_asks_in_a_tight_loop_where_another_process_took_over() {
     let backend = Spoilt::new();
     let locks = LockManager::new(backend.clone());
     let _overslept = locks.lock("key").ttl(300 * MS).acquire().await.unwrap();

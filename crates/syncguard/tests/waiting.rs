@@ -293,7 +293,7 @@ async fn w4_every_attempt_that_lands_late_is_undone() {
     backend.next(Operation::Acquire, late);
     let request = locks.lock("key").ttl(HOUR).max_retries(1).backoff(Backoff::fixed(10 * MS));
     assert!(request.acquire().await.is_err());
-    // Not after the shutdown: an undo that ends too early would be over before the second lands.
+    // A shutdown would not do: where an undo ends too early it is over before the second lands.
     tokio::time::sleep(HOUR / 120).await;
     assert!(!locks.is_locked("key").await.unwrap());
 }
