@@ -284,3 +284,16 @@ async fn w3_hints_without_a_reason_are_no_tight_loop() {
     let attempts = backend.calls(Operation::Acquire).len();
     assert!((500..=1_010).contains(&attempts), "{attempts} attempts in a second");
 }
+
+#[tokio::test(start_paused = true)]
+async fn w4_every_attempt_that_lands_late_is_undone() {
+    let backend = Spoilt::new();
+    let locks = LockManager::new(backend.clone());
+    let late = [Fault::LandsLate(3 * MS), Fault::LandsLate(30 * MS)];
+    backend.next(Operation::Acquire, late);
+    let request = locks.lock("key").ttl(HOUR).max_retries(1).backoff(Backoff::fixed(10 * MS));
+    assert!(request.acquire().await.is_err());
+    // A shutdown would not do: where an undo ends too early it is over before the second lands.
+    tokio::time::sleep(HOUR / 120).await;
+    assert!(!locks.is_locked("key").await.unwrap());
+}

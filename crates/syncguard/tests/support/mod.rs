@@ -7,6 +7,8 @@
     reason = "shared by test files, each of which uses a part; a test may panic"
 )]
 
+pub mod line;
+
 use std::collections::VecDeque;
 use std::future::pending;
 use std::sync::{Arc, Mutex};

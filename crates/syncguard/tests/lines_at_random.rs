@@ -1,0 +1,218 @@
+//! Lines at random, from fixed seeds: whoever comes and goes, and whatever the backend does, nobody
+//! is forgotten and nothing remains.
+
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+mod support;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use fastrand::Rng;
+use support::line::{HOUR, MS, assert_no_line_remains, waiter};
+use support::{Fault, Spoilt};
+use syncguard::{
+    Backend, Backoff, CancellationToken, ErrorCode, Jitter, Key, LockGuard, LockManager, Operation,
+};
+use tokio::runtime::{Builder, Handle};
+use tokio::time::{Instant, sleep, timeout};
+
+const WAITERS: usize = 30;
+
+fn up_to(random: &mut Rng, limit: u32) -> Duration {
+    MS * random.u32(..limit)
+}
+
+/// What the backend does to one call after the other, now slow, now failing.
+fn faults(random: &mut Rng, fails: bool) -> Vec<Fault> {
+    let fault = |_| {
+        let delay = up_to(random, 6);
+        match random.u32(..if fails { 12 } else { 6 }) {
+            0 | 1 => Fault::Late(delay),
+            2 | 3 => Fault::ReplyLate(delay),
+            6 => Fault::ReplyLost,
+            7 => Fault::Refused(ErrorCode::ServiceUnavailable),
+            8 => Fault::LandsLate(delay),
+            _ => Fault::None,
+        }
+    };
+    (0..200).map(fault).collect()
+}
+
+/// One of those who come for the key.
+struct Visitor {
+    locks: LockManager,
+    arrives: Duration,
+    works: Duration,
+    patience: Duration,
+    leaves: Leaves,
+    releases: Releases,
+}
+
+/// How it ends its wait early.
+#[derive(Clone, Copy)]
+enum Leaves {
+    Never,
+    Dropped,
+    Cancelled,
+}
+
+#[derive(Clone, Copy)]
+enum Releases {
+    Awaited,
+    Dropped,
+    /// The guard is dropped, not released.
+    Never,
+}
+
+/// Who is inside, and which fence was seen last.
+#[derive(Default)]
+struct Room {
+    taken: AtomicBool,
+    fence: AtomicU64,
+}
+
+impl Visitor {
+    fn new(random: &mut Rng, locks: LockManager) -> Self {
+        use Leaves::{Cancelled, Dropped, Never};
+        Self {
+            locks,
+            arrives: up_to(random, 40),
+            works: up_to(random, 8),
+            patience: up_to(random, 60),
+            leaves: random.choice([Never, Never, Never, Never, Dropped, Cancelled]).unwrap(),
+            releases: random
+                .choice([Releases::Awaited, Releases::Awaited, Releases::Dropped, Releases::Never])
+                .unwrap(),
+        }
+    }
+
+    async fn visit(self, room: Arc<Room>, backoff: Backoff) {
+        sleep(self.arrives).await;
+        if let Some(guard) = self.wait(backoff).await {
+            assert!(!room.taken.swap(true, Ordering::SeqCst), "two at a time");
+            let fence = guard.fence().get();
+            assert!(room.fence.swap(fence, Ordering::SeqCst) < fence, "fences grow");
+            sleep(self.works).await;
+            let owns = self.locks.owns(guard.id()).await.unwrap();
+            assert!(owns, "it was released behind the back of its holder");
+            room.taken.store(false, Ordering::SeqCst);
+            self.release(guard).await;
+        }
+    }
+
+    async fn wait(&self, backoff: Backoff) -> Option<LockGuard> {
+        let token = CancellationToken::new();
+        let request = self.locks.lock("key").ttl(HOUR).wait(HOUR).backoff(backoff);
+        let acquire = request.cancel(token.clone()).acquire();
+        match self.leaves {
+            Leaves::Never => acquire.await.ok(),
+            Leaves::Dropped => timeout(self.patience, acquire).await.ok()?.ok(),
+            Leaves::Cancelled => {
+                let patience = self.patience;
+                drop(Handle::current().spawn(async move {
+                    sleep(patience).await;
+                    token.cancel();
+                }));
+                acquire.await.ok()
+            }
+        }
+    }
+
+    async fn release(&self, guard: LockGuard) {
+        // A release may fail, and then goes on in the background.
+        match self.releases {
+            Releases::Awaited => drop(guard.release().await),
+            Releases::Dropped => drop(timeout(2 * MS, guard.release()).await),
+            Releases::Never => drop(guard),
+        }
+    }
+}
+
+/// Lets them all come and go. For how long the key was free at most while somebody waited for it.
+async fn let_them_come(seed: u64, backend: &Spoilt, processes: usize, fails: bool) -> Duration {
+    let mut random = Rng::with_seed(seed);
+    for operation in [Operation::Acquire, Operation::Release, Operation::HandOver] {
+        backend.next(operation, faults(&mut random, fails));
+    }
+    let managers: Vec<_> = (0..processes).map(|_| LockManager::new(backend.clone())).collect();
+    // Where all is told within one process, nobody should need a timer.
+    let backoff = if fails || processes > 1 { 20 * MS } else { 10_000 * MS };
+    let backoff = Backoff::fixed(backoff).with_jitter(Jitter::None);
+    let room = Arc::<Room>::default();
+    let visits: Vec<_> = (0..WAITERS)
+        .map(|_| {
+            let locks = managers[random.usize(..processes)].clone();
+            let visitor = Visitor::new(&mut random, locks);
+            Handle::current().spawn(visitor.visit(room.clone(), backoff))
+        })
+        .collect();
+
+    let (begun, key) = (Instant::now(), Key::new("key").unwrap());
+    let (mut free_since, mut longest) = (None, Duration::ZERO);
+    while visits.iter().any(|visit| !visit.is_finished()) {
+        sleep(MS).await;
+        let wanted = managers.iter().any(|locks| locks.waiters() > 0);
+        let idle = wanted && backend.store.get(&key).await.unwrap().is_none();
+        free_since = idle.then(|| free_since.unwrap_or_else(Instant::now));
+        longest = longest.max(free_since.map_or(Duration::ZERO, |since| since.elapsed()));
+        assert!(begun.elapsed() < MS * 100_000, "seed {seed}: somebody was forgotten");
+    }
+    for visit in visits {
+        visit.await.unwrap();
+    }
+    for locks in &managers {
+        // It may take some time to undo what was not answered.
+        while locks.shutdown().await.is_err() {
+            assert!(begun.elapsed() < MS * 300_000, "seed {seed}: the shutdown hangs");
+        }
+        assert_no_line_remains(locks);
+    }
+    sleep(100 * MS).await;
+    assert!(backend.store.get(&key).await.unwrap().is_none(), "seed {seed}: a lease remains");
+    longest
+}
+
+fn each_seed(seeds: u64, fails: bool) {
+    for seed in 0..seeds {
+        let runtime =
+            Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+        let backend = match seed % 3 {
+            0 => Spoilt::new(),
+            1 => Spoilt::with_hand_over(),
+            _ => Spoilt::with_hints_and_hand_over(),
+        };
+        let processes = if seed % 2 == 0 { 1 } else { 2 };
+        let idle = runtime.block_on(let_them_come(seed, &backend, processes, fails));
+        // A release takes some milliseconds here, and so does an attempt; a rest takes fifty.
+        assert!(fails || processes > 1 || idle < 80 * MS, "seed {seed}: free for {idle:?}");
+    }
+}
+
+#[test]
+fn w6_w7_nobody_is_forgotten_by_a_slow_backend() {
+    each_seed(150, false);
+}
+
+#[test]
+fn w7_g6_g7_nobody_is_forgotten_and_no_lease_remains_where_requests_fail() {
+    each_seed(150, true);
+}
+
+/// On several threads the hand-over, the leaving heir and the shutdown meet at any moment.
+#[test]
+fn h3_no_lease_remains_after_a_shutdown_that_meets_a_hand_over() {
+    let runtime = Builder::new_multi_thread().worker_threads(3).enable_all().build().unwrap();
+    for _ in 0..2_000 {
+        runtime.block_on(async {
+            let locks = LockManager::new(Spoilt::with_hand_over());
+            let held = locks.lock("key").ttl(HOUR).acquire().await.unwrap();
+            let waiter = waiter(&locks).await;
+            drop(held);
+            locks.shutdown().await.unwrap();
+            let locked = locks.is_locked("key").await.unwrap();
+            assert!(!locked || waiter.await.unwrap().is_ok(), "it is held by nobody");
+        });
+    }
+}

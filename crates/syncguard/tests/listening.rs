@@ -1,0 +1,136 @@
+//! W9: how the first in line hears of a release, on a clock that stands still.
+
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+mod support;
+
+use support::line::{HOUR, MS, patient};
+use support::{Fault, Spoilt, millis};
+use syncguard::{Backoff, CancellationToken, Interests, LockManager, Operation};
+use tokio::runtime::{Builder, Handle, Runtime};
+use tokio::time::{Instant, sleep};
+
+#[tokio::test(start_paused = true)]
+async fn w9_whoever_moves_up_goes_on_listening() {
+    let backend = Spoilt::with_hints_and_hand_over();
+    let held = LockManager::new(backend.clone()).lock("key").ttl(HOUR).acquire().await.unwrap();
+    let locks = LockManager::new(backend.clone());
+    let token = CancellationToken::new();
+    let (first, second) = (patient(&locks, &token), patient(&locks, &CancellationToken::new()));
+    sleep(10 * MS).await;
+    let attempts = backend.calls(Operation::Acquire).len();
+    token.cancel();
+    assert!(first.await.unwrap().is_err());
+    sleep(10 * MS).await;
+    assert_eq!(backend.calls(Operation::Acquire).len(), attempts, "it knows what the first knew");
+
+    let start = Instant::now();
+    held.release().await.unwrap();
+    second.await.unwrap().unwrap().release().await.unwrap();
+    assert!(millis(start, Instant::now()) < 5);
+}
+
+#[tokio::test(start_paused = true)]
+async fn w9_a_hint_is_not_lost_with_whom_it_came_to() {
+    let backend = Spoilt::with_hints_and_hand_over();
+    let held = LockManager::new(backend.clone()).lock("key").ttl(HOUR).acquire().await.unwrap();
+    let locks = LockManager::new(backend.clone());
+    let token = CancellationToken::new();
+    let (first, second) = (patient(&locks, &token), patient(&locks, &CancellationToken::new()));
+    sleep(10 * MS).await;
+    backend.next(Operation::Acquire, [Fault::Hangs]);
+    held.release().await.unwrap();
+    sleep(10 * MS).await;
+    let start = Instant::now();
+    token.cancel();
+    assert!(first.await.unwrap().is_err());
+    second.await.unwrap().unwrap().release().await.unwrap();
+    assert!(millis(start, Instant::now()) < 5);
+}
+
+#[test]
+fn w9_a_hint_outlives_the_runtime_of_whom_it_came_to() {
+    let runtime = || Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+    let (ends, stays) = (runtime(), runtime());
+    let backend = Spoilt::with_hints_and_hand_over();
+    let others = LockManager::new(backend.clone());
+    let locks = LockManager::new(backend);
+    let held = stays.block_on(others.lock("key").ttl(HOUR).acquire()).unwrap();
+    let stand_in_line = |runtime: &Runtime| {
+        let _inside = runtime.enter();
+        let waiter = patient(&locks, &CancellationToken::new());
+        runtime.block_on(async { sleep(10 * MS).await });
+        waiter
+    };
+    let (_first, second) = (stand_in_line(&ends), stand_in_line(&stays));
+    assert_eq!(locks.waiters(), 2);
+    drop(ends);
+    stays.block_on(async {
+        sleep(10 * MS).await;
+        let start = Instant::now();
+        held.release().await.unwrap();
+        second.await.unwrap().unwrap().release().await.unwrap();
+        assert!(millis(start, Instant::now()) < 5, "it waited for its timer");
+    });
+}
+
+#[tokio::test(start_paused = true)]
+async fn w9_a_hint_of_an_earlier_release_makes_nobody_ask() {
+    let backend = Spoilt::with_hints_and_hand_over();
+    let others = LockManager::new(backend.clone());
+    let held = others.lock("key").ttl(HOUR).acquire().await.unwrap();
+    let locks = LockManager::new(backend.clone());
+    let waiter = patient(&locks, &CancellationToken::new());
+    sleep(10 * MS).await;
+    held.release().await.unwrap();
+    // Past the line, before the hint has reached it.
+    let guard = locks.lock("key").ttl(HOUR).try_acquire().await.unwrap().unwrap();
+    let attempts = backend.calls(Operation::Acquire).len();
+    sleep(100 * MS).await;
+    assert_eq!(backend.calls(Operation::Acquire).len(), attempts, "it cannot be granted");
+
+    guard.release().await.unwrap();
+    waiter.await.unwrap().unwrap().release().await.unwrap();
+    assert_eq!(backend.calls(Operation::HandOver).len(), 1);
+    assert_eq!(backend.calls(Operation::Acquire).len(), attempts, "it was handed over");
+}
+
+#[tokio::test(start_paused = true)]
+async fn w9_an_interest_that_comes_and_goes_is_one_change() {
+    let interests = Interests::new();
+    // The task that owns the connection may be busy for long.
+    for _ in 0..1_000 {
+        drop(interests.register("key"));
+    }
+    assert_eq!(interests.changes().await.len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn w9_a_release_during_an_attempt_is_not_missed() {
+    let backend = Spoilt::new();
+    let locks = LockManager::new(backend.clone());
+    let held = locks.lock("key").ttl(HOUR).acquire().await.unwrap();
+    let request = locks.lock("key").ttl(HOUR).wait(HOUR).backoff(Backoff::fixed(600 * MS));
+    let waiter = Handle::current().spawn(request.acquire());
+    backend.next(Operation::Acquire, [Fault::ReplyLate(300 * MS)]);
+    sleep(601 * MS).await;
+    let start = Instant::now();
+    held.release().await.unwrap();
+    let guard = waiter.await.unwrap().unwrap();
+    assert!(millis(start, Instant::now()) <= 300, "it waited for its timer");
+    drop(guard);
+}
+
+#[tokio::test(start_paused = true)]
+async fn w9_a_loss_is_told_to_the_first_in_line() {
+    let backend = Spoilt::with_hand_over();
+    let locks = LockManager::new(backend.clone());
+    let held = locks.lock("key").ttl(300 * MS).keep_alive().acquire().await.unwrap();
+    let request = locks.lock("key").wait(HOUR).backoff(Backoff::fixed(10_000 * MS));
+    let waiter = Handle::current().spawn(request.acquire());
+    sleep(MS).await;
+    locks.release_by_id(held.id()).await.unwrap();
+    let start = Instant::now();
+    assert_eq!(waiter.await.unwrap().unwrap().fence().get(), 2);
+    assert!(millis(start, Instant::now()) <= 110, "a third of the TTL");
+}
