@@ -63,9 +63,7 @@ impl Heir {
         let mut lines = lock(&self.seat.attempts.manager().lines.0);
         let line = lines.entry(self.key.clone()).or_default();
         let mut undelivered = delivery;
-        // The line may be another one by now, with the same numbers.
-        let mine = line.places.get_mut(&self.number);
-        if let Some(mine) = mine.filter(|mine| Arc::ptr_eq(&mine.seat, &self.seat)) {
+        if let Some(mine) = line.places.get_mut(&self.number) {
             mine.state = State::Waiting;
             if matches!(undelivered, Some(Delivery::Granted(..))) {
                 line.places.remove(&self.number);

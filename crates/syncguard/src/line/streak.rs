@@ -57,6 +57,7 @@ impl Streak {
         if mem::take(&mut self.was_hinted) {
             self.too_soon = 0;
         }
+        self.rests = false;
         self.began = Some(Instant::now());
         self.grants = 1;
     }
@@ -288,5 +289,20 @@ mod tests {
         let mut streak = learnt(MOST_TURNS);
         (0..TOO_SOON).for_each(|_| too_soon(&mut streak));
         assert_eq!(streak.turns, MOST_TURNS);
+    }
+
+    #[test]
+    fn g8_a_rest_that_ended_by_its_time_teaches_nothing_later() {
+        let mut streak = Streak::default();
+        for _ in 0..TOO_SOON {
+            streak.rest(true);
+            streak.granted();
+            streak.goes_on();
+            // A race that is lost after a plain release, and another one after a hint.
+            streak.held();
+            assert!(streak.hinted().is_none());
+            streak.held();
+        }
+        assert_eq!(streak.turns, 0);
     }
 }
