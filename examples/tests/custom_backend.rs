@@ -15,7 +15,7 @@ fn main() -> std::io::Result<ExitCode> {
         async move { Ok::<_, Error>(backend) }
     });
     let mut args = Arguments::from_args();
-    // Most trials wait for a lease to end, so there may be many at a time.
-    args.test_threads.get_or_insert(16);
+    // Few at a time, since all of them wait for one file.
+    args.test_threads.get_or_insert(4);
     Ok(libtest_mimic::run(&args, trials).exit_code())
 }
