@@ -33,9 +33,9 @@ pub enum Acquired {
 /// change happens atomically or not at all, whether the future is polled to its end or dropped.
 /// *Live* means what [`is_live`](crate::is_live) says at the moment of that atomic step, on one
 /// clock: the server's where it has one. Bound every operation in time, and map every failure to
-/// the [`ErrorCode`] that says what a caller can do about it. No method that the
-/// contract depends on has a default body. The crate `syncguard-memory` is a complete example, and
-/// `contract-tests` proves an implementation.
+/// the [`ErrorCode`] that says what a caller can do about it. No method that the contract depends on
+/// has a default body. The crate `syncguard-memory` is a complete example, and `contract-tests`
+/// proves an implementation.
 ///
 /// *For wrappers.* Put `#[deny(clippy::missing_trait_methods)]` on the implementation, so that a
 /// method added later is not silently cut off from the wrapped backend.
@@ -140,8 +140,7 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// As the store fails; [`ErrorCode::Internal`] when what is stored
-    /// cannot be read (E2).
+    /// As the store fails; [`ErrorCode::Internal`] when what is stored cannot be read (E2).
     ///
     /// # Cancel safety
     ///
@@ -173,8 +172,8 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// As the store fails, and [`ErrorCode::Internal`] from the default
-    /// body, which is for backends that cannot do it.
+    /// As the store fails, and [`ErrorCode::Internal`] from the default body, which is for backends
+    /// that cannot do it.
     ///
     /// # Cancel safety
     ///

@@ -1,18 +1,16 @@
 //! Tells waiters of locks that were released, by listening to the lock documents.
 
 use std::convert::Infallible;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use gcloud_sdk::RequestTimeouts;
 use gcloud_sdk::google::firestore::v1::{ListenRequest, ListenResponse};
 use gcloud_sdk::tonic::codegen::tokio_stream::wrappers::UnboundedReceiverStream;
 use gcloud_sdk::tonic::{Request, Status, Streaming};
-use syncguard::Interests;
-use tokio::runtime::Handle;
+use syncguard::{HintTask, Interests};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
-use tokio::task::JoinHandle;
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 
 use crate::store::Store;
 use crate::targets::Targets;
@@ -28,40 +26,19 @@ const LAST_PAUSE: Duration = Duration::from_secs(30);
 pub(crate) struct Listener {
     store: Arc<Store>,
     interests: Interests,
-    task: Mutex<Option<JoinHandle<()>>>,
+    task: HintTask,
 }
 
 impl Listener {
     pub(crate) fn new(store: Arc<Store>) -> Self {
-        Self { store, interests: Interests::new(), task: Mutex::default() }
+        Self { store, interests: Interests::new(), task: HintTask::new() }
     }
 
     /// Resolves when a lock document may have been deleted after this call.
     pub(crate) fn hint(&self, document: &str) -> impl Future<Output = ()> + Send + use<> {
         let hint = self.interests.register(document);
-        self.start();
+        self.task.ensure_running(|| keep_listening(self.store.clone(), self.interests.clone()));
         hint
-    }
-
-    /// Starts the task with the first who waits, and again when the runtime it lived on has gone.
-    fn start(&self) {
-        let Ok(runtime) = Handle::try_current() else {
-            return;
-        };
-        // Nothing in here can panic halfway.
-        let mut task = self.task.lock().unwrap_or_else(PoisonError::into_inner);
-        if task.as_ref().is_none_or(JoinHandle::is_finished) {
-            *task = Some(runtime.spawn(keep_listening(self.store.clone(), self.interests.clone())));
-        }
-    }
-}
-
-impl Drop for Listener {
-    fn drop(&mut self) {
-        let task = self.task.get_mut().unwrap_or_else(PoisonError::into_inner);
-        if let Some(task) = task {
-            task.abort();
-        }
     }
 }
 
@@ -73,10 +50,7 @@ async fn keep_listening(store: Arc<Store>, interests: Interests) {
     let mut failures = 0;
     let mut warned = false;
     loop {
-        if interests.is_empty() {
-            interests.changes().await;
-            continue;
-        }
+        interests.somebody().await;
         let mut targets = Targets::new(&store.names.database);
         let Err(status) = listen(&store, &interests, &mut targets).await;
         // Streams end all the time: with their credentials, or with the server that they run on. The
@@ -93,7 +67,7 @@ async fn keep_listening(store: Arc<Store>, interests: Interests) {
             );
         }
         let pause = FIRST_PAUSE.saturating_mul(1 << failures).min(LAST_PAUSE);
-        sleep(pause.mul_f64(fastrand::f64().midpoint(1.0))).await;
+        interests.pause(pause.mul_f64(fastrand::f64().midpoint(1.0))).await;
         failures = (failures + 1).min(16);
     }
 }

@@ -28,10 +28,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use sqlx::postgres::{PgConnectOptions, PgPool};
-use syncguard::Interests;
+use syncguard::{HintTask, Interests};
 use syncguard_core::Key;
-use tokio::runtime::Handle;
-use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use self::channel::name_of;
@@ -42,7 +40,7 @@ use self::listener::Listener;
 pub(crate) struct Hints {
     interests: Interests,
     way: Arc<Way>,
-    task: Mutex<Option<AbortHandle>>,
+    task: HintTask,
 }
 
 /// How releases are heard.
@@ -67,7 +65,7 @@ impl Hints {
         limit: Duration,
     ) -> Self {
         let way = Way { pool, listen_on, channel, limit, deaf_until: Mutex::default() };
-        Self { interests: Interests::new(), way: Arc::new(way), task: Mutex::default() }
+        Self { interests: Interests::new(), way: Arc::new(way), task: HintTask::new() }
     }
 
     /// Whether releases are heard, as far as is known.
@@ -78,28 +76,8 @@ impl Hints {
     /// Resolves when `key` may have become free since this call.
     pub(crate) fn maybe_free(&self, key: &Key) -> impl Future<Output = ()> + Send + use<> {
         let hint = self.interests.register(&name_of(key));
-        self.listen();
+        self.task.ensure_running(|| Listener::new(self.interests.clone(), self.way.clone()).run());
         hint
-    }
-
-    /// Starts the task, if it does not run. It also ends with its runtime, if there is more than one.
-    fn listen(&self) {
-        let mut task = lock(&self.task);
-        if task.as_ref().is_none_or(AbortHandle::is_finished)
-            && let Ok(runtime) = Handle::try_current()
-        {
-            let listener = Listener::new(self.interests.clone(), self.way.clone());
-            *task = Some(runtime.spawn(listener.run()).abort_handle());
-        }
-    }
-}
-
-impl Drop for Hints {
-    fn drop(&mut self) {
-        if let Some(task) = lock(&self.task).take() {
-            // The connection is closed with it.
-            task.abort();
-        }
     }
 }
 

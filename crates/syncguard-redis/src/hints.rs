@@ -9,19 +9,17 @@
 use std::collections::HashSet;
 use std::convert::Infallible;
 use std::mem;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use fred::clients::Client;
 use fred::error::Error as RedisError;
 use fred::interfaces::{ClientLike, EventInterface, PubsubInterface};
 use fred::types::{Builder, Message, Value};
-use syncguard::Interests;
+use syncguard::{HintTask, Interests};
 use syncguard_core::Operation;
-use tokio::runtime::Handle;
 use tokio::sync::broadcast::{Receiver, error::RecvError};
-use tokio::task::JoinHandle;
-use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep};
+use tokio::time::{Instant, MissedTickBehavior, interval_at};
 use tracing::warn;
 
 use crate::connection;
@@ -43,7 +41,7 @@ const MESSAGES: usize = 256;
 pub(crate) struct Hints {
     interests: Interests,
     subscriber: Subscriber,
-    task: Mutex<Option<JoinHandle<()>>>,
+    task: HintTask,
 }
 
 impl Hints {
@@ -59,7 +57,7 @@ impl Hints {
                 performance.broadcast_channel_capacity = MESSAGES;
             });
         let subscriber = Subscriber { builder, limit, sharded: client.is_clustered() };
-        Self { interests: Interests::new(), subscriber, task: Mutex::default() }
+        Self { interests: Interests::new(), subscriber, task: HintTask::new() }
     }
 
     /// The command that a release tells by. In a cluster the channels have slots, as keys do: else
@@ -71,28 +69,8 @@ impl Hints {
     /// Resolves when the lock of this name may have become free since the call.
     pub(crate) fn freed(&self, lock: &str) -> impl Future<Output = ()> + Send + use<> {
         let freed = self.interests.register(lock);
-        self.ensure_running();
+        self.task.ensure_running(|| self.subscriber.clone().run(self.interests.clone()));
         freed
-    }
-
-    /// The task ends with the runtime that it was started on; another one may have taken its place.
-    fn ensure_running(&self) {
-        // Nothing in here can panic halfway.
-        let mut task = self.task.lock().unwrap_or_else(PoisonError::into_inner);
-        if task.as_ref().is_none_or(JoinHandle::is_finished)
-            && let Ok(runtime) = Handle::try_current()
-        {
-            *task = Some(runtime.spawn(self.subscriber.clone().run(self.interests.clone())));
-        }
-    }
-}
-
-impl Drop for Hints {
-    fn drop(&mut self) {
-        let task = self.task.get_mut().unwrap_or_else(PoisonError::into_inner);
-        if let Some(task) = task {
-            task.abort();
-        }
     }
 }
 
@@ -110,9 +88,7 @@ impl Subscriber {
         // To connect may take two of the limits, and to subscribe one.
         let lasting = LAST_PAUSE + self.limit * 3;
         loop {
-            while interests.is_empty() {
-                interests.changes().await;
-            }
+            interests.somebody().await;
             let begun = Instant::now();
             let ended = self.session(&interests).await;
             if begun.elapsed() > lasting {
@@ -128,11 +104,7 @@ impl Subscriber {
                     "no hints of releases, so waiting goes on by timer"
                 );
             }
-            // Waiters come and go meanwhile; the next session begins with all that there are.
-            tokio::select! {
-                () = sleep(pause) => {}
-                () = ignore_changes(&interests) => {}
-            }
+            interests.pause(pause).await;
             pause = LAST_PAUSE.min(pause * 2);
         }
     }
@@ -221,12 +193,6 @@ impl Subscriber {
         } else {
             client.unsubscribe(names).await
         }
-    }
-}
-
-async fn ignore_changes(interests: &Interests) {
-    loop {
-        interests.changes().await;
     }
 }
 

@@ -134,9 +134,9 @@ pub(crate) async fn hand_over(heir: Heir, lease: &Lease) -> Result<bool> {
     attempts.to_its_end(hand_over).await
 }
 
-/// A request for a lease that was sent. When it is dropped before its end, it goes on in a task of its own, and
-/// what it brings is dropped there: a guard then releases its lease, an error undoes what may have
-/// been granted (C1).
+/// A request for a lease that was sent. When it is dropped before its end, it goes on in a task of
+/// its own, and what it brings is dropped there: a guard then releases its lease, an error undoes
+/// what may have been granted (C1).
 ///
 /// To stop it halfway would be wrong: a release that is sent at once can overtake the acquire on
 /// another connection, which is then granted to nobody.

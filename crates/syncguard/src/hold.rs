@@ -146,7 +146,7 @@ impl Hold {
     fn lose(&self) {
         if !self.lost.is_cancelled() {
             self.lost.cancel();
-            self.manager.lines.lost(self);
+            self.manager.lines.freed(self.granted.key());
             tracing::warn!(key = %self.granted.key().fingerprint(), "a lease was lost");
         }
     }
@@ -241,7 +241,7 @@ impl Hold {
         if released {
             lines.released(self, told);
         } else {
-            lines.lost(self);
+            lines.freed(lease.key());
         }
         // Or has the hand-over ended it?
         failure.filter(|_| !released).map_or(Ok(released), Err)

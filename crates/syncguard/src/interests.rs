@@ -5,9 +5,11 @@ use std::mem;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::sync::futures::OwnedNotified;
+use tokio::time::timeout;
 
 /// Who in this process waits for which name: the part of
 /// [`Backend::maybe_free`](crate::Backend::maybe_free) that is the same for every backend which
@@ -126,6 +128,33 @@ impl Interests {
             }
             self.shared.changed.notified().await;
         }
+    }
+
+    /// Resolves when somebody waits: for a task that has no connection until then.
+    ///
+    /// # Cancel safety
+    ///
+    /// If the future is dropped, nothing is lost but changes, which the next session does not need.
+    pub async fn somebody(&self) {
+        while self.is_empty() {
+            self.changes().await;
+        }
+    }
+
+    /// Lets time pass between two connections, of which the next one begins with all that are
+    /// [wanted](Self::wanted): so no changes are kept.
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`somebody`](Self::somebody).
+    pub async fn pause(&self, pause: Duration) {
+        let ignore_changes = async {
+            loop {
+                self.changes().await;
+            }
+        };
+        // That it ends by its time is what it is for.
+        let _ = timeout(pause, ignore_changes).await;
     }
 }
 

@@ -10,7 +10,7 @@
 //! | [`LockRequest`] | what to ask for, and the verbs `acquire`, `try_acquire`, `run`, `adopt` |
 //! | [`LockGuard`] | a lock that is held |
 //! | [`Backoff`], [`Jitter`] | pauses between attempts |
-//! | [`Interests`] | for backends: who waits for which key |
+//! | [`Interests`], [`HintTask`] | for backends: who waits for which key, and what hears for them |
 //! | [`Event`], [`Outcome`], [`Reason`] | what an observer is told |
 //!
 //! # What it promises
@@ -37,6 +37,7 @@ mod attempt;
 mod background;
 mod backoff;
 mod guard;
+mod hint_task;
 mod hold;
 mod interests;
 mod keep_alive;
@@ -48,6 +49,7 @@ mod wait;
 
 pub use backoff::{Backoff, Jitter};
 pub use guard::LockGuard;
+pub use hint_task::HintTask;
 pub use interests::Interests;
 pub use manager::{LockManager, LockManagerBuilder};
 pub use observe::{Event, Outcome, Reason};

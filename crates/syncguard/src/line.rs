@@ -161,12 +161,7 @@ impl Lines {
         end_if_idle(lines, key);
     }
 
-    /// The lease of `hold` was lost, so somebody else may have the key, or nobody.
-    pub(crate) fn lost(&self, hold: &Hold) {
-        self.freed(hold.granted().key());
-    }
-
-    /// The key may be free, as far as this process had to do with it.
+    /// A lease is gone, so somebody else may have the key, or nobody.
     pub(crate) fn freed(&self, key: &Key) {
         let mut lines = lock(&self.0);
         if let Some(line) = lines.get_mut(key) {

@@ -207,8 +207,8 @@ pub struct LockManagerBuilder {
 }
 
 impl LockManagerBuilder {
-    /// Calls `on_event` after every operation on the backend and every wait, for metrics. It must not block. A
-    /// panic in it is caught.
+    /// Calls `on_event` after every operation on the backend and every wait, for metrics. It must not
+    /// block. A panic in it is caught.
     pub fn observer(mut self, on_event: impl Fn(&Event) + Send + Sync + 'static) -> Self {
         self.observer = Some(Arc::new(on_event));
         self

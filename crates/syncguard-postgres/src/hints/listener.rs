@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use syncguard::Interests;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 use super::channel::{Bucket, bucket_of};
 use super::session::{Failure, Session};
@@ -35,29 +35,13 @@ impl Listener {
 
     async fn listen(&mut self) {
         loop {
-            self.until_somebody_waits().await;
+            self.interests.somebody().await;
             let pause = match Session::open(&self.way).await {
                 Ok(session) => self.serve(session).await,
                 Err(Failure::Deaf) => self.deaf(),
                 Err(Failure::Error(error)) => self.failed(&error),
             };
-            // Waiters come and go meanwhile.
-            tokio::select! {
-                () = sleep(pause) => {}
-                () = self.ignore_changes() => {}
-            }
-        }
-    }
-
-    async fn ignore_changes(&self) {
-        loop {
-            self.interests.changes().await;
-        }
-    }
-
-    async fn until_somebody_waits(&self) {
-        while self.interests.is_empty() {
-            self.interests.changes().await;
+            self.interests.pause(pause).await;
         }
     }
 

@@ -100,17 +100,17 @@ impl<'a> Place<'a> {
     /// Takes an interest in hints, in place of the one that there was.
     pub(crate) fn listen(&mut self, hint: Hint) {
         self.hint = Some(hint);
-        self.with_line(|line, _| line.listens = true);
+        self.with_line(|line| line.listens = true);
     }
 
     /// What is known of the holder is to be relied on until then only. A lease may be on its way.
     pub(crate) fn try_again_at(&self, soon: Instant) {
-        self.with_line(|line, _| line.held_until = line.held_until.map(|until| until.min(soon)));
+        self.with_line(|line| line.held_until = line.held_until.map(|until| until.min(soon)));
     }
 
     /// After a hint: whether to try, or leave the turn to others.
     pub(crate) fn hinted(&self) -> bool {
-        self.with_line(|line, _| {
+        self.with_line(|line| {
             if line.holder.strong_count() > 0 {
                 // It tells of the release before that, which this process heard of by its grant.
                 return false;
@@ -123,9 +123,9 @@ impl<'a> Place<'a> {
 
     /// Before an attempt; false if a lease is being handed over, or if that was just done.
     pub(crate) fn begin(&self) -> bool {
-        self.with_line(|line, number| {
+        self.with_line(|line| {
             line.freed = false;
-            let mine = line.places.get_mut(&number).filter(|mine| {
+            let mine = line.places.get_mut(&self.number).filter(|mine| {
                 mine.state == State::Waiting && lock(&self.seat.delivered).is_none()
             });
             mine.map(|mine| mine.state = State::Trying).is_some()
@@ -152,9 +152,9 @@ impl<'a> Place<'a> {
 
     /// From here on a lease can be handed over.
     fn after_attempt(&self, note: impl FnOnce(&mut Line)) {
-        self.with_line(|line, number| {
+        self.with_line(|line| {
             note(line);
-            if let Some(mine) = line.places.get_mut(&number) {
+            if let Some(mine) = line.places.get_mut(&self.number) {
                 mine.state = State::Waiting;
             }
         });
@@ -162,11 +162,11 @@ impl<'a> Place<'a> {
 
     /// How the last attempt of this line failed, if it did.
     pub(crate) fn failure(&self) -> Option<ErrorCode> {
-        self.with_line(|line, _| line.failure).flatten()
+        self.with_line(|line| line.failure).flatten()
     }
 
-    fn with_line<T>(&self, act: impl FnOnce(&mut Line, u64) -> T) -> Option<T> {
-        lock(&self.lines.0).get_mut(&self.key).map(|line| act(line, self.number))
+    fn with_line<T>(&self, act: impl FnOnce(&mut Line) -> T) -> Option<T> {
+        lock(&self.lines.0).get_mut(&self.key).map(act)
     }
 }
 

@@ -1,0 +1,58 @@
+//! The task that hears of releases, for backends that push hints.
+
+use std::sync::{Mutex, PoisonError};
+
+use tokio::runtime::Handle;
+use tokio::task::AbortHandle;
+
+/// The task that hears of releases through a connection of its own and wakes
+/// [`Interests`](crate::Interests). It ends when this is dropped.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() {
+/// use syncguard::{HintTask, Interests};
+///
+/// let (interests, task) = (Interests::new(), HintTask::new());
+/// let hint = interests.register("key");
+/// let hear = interests.clone();
+/// task.ensure_running(|| async move {
+///     for name in hear.changes().await {
+///         hear.wake(&name); // once it is subscribed to
+///     }
+/// });
+/// hint.await;
+/// # }
+/// ```
+#[derive(Debug, Default)]
+pub struct HintTask(Mutex<Option<AbortHandle>>);
+
+impl HintTask {
+    /// Nothing runs yet.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self(Mutex::new(None))
+    }
+
+    /// Starts the task on the present runtime, if it does not run: also when it has ended with the
+    /// runtime that it was started on. Outside a runtime nothing is started.
+    pub fn ensure_running<F>(&self, task: impl FnOnce() -> F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        // Nothing in here can panic halfway.
+        let mut running = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if running.as_ref().is_none_or(AbortHandle::is_finished)
+            && let Ok(runtime) = Handle::try_current()
+        {
+            *running = Some(runtime.spawn(task()).abort_handle());
+        }
+    }
+}
+
+impl Drop for HintTask {
+    fn drop(&mut self) {
+        if let Some(running) = self.0.get_mut().unwrap_or_else(PoisonError::into_inner) {
+            running.abort();
+        }
+    }
+}
