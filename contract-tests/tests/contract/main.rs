@@ -1,6 +1,7 @@
 //! The proof: the whole suite on every backend of this workspace, and the proof of the suite.
 
 mod firestore;
+mod log;
 mod postgres;
 mod redis;
 

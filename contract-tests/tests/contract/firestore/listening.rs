@@ -12,12 +12,11 @@ use syncguard_firestore::{Backend, Backoff, FirestoreBackend, Key, Lease, LockMa
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
-use tracing::span::{Attributes, Id, Record};
-use tracing::{Dispatch, Event, Level, Metadata, Subscriber};
 
 use super::proxy::{LISTEN, Proxy, Verdict};
 use super::raw::Raw;
 use super::{Emulator, LIMIT, LONG, PROJECT, builder, cases, fresh_id, fresh_key, granted, ttl};
+use crate::log::Log;
 
 cases![
     w_a_release_is_told,
@@ -297,11 +296,8 @@ fn refuse(proxy: &Proxy, code: Code) -> Arc<AtomicUsize> {
 async fn w_an_outage_is_one_warning(emulator: Emulator) {
     // On a thread of its own, whose log is read.
     let outages = move || {
-        let warnings = Arc::new(AtomicUsize::new(0));
-        // A warning that `tracing` first meets on a thread without a subscriber is switched off, if
-        // there is only one subscriber then.
-        let _other = Dispatch::new(Warnings(Arc::default()));
-        let _here = tracing::subscriber::set_default(Warnings(warnings.clone()));
+        let log = Log::of("syncguard_firestore");
+        let _collecting = log.collect();
         let runtime = Builder::new_current_thread().enable_all().build().unwrap();
         let trial = async {
             let (mut proxy, waiting) = listening(&emulator).await;
@@ -309,47 +305,22 @@ async fn w_an_outage_is_one_warning(emulator: Emulator) {
             let refused = refuse(&proxy, Code::PermissionDenied);
             let _hint = waiting.maybe_free(lease.key());
             until(|| refused.load(Ordering::Relaxed) == 3).await;
-            assert_eq!(warnings.load(Ordering::Relaxed), 1);
+            assert_eq!(log.warnings().len(), 1);
             proxy.judge(|_| Verdict::Pass);
             let _hint = settled(&waiting, lease.key()).await;
 
             proxy.cut();
             until(|| proxy.overheard.ended() == 1).await;
             let _hint = settled(&waiting, lease.key()).await;
-            assert_eq!(warnings.load(Ordering::Relaxed), 1, "a stream that ends is no outage");
+            assert_eq!(log.warnings().len(), 1, "a stream that ends is no outage");
 
             let refused = refuse(&proxy, Code::Unavailable);
             proxy.cut();
             until(|| refused.load(Ordering::Relaxed) == 3).await;
-            assert_eq!(warnings.load(Ordering::Relaxed), 2);
+            assert_eq!(log.warnings().len(), 2);
         };
         // Nobody else can stop this thread.
         runtime.block_on(timeout(LIMIT, trial)).unwrap();
     };
     tokio::task::spawn_blocking(outages).await.unwrap();
-}
-
-/// Counts the warnings of the backend.
-struct Warnings(Arc<AtomicUsize>);
-
-impl Subscriber for Warnings {
-    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        *metadata.level() == Level::WARN && metadata.target().starts_with("syncguard_firestore")
-    }
-
-    fn new_span(&self, _: &Attributes<'_>) -> Id {
-        Id::from_u64(1)
-    }
-
-    fn record(&self, _: &Id, _: &Record<'_>) {}
-
-    fn record_follows_from(&self, _: &Id, _: &Id) {}
-
-    fn event(&self, _: &Event<'_>) {
-        self.0.fetch_add(1, Ordering::Relaxed);
-    }
-
-    fn enter(&self, _: &Id) {}
-
-    fn exit(&self, _: &Id) {}
 }

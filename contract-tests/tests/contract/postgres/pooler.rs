@@ -1,12 +1,11 @@
 //! The suite through a PgBouncer in transaction mode, which hands each transaction to another
 //! connection of the server, and what is heard there.
 
-use std::fmt::Debug;
 use std::fs;
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use libtest_mimic::Trial;
@@ -15,12 +14,10 @@ use syncguard_postgres::{Backend, Backoff, LockManager, PostgresBackend};
 use tokio::runtime::Handle;
 use tokio::sync::OnceCell;
 use tokio::time::{Instant, sleep, timeout};
-use tracing::field::Field;
-use tracing::span::{Attributes, Id, Record};
-use tracing::{Level, Metadata, Subscriber};
 
 use super::hints::{Place, listening, told};
 use super::{Outcome, PATIENCE, backend, cases, fresh_id, fresh_key, lease, minute, pool_of};
+use crate::log::Log;
 use contract_tests::servers::Server;
 
 cases![
@@ -129,46 +126,16 @@ async fn releases_through_a_pooler_are_heard_on_a_direct_connection(
 /// The warnings of this backend's crate while a future runs, with all its tasks, on a thread of its
 /// own.
 fn warnings_of<F: Future>(run: impl FnOnce() -> F + Send) -> Vec<String> {
-    let warnings = Warnings::default();
-    let collecting = warnings.clone();
+    let log = Log::of("syncguard_postgres");
     std::thread::scope(|scope| {
-        let thread = scope.spawn(move || {
-            let _collecting = tracing::subscriber::set_default(collecting);
+        let thread = scope.spawn(|| {
+            let _collecting = log.collect();
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             runtime.unwrap().block_on(run());
         });
         thread.join().expect("it does not panic");
     });
-    let warnings = warnings.0.lock().unwrap();
-    warnings.clone()
-}
-
-#[derive(Clone, Default)]
-struct Warnings(Arc<Mutex<Vec<String>>>);
-
-impl Subscriber for Warnings {
-    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        metadata.target().starts_with("syncguard_postgres") && *metadata.level() == Level::WARN
-    }
-
-    fn event(&self, event: &tracing::Event<'_>) {
-        let mut text = String::new();
-        event
-            .record(&mut |field: &Field, value: &dyn Debug| text += &format!("{field}={value:?} "));
-        self.0.lock().unwrap().push(text);
-    }
-
-    fn new_span(&self, _: &Attributes<'_>) -> Id {
-        Id::from_u64(1)
-    }
-
-    fn record(&self, _: &Id, _: &Record<'_>) {}
-
-    fn record_follows_from(&self, _: &Id, _: &Id) {}
-
-    fn enter(&self, _: &Id) {}
-
-    fn exit(&self, _: &Id) {}
+    log.warnings()
 }
 
 /// A PgBouncer, which ends when dropped.

@@ -1,10 +1,9 @@
 //! Hints: who waits is told of a release, and waits no worse where nobody tells.
 
 use std::collections::BTreeSet;
-use std::fmt::{Debug, Write};
 use std::future::pending;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use libtest_mimic::Trial;
@@ -15,12 +14,11 @@ use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::broadcast::Sender;
 use tokio::time::{Instant, sleep, timeout};
-use tracing::field::Field;
-use tracing::span::{Attributes, Id, Record};
-use tracing::{Event, Metadata, Subscriber};
+use tracing::Level;
 
 use super::faults::{CLUSTER, options, raw, serve_one_slot, spare, url};
 use super::{Cases, Outcome, Raw, fresh_key, take};
+use crate::log::Log;
 use contract_tests::servers::Server;
 
 pub(super) fn trials(cases: &Cases) -> Vec<Trial> {
@@ -303,60 +301,26 @@ async fn logged(server: Arc<Server>) -> Outcome {
     let raw = raw(&spare.url).await;
     user(&raw, "no-channel", &["resetchannels"]).await;
     let url = format!("redis://no-channel:pw@127.0.0.1:{}", spare.port);
-    let (log, key) = (Log::default(), fresh_key());
+    let (log, key) = (Log::of("syncguard_redis"), fresh_key());
     let (waits_for, logs) = (key.clone(), log.clone());
     // All on one thread, as the subscriber is that of a thread.
     let waiting = tokio::task::spawn_blocking(move || -> Outcome {
-        // With two subscribers, `tracing` asks each of them, whichever thread meets an event first.
-        let other = tracing::subscriber::set_default(Log::default());
-        let ours = tracing::subscriber::set_default(logs);
+        let _collecting = logs.collect();
         let here = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         here.block_on(async {
             let backend = options().connect(&url).await?;
             let before = connections(&raw).await;
             let _waits = hint(&backend, &waits_for);
             until("it tries again", async || connections(&raw).await >= before + 3).await;
-            Ok::<_, Box<dyn std::error::Error + Send + Sync>>(())
-        })?;
-        drop((ours, other));
-        Ok(())
+            Ok(())
+        })
     });
     waiting.await??;
-    let log = log.0.lock().unwrap();
-    let [event] = &log[..] else { panic!("{log:?}") };
-    assert!(event.starts_with("WARN") && event.contains("AuthFailed"), "{event}");
+    let events = log.events();
+    let [(level, event)] = &events[..] else { panic!("{events:?}") };
+    assert!(*level == Level::WARN && event.contains("AuthFailed"), "{event}");
     assert!(!event.contains(key.as_str()), "{event}");
     Ok(())
-}
-
-/// Collects what this backend logs.
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<String>>>);
-
-impl Subscriber for Log {
-    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        metadata.is_event() && metadata.target().starts_with("syncguard_redis")
-    }
-
-    fn event(&self, event: &Event<'_>) {
-        let mut text = event.metadata().level().to_string();
-        event.record(&mut |field: &Field, value: &dyn Debug| {
-            write!(text, " {field}={value:?}").unwrap();
-        });
-        self.0.lock().unwrap().push(text);
-    }
-
-    fn new_span(&self, _: &Attributes<'_>) -> Id {
-        Id::from_u64(1)
-    }
-
-    fn record(&self, _: &Id, _: &Record<'_>) {}
-
-    fn record_follows_from(&self, _: &Id, _: &Id) {}
-
-    fn enter(&self, _: &Id) {}
-
-    fn exit(&self, _: &Id) {}
 }
 
 async fn off(server: Arc<Server>) -> Outcome {

@@ -1,0 +1,73 @@
+//! What a backend logs on one thread, for trials that look at it.
+
+#![allow(clippy::unwrap_used, reason = "a trial may panic")]
+
+use std::fmt::{Debug, Write};
+use std::sync::{Arc, Mutex};
+
+use tracing::field::Field;
+use tracing::span::{Attributes, Id, Record};
+use tracing::subscriber::{DefaultGuard, set_default};
+use tracing::{Dispatch, Event, Level, Metadata, Subscriber};
+
+/// The events of one crate: for each its level, and its fields after that.
+#[derive(Clone)]
+pub(crate) struct Log {
+    of: &'static str,
+    events: Arc<Mutex<Vec<(Level, String)>>>,
+}
+
+/// Events are collected until this is dropped.
+#[expect(dead_code, reason = "it is there to be dropped")]
+pub(crate) struct Collecting(DefaultGuard, Dispatch);
+
+impl Log {
+    /// Empty, for the crate of this name.
+    pub(crate) fn of(name: &'static str) -> Self {
+        Self { of: name, events: Arc::default() }
+    }
+
+    /// Collects what this thread logs.
+    ///
+    /// An event that `tracing` first meets on a thread without a subscriber is switched off for all,
+    /// if there is only one subscriber then: so there is another one.
+    pub(crate) fn collect(&self) -> Collecting {
+        let other = Dispatch::new(Self::of(self.of));
+        Collecting(set_default(self.clone()), other)
+    }
+
+    pub(crate) fn events(&self) -> Vec<(Level, String)> {
+        self.events.lock().unwrap().clone()
+    }
+
+    pub(crate) fn warnings(&self) -> Vec<String> {
+        let warnings = self.events().into_iter().filter(|(level, _)| *level == Level::WARN);
+        warnings.map(|(_, text)| text).collect()
+    }
+}
+
+impl Subscriber for Log {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        metadata.is_event() && metadata.target().starts_with(self.of)
+    }
+
+    fn event(&self, event: &Event<'_>) {
+        let mut text = String::new();
+        event.record(&mut |field: &Field, value: &dyn Debug| {
+            write!(text, "{field}={value:?} ").unwrap();
+        });
+        self.events.lock().unwrap().push((*event.metadata().level(), text));
+    }
+
+    fn new_span(&self, _: &Attributes<'_>) -> Id {
+        Id::from_u64(1)
+    }
+
+    fn record(&self, _: &Id, _: &Record<'_>) {}
+
+    fn record_follows_from(&self, _: &Id, _: &Id) {}
+
+    fn enter(&self, _: &Id) {}
+
+    fn exit(&self, _: &Id) {}
+}
