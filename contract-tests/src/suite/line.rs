@@ -7,10 +7,10 @@ use std::task::Poll;
 use std::time::Duration;
 
 use syncguard::{Backoff, CancellationToken, LockGuard, LockManager, LockRequest};
-use syncguard_core::{Backend, ErrorCode, Fence, Operation, Result};
+use syncguard_core::{Backend, ErrorCode, Fence, Key, Operation, Result};
 use tokio::time::{Instant, sleep};
 
-use crate::faulty::{Hints, Trouble};
+use crate::faulty::{Faulty, Hints, Trouble};
 use crate::store::{
     LONG, MOST_POLLS, PAUSE, QUICK, SLOW, SOON, Store, code, fresh_key, poll_then_drop, race, until,
 };
@@ -197,14 +197,8 @@ async fn w7_who_is_dropped_after_any_poll_holds_nobody_up(store: Store) -> Resul
 
 async fn w7_a_grant_whose_reply_comes_too_late_goes_to_the_next(store: Store) -> Result<()> {
     for leave in [Leave::Cancelled, Leave::Dropped] {
-        let key = fresh_key();
-        let (faulty, locks) = store.troubled(first_attempt(Trouble::HoldReply));
-        let token = CancellationToken::new();
-        let request = patient(&store, locks.lock(&key)).cancel(token.clone());
-        let first = Waiter::for_turn(request).await;
-        let second = Waiter::for_turn(patient(&store, locks.lock(&key))).await;
-        until(async || Ok(faulty.held() == 1)).await?;
-        go(leave, first, &token).await;
+        let (faulty, locks, key, second) =
+            leaves_in_its_attempt(&store, Trouble::HoldReply, leave).await?;
         let opened = Instant::now();
         faulty.open();
         second.outcome().await?;
@@ -218,14 +212,8 @@ async fn w7_a_grant_whose_reply_comes_too_late_goes_to_the_next(store: Store) ->
 
 async fn w7_a_grant_that_comes_too_late_is_released(store: Store) -> Result<()> {
     for leave in [Leave::Cancelled, Leave::Dropped] {
-        let key = fresh_key();
-        let (faulty, locks) = store.troubled(first_attempt(Trouble::HoldRequest));
-        let token = CancellationToken::new();
-        let request = patient(&store, locks.lock(&key)).cancel(token.clone());
-        let first = Waiter::for_turn(request).await;
-        let second = Waiter::for_turn(patient(&store, locks.lock(&key))).await;
-        until(async || Ok(faulty.held() == 1)).await?;
-        go(leave, first, &token).await;
+        let (faulty, locks, key, second) =
+            leaves_in_its_attempt(&store, Trouble::HoldRequest, leave).await?;
         // Nobody knows what will become of the first attempt, so the second does not wait for it.
         second.outcome().await?;
         faulty.open();
@@ -233,6 +221,23 @@ async fn w7_a_grant_that_comes_too_late_is_released(store: Store) -> Result<()> 
         assert_eq!(store.two.get(&key).await?, None, "a lease remains");
     }
     Ok(())
+}
+
+/// Of two in line, the first leaves while its attempt is held up. The second goes on waiting.
+async fn leaves_in_its_attempt(
+    store: &Store,
+    trouble: Trouble,
+    leave: Leave,
+) -> Result<(Faulty, LockManager, Key, Waiter<Fence>)> {
+    let key = fresh_key();
+    let (faulty, locks) = store.troubled(first_attempt(trouble));
+    let token = CancellationToken::new();
+    let request = patient(store, locks.lock(&key)).cancel(token.clone());
+    let first = Waiter::for_turn(request).await;
+    let second = Waiter::for_turn(patient(store, locks.lock(&key))).await;
+    until(async || Ok(faulty.held() == 1)).await?;
+    go(leave, first, &token).await;
+    Ok((faulty, locks, key, second))
 }
 
 fn first_attempt(trouble: Trouble) -> impl Fn(Operation, usize) -> Trouble {

@@ -4,20 +4,29 @@
 
 mod support;
 
-use support::line::{HOUR, MS, patient};
+use support::line::{HOUR, MS, Waiter, patient};
 use support::{Fault, Spoilt, millis};
-use syncguard::{Backoff, CancellationToken, Interests, LockManager, Operation};
+use syncguard::{Backoff, CancellationToken, Interests, LockGuard, LockManager, Operation};
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::time::{Instant, sleep};
 
-#[tokio::test(start_paused = true)]
-async fn w9_whoever_moves_up_goes_on_listening() {
-    let backend = Spoilt::with_hints_and_hand_over();
+/// A lock of another manager, and two who wait for it long enough to listen. The token cancels the
+/// first.
+async fn two_behind_another_manager(
+    backend: &Spoilt,
+) -> (LockGuard, CancellationToken, Waiter, Waiter) {
     let held = LockManager::new(backend.clone()).lock("key").ttl(HOUR).acquire().await.unwrap();
     let locks = LockManager::new(backend.clone());
     let token = CancellationToken::new();
     let (first, second) = (patient(&locks, &token), patient(&locks, &CancellationToken::new()));
     sleep(10 * MS).await;
+    (held, token, first, second)
+}
+
+#[tokio::test(start_paused = true)]
+async fn w9_whoever_moves_up_goes_on_listening() {
+    let backend = Spoilt::with_hints_and_hand_over();
+    let (held, token, first, second) = two_behind_another_manager(&backend).await;
     let attempts = backend.calls(Operation::Acquire).len();
     token.cancel();
     assert!(first.await.unwrap().is_err());
@@ -33,11 +42,7 @@ async fn w9_whoever_moves_up_goes_on_listening() {
 #[tokio::test(start_paused = true)]
 async fn w9_a_hint_is_not_lost_with_whom_it_came_to() {
     let backend = Spoilt::with_hints_and_hand_over();
-    let held = LockManager::new(backend.clone()).lock("key").ttl(HOUR).acquire().await.unwrap();
-    let locks = LockManager::new(backend.clone());
-    let token = CancellationToken::new();
-    let (first, second) = (patient(&locks, &token), patient(&locks, &CancellationToken::new()));
-    sleep(10 * MS).await;
+    let (held, token, first, second) = two_behind_another_manager(&backend).await;
     backend.next(Operation::Acquire, [Fault::Hangs]);
     held.release().await.unwrap();
     sleep(10 * MS).await;
