@@ -6,7 +6,7 @@ use crate::contestant::{Outcome, PATIENCE};
 use crate::options::Pace;
 use crate::processes::Children;
 use crate::store::{Counter, Store};
-use crate::table::{Table, short, whole};
+use crate::table::{Table, median, short, whole};
 
 mod tally;
 pub(crate) mod worker;
@@ -20,6 +20,8 @@ pub(crate) const PART: &str = "hot-key";
 const SETTINGS: [(usize, usize); 5] = [(1, 1), (1, 2), (1, 16), (1, 256), (4, 16)];
 
 /// Prints a table: each contestant with each number of workers, in processes of its own.
+///
+/// All run in turns, so that what disturbs the machine disturbs all.
 pub(crate) async fn run(store: &Store, pace: Pace) -> Outcome {
     let mut counter = store.counter().await?;
     let mut table = Table::new(&[
@@ -29,6 +31,7 @@ pub(crate) async fn run(store: &Store, pace: Pace) -> Outcome {
         "wait, ms: median",
         "99 %",
         "longest",
+        "of all rounds",
         "fair turn, ms",
         "longest, turns",
         "least share",
@@ -41,19 +44,23 @@ pub(crate) async fn run(store: &Store, pace: Pace) -> Outcome {
             1 => workers.to_string(),
             _ => format!("{processes} x {workers}"),
         };
-        for contestant in store.on_the_hot_key() {
-            eprintln!("{}: {setting} on one key, {contestant}", store.name());
-            let turn = Turn {
-                url: store.url().to_owned(),
-                contestant: (*contestant).to_owned(),
-                key: format!("bench:hot:{:016x}", fastrand::u64(..)),
-                workers,
-                connections: workers,
-                time: pace.hot_key,
-            };
+        eprintln!("{}: {setting} on one key", store.name());
+        let contestants = store.on_the_hot_key();
+        let mut played: Vec<_> = contestants.iter().map(|_| Ok(Vec::new())).collect();
+        for _ in 0..pace.rounds {
+            for (contestant, played) in contestants.iter().zip(&mut played) {
+                let Ok(tallies) = played else { continue };
+                let turn = Turn::new(store, contestant, workers, pace.turn);
+                match play(store, &mut counter, turn, processes).await {
+                    Ok(tally) => tallies.push(tally),
+                    Err(reason) => *played = Err(reason),
+                }
+            }
+        }
+        for (contestant, played) in contestants.iter().zip(played) {
             let mut cells = vec![setting.clone(), (*contestant).to_owned()];
-            match play(store, &mut counter, turn, processes).await {
-                Ok(figures) => cells.extend(figures),
+            match played {
+                Ok(tallies) => cells.extend(figures(&tallies)),
                 Err(reason) => {
                     cells.push("n/a".to_owned());
                     failures.push(format!("{setting}, {contestant}: {reason}"));
@@ -77,7 +84,7 @@ async fn play(
     counter: &mut Counter,
     mut turn: Turn,
     processes: usize,
-) -> Outcome<[String; 9]> {
+) -> Outcome<Tally> {
     if let Some(all) = counter.connections().await? {
         turn.connections = turn.workers.min(all / processes);
         if turn.connections < turn.workers && store.holds_a_connection_each(&turn.contestant) {
@@ -89,21 +96,25 @@ async fn play(
     let lines = children.finish(turn.time + PATIENCE + GRACE).await?;
     let after = counter.commands(&turn.contestant).await?;
     let commands = before.zip(after).map(|(before, after)| after - before);
-    Ok(figures(&Tally::parse(&lines, turn.time)?, commands))
+    Tally::parse(&lines, turn.time, commands)
 }
 
-fn figures(tally: &Tally, commands: Option<f64>) -> [String; 9] {
-    let longest = tally.wait(1.0);
+/// Medians over all rounds, and the longest wait of all.
+fn figures(tallies: &[Tally]) -> [String; 10] {
+    let of_each = |figure: &dyn Fn(&Tally) -> f64| tallies.iter().map(figure).collect::<Vec<_>>();
+    let middle = |figure: &dyn Fn(&Tally) -> f64| median(of_each(figure));
+    let commands: Option<Vec<_>> = tallies.iter().map(|tally| tally.commands_per_grant).collect();
     [
-        whole(tally.rate),
-        short(tally.wait(0.5)),
-        short(tally.wait(0.99)),
-        short(longest),
-        short(tally.fair_turn),
-        short(longest / tally.fair_turn),
-        format!("{:.2}", tally.least_share),
-        format!("{:.2}", tally.largest_share),
-        commands.map_or_else(|| "-".to_owned(), |commands| short(commands / tally.all_grants)),
+        whole(middle(&|tally| tally.rate)),
+        short(middle(&|tally| tally.wait(0.5))),
+        short(middle(&|tally| tally.wait(0.99))),
+        short(middle(&|tally| tally.wait(1.0))),
+        short(of_each(&|tally| tally.wait(1.0)).into_iter().fold(0.0, f64::max)),
+        short(middle(&|tally| tally.fair_turn)),
+        short(middle(&|tally| tally.wait(1.0) / tally.fair_turn)),
+        format!("{:.2}", middle(&|tally| tally.least_share)),
+        format!("{:.2}", middle(&|tally| tally.largest_share)),
+        commands.map_or_else(|| "-".to_owned(), |commands| short(median(commands))),
     ]
 }
 
@@ -120,6 +131,17 @@ struct Turn {
 }
 
 impl Turn {
+    fn new(store: &Store, contestant: &str, workers: usize, time: Duration) -> Self {
+        Self {
+            url: store.url().to_owned(),
+            contestant: contestant.to_owned(),
+            key: format!("bench:hot:{:016x}", fastrand::u64(..)),
+            workers,
+            connections: workers,
+            time,
+        }
+    }
+
     fn to_arguments(&self) -> [String; 7] {
         let Self { url, contestant, key, workers, connections, time } = self;
         [

@@ -11,6 +11,7 @@ mod contestant;
 mod crowd;
 mod firestore;
 mod hot_key;
+mod machine;
 mod options;
 mod postgres;
 mod processes;
@@ -32,6 +33,7 @@ async fn main() -> Outcome {
     }
 
     let options = Options::parse(arguments)?;
+    machine::print().await?;
     for url in &options.urls {
         let store = Store::parse(url)?;
         if options.has(Section::Uncontended) {

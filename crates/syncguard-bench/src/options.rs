@@ -24,28 +24,16 @@ pub(crate) enum Section {
 /// How much time it takes.
 #[derive(Clone, Copy)]
 pub(crate) struct Pace {
-    /// Turns of each contestant without contention, and the time of one.
+    /// Turns of each contestant in each setting, and the time of one.
     pub(crate) rounds: usize,
     pub(crate) turn: Duration,
-    /// The one turn of each contestant on the hot key.
-    pub(crate) hot_key: Duration,
     /// How long the crowd may take.
     pub(crate) crowd: Duration,
 }
 
-const FULL: Pace = Pace {
-    rounds: 7,
-    turn: Duration::from_millis(700),
-    hot_key: Duration::from_secs(5),
-    crowd: Duration::from_secs(60),
-};
+const FULL: Pace = Pace { rounds: 5, turn: Duration::from_secs(1), crowd: Duration::from_secs(60) };
 
-const QUICK: Pace = Pace {
-    rounds: 3,
-    turn: Duration::from_millis(200),
-    hot_key: Duration::from_secs(1),
-    crowd: Duration::from_secs(20),
-};
+const QUICK: Pace = Pace { rounds: 1, ..FULL };
 
 impl Options {
     pub(crate) fn parse(arguments: impl IntoIterator<Item = String>) -> Outcome<Self> {

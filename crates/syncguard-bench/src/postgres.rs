@@ -13,7 +13,8 @@ mod statements;
 pub(crate) use floor::SESSION_LOCK;
 pub(crate) use statements::Statements;
 
-pub(crate) const ON_THE_HOT_KEY: &[&str] = &[LOCK_MANAGER, peers::DISTRIBUTED_LOCK, SESSION_LOCK];
+pub(crate) const ON_THE_HOT_KEY: &[&str] =
+    &[LOCK_MANAGER, peers::DISTRIBUTED_LOCK, SESSION_LOCK, floor::ROW_PER_GRANT];
 
 pub(crate) async fn uncontended(url: &str, pace: Pace) -> Outcome {
     let mut statements = Statements::connect(url).await?;
@@ -46,6 +47,7 @@ pub(crate) async fn contestant(url: &str, name: &str, connections: usize) -> Out
         LOCK_MANAGER => Ok(Contestant::lock_manager(backend(url).await?)),
         peers::DISTRIBUTED_LOCK => peers::distributed_lock(url, connections).await,
         SESSION_LOCK => Ok(floor::session_lock(url)),
+        floor::ROW_PER_GRANT => Ok(floor::row_per_grant(url)),
         _ => Err(format!("no {name} on Postgres").into()),
     }
 }

@@ -42,6 +42,12 @@ impl fmt::Display for Table {
     }
 }
 
+/// What half of the values do not exceed.
+pub(crate) fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
 /// A whole number with separators: 12,345.
 pub(crate) fn whole(value: f64) -> String {
     let digits = format!("{value:.0}");

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::contestant::{Contestant, Outcome};
 use crate::options::Pace;
-use crate::table::{Table, whole};
+use crate::table::{Table, median, whole};
 
 /// Prints a table: the rates of all, and how they compare with the first, which is the floor.
 ///
@@ -64,9 +64,4 @@ async fn rate(contestant: &Contestant, tasks: usize, time: Duration) -> Outcome<
         cycles += task.await??;
     }
     Ok(cycles / start.elapsed().as_secs_f64())
-}
-
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
 }

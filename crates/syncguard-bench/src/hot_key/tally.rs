@@ -12,8 +12,8 @@ pub(crate) struct Tally {
     /// What the worker with the fewest grants had, and the one with the most: 1 is the mean.
     pub(crate) least_share: f64,
     pub(crate) largest_share: f64,
-    /// Also those after the time was up.
-    pub(crate) all_grants: f64,
+    /// Where the server counts. Also those for grants after the time was up.
+    pub(crate) commands_per_grant: Option<f64>,
     /// In microseconds, from the shortest. Also those that ended after the time was up: whoever got
     /// nothing is found here.
     waits: Vec<f64>,
@@ -21,7 +21,7 @@ pub(crate) struct Tally {
 
 impl Tally {
     /// From a line of waits for each worker, of which the last ended after the time was up.
-    pub(crate) fn parse(lines: &[String], time: Duration) -> Outcome<Self> {
+    pub(crate) fn parse(lines: &[String], time: Duration, commands: Option<f64>) -> Outcome<Self> {
         let mut waits: Vec<f64> = Vec::new();
         let mut shares = Vec::new();
         for line in lines {
@@ -45,7 +45,7 @@ impl Tally {
             fair_turn: workers / rate * 1e3,
             least_share: shares.first().ok_or("no worker")? / mean,
             largest_share: shares.last().ok_or("no worker")? / mean,
-            all_grants: grants + workers,
+            commands_per_grant: commands.map(|commands| commands / (grants + workers)),
             waits,
         })
     }
@@ -69,10 +69,11 @@ mod tests {
     #[test]
     fn the_last_wait_of_each_worker_is_no_grant() {
         let lines = ["1000 2000 3000".to_owned(), "5000".to_owned()];
-        let tally = Tally::parse(&lines, Duration::from_millis(500)).unwrap();
-        assert_eq!((tally.rate, tally.fair_turn, tally.all_grants), (4.0, 500.0, 4.0));
+        let tally = Tally::parse(&lines, Duration::from_millis(500), Some(6.0)).unwrap();
+        assert_eq!((tally.rate, tally.fair_turn), (4.0, 500.0));
+        assert_eq!(tally.commands_per_grant, Some(1.5));
         assert_eq!((tally.least_share, tally.largest_share), (0.0, 2.0));
         assert_eq!([0.5, 0.99, 1.0].map(|part| tally.wait(part)), [2.0, 5.0, 5.0]);
-        assert!(Tally::parse(&["7".to_owned()], Duration::from_secs(1)).is_err());
+        assert!(Tally::parse(&["7".to_owned()], Duration::from_secs(1), None).is_err());
     }
 }

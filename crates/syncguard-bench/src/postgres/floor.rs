@@ -10,6 +10,7 @@ use syncguard_postgres::sqlx;
 
 use crate::contestant::{Contestant, Outcome};
 
+pub(super) const ROW_PER_GRANT: &str = "a row for each grant, bare sqlx";
 pub(crate) const SESSION_LOCK: &str = "session advisory lock";
 
 const LOCK_TIMEOUT_MS: i64 = 2_500;
@@ -39,6 +40,33 @@ pub(super) fn same_statements(url: &str) -> Contestant {
                     .fetch_one(&mut connection)
                     .await?;
                 connections.put(connection);
+                Ok(())
+            })
+        }
+    })
+}
+
+/// What a lease in a table costs at least, however it is passed on: for each grant one row, on disk.
+/// No id, no time to live, no way to lose it; and a grant is all there is, for nobody sees a release.
+pub(super) fn row_per_grant(url: &str) -> Contestant {
+    let (url, connection) = (Arc::<str>::from(url), Arc::default());
+    Contestant::new(ROW_PER_GRANT, move |key| {
+        let (url, connection) = (url.clone(), Arc::<tokio::sync::Mutex<_>>::clone(&connection));
+        async move {
+            let mut connection = connection.lock_owned().await;
+            let connection_in_use = match &mut *connection {
+                Some(connection) => connection,
+                unconnected => unconnected.insert(PgConnection::connect(&url).await?),
+            };
+            sqlx::query(
+                "INSERT INTO syncguard_fence_counters AS f (fence_key, fence, key_debug) \
+                 VALUES ($1, 1, $1) ON CONFLICT (fence_key) DO UPDATE SET fence = f.fence + 1",
+            )
+            .bind(format!("bare:{key}"))
+            .execute(connection_in_use)
+            .await?;
+            Ok(async move {
+                drop(connection);
                 Ok(())
             })
         }
