@@ -76,7 +76,9 @@ impl Backend for MemoryBackend {
 
     async fn release_by_id(&self, id: &LockId) -> Result<bool> {
         let (mut store, now) = self.step();
-        Ok(store.release(id, now))
+        let freed = store.release(id, now);
+        drop(store);
+        Ok(freed.inspect(|freed| freed.notify_waiters()).is_some())
     }
 
     async fn get(&self, key: &Key) -> Result<Option<LockRecord>> {

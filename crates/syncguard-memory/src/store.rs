@@ -95,17 +95,13 @@ impl Store {
         Some(lease)
     }
 
-    pub(crate) fn release(&mut self, id: &LockId, now: Timestamp) -> bool {
-        let Some(record) = self.find(id, now) else {
-            return false;
-        };
-        let key = record.key().clone();
+    /// Whom to tell if there was something to release, once the mutex is free.
+    pub(crate) fn release(&mut self, id: &LockId, now: Timestamp) -> Option<Arc<Notify>> {
+        let key = self.find(id, now)?.key().clone();
         self.keys.remove(id);
-        if let Some(slot) = self.slots.get_mut(&key) {
-            slot.record = None;
-            slot.freed.notify_waiters();
-        }
-        true
+        let slot = self.slots.get_mut(&key)?;
+        slot.record = None;
+        Some(slot.freed.clone())
     }
 
     pub(crate) fn get(&self, key: &Key, now: Timestamp) -> Option<&LockRecord> {

@@ -88,19 +88,19 @@ impl Attempts {
     }
 
     fn granted(&self, lease: Lease, sent: Instant) -> LockGuard {
-        let hold = self.hold(lease, sent);
+        let hold = self.hold(lease, sent, self.handle.clone());
         self.manager.lines.granted(&hold);
         self.claimed(LockGuard::new(hold))
     }
 
-    fn hold(&self, lease: Lease, sent: Instant) -> Arc<Hold> {
-        let Self { manager, handle, ttl, .. } = self.clone();
-        Arc::new(Hold::new(manager, handle, lease, ttl, sent))
+    fn hold(&self, lease: Lease, sent: Instant, handle: Handle) -> Arc<Hold> {
+        Arc::new(Hold::new(self.manager.clone(), handle, lease, self.ttl, sent))
     }
 
     /// The guard has come into its owner's hands. Before that it is not kept alive: an owner that is
     /// not polled must not hold the key for ever.
     pub(crate) fn claimed(&self, guard: LockGuard) -> LockGuard {
+        guard.moves_to(self.handle.clone());
         if self.keep_alive {
             guard.keep_alive();
         }
@@ -116,7 +116,9 @@ pub(crate) async fn hand_over(heir: Heir, lease: &Lease) -> Result<bool> {
         let sent = Instant::now();
         match attempts.manager.backend.hand_over(&lease, heir.id(), attempts.ttl).await {
             Ok(Some(lease)) => {
-                heir.granted(&attempts.hold(lease, sent));
+                // Until the heir has it, whose runtime may be gone by then.
+                let here = Handle::try_current().unwrap_or_else(|_| attempts.handle.clone());
+                heir.granted(&attempts.hold(lease, sent, here));
                 Ok(true)
             }
             Ok(None) => {
@@ -252,7 +254,7 @@ async fn release_by_id(manager: &Inner, key: &Key, id: &LockId) -> Result<bool> 
     let mut pauses = Backoff::default().pauses(Some(UNDO_LOOKS));
     loop {
         if manager.backend.release_by_id(id).await? {
-            manager.lines.freed(key);
+            manager.lines.freed(key, None);
             released = true;
         }
         match pauses.next() {

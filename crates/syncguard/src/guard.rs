@@ -6,6 +6,7 @@ use std::time::Duration;
 use syncguard_core::{
     Error, ErrorCode, Fence, Key, Lease, LockId, Operation, Result, Timestamp, Ttl,
 };
+use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
 use crate::attempt::Undo;
@@ -47,6 +48,11 @@ impl LockGuard {
 
     pub(crate) fn keep_alive(&self) {
         self.hold.keep_alive();
+    }
+
+    /// It has come to somebody who is on that runtime.
+    pub(crate) fn moves_to(&self, handle: Handle) {
+        self.hold.moves_to(handle);
     }
 
     /// The key.

@@ -1,10 +1,10 @@
 //! One lease being held: its present state, and the operations on it, one at a time.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use syncguard_core::{Fence, Lease, Result, Timestamp, Ttl};
+use syncguard_core::{ErrorCode, Fence, Lease, Result, Timestamp, Ttl};
 use tokio::runtime::Handle;
 use tokio::sync::{Mutex, watch};
 use tokio::time::{Instant, sleep_until};
@@ -20,7 +20,7 @@ use crate::manager::Inner;
 pub(crate) struct Hold {
     manager: Arc<Inner>,
     /// Where background work runs, also when the guard is dropped outside the runtime.
-    handle: Handle,
+    handle: std::sync::Mutex<Handle>,
     /// As it was granted; what never changes is read from here.
     granted: Lease,
     state: watch::Sender<State>,
@@ -68,7 +68,7 @@ impl Hold {
         };
         Self {
             manager,
-            handle,
+            handle: handle.into(),
             granted: lease,
             state: watch::Sender::new(state),
             turn: Mutex::new(()),
@@ -105,6 +105,15 @@ impl Hold {
         self.deadline().saturating_duration_since(Instant::now())
     }
 
+    fn handle(&self) -> Handle {
+        self.handle.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The guard is in the hands of somebody else, who is on that runtime.
+    pub(crate) fn moves_to(&self, handle: Handle) {
+        *self.handle.lock().unwrap_or_else(PoisonError::into_inner) = handle;
+    }
+
     /// Renews the lease for as long as its guard lives, in a task of its own.
     pub(crate) fn keep_alive(self: &Arc<Self>) {
         self.watch(true);
@@ -121,7 +130,7 @@ impl Hold {
         if !self.watched.swap(true, Ordering::Relaxed) {
             let keeper = Keeper(self.clone());
             // Its end is that of the guard.
-            drop(self.handle.spawn(async move { keep(&keeper.0, keep_alive).await }));
+            drop(self.handle().spawn(async move { keep(&keeper.0, keep_alive).await }));
         }
     }
 
@@ -146,7 +155,7 @@ impl Hold {
     fn lose(&self) {
         if !self.lost.is_cancelled() {
             self.lost.cancel();
-            self.manager.lines.freed(self.granted.key());
+            self.manager.lines.freed(self.granted.key(), Some(self));
             tracing::warn!(key = %self.granted.key().fingerprint(), "a lease was lost");
         }
     }
@@ -232,8 +241,11 @@ impl Hold {
             && let Some(heir) = lines.heir(self, told)
         {
             match hand_over(heir, &lease).await {
-                // What speaks against the grant need not speak against the release.
-                Err(error) if !error.is_transient() => failure = Some(error),
+                // What speaks against the grant need not speak against the release, which takes no
+                // memory on the server.
+                Err(error) if !error.is_transient() || error.code() == ErrorCode::RateLimited => {
+                    failure = Some(error);
+                }
                 outcome => return outcome,
             }
         }
@@ -241,7 +253,7 @@ impl Hold {
         if released {
             lines.released(self, told);
         } else {
-            lines.freed(lease.key());
+            lines.freed(lease.key(), Some(self));
         }
         // Or has the hand-over ended it?
         failure.filter(|_| !released).map_or(Ok(released), Err)
@@ -250,7 +262,7 @@ impl Hold {
     /// Ends the lease without anybody waiting for it.
     pub(crate) fn release_in_background(self: Arc<Self>) {
         self.end();
-        let (manager, handle) = (self.manager.clone(), self.handle.clone());
+        let (manager, handle) = (self.manager.clone(), self.handle());
         let until = self.state.borrow().deadline;
         let unfinished = unfinished().with_key(self.granted.key());
         manager.background.release(&handle, until, unfinished, move || {

@@ -84,15 +84,19 @@ impl Interests {
 
     /// Wakes those who wait for `name`.
     pub fn wake(&self, name: &str) {
-        if let Some(wanted) = self.shared.state().wanted.get(name) {
-            wanted.heard.notify_waiters();
+        let heard = self.shared.state().wanted.get(name).map(|wanted| wanted.heard.clone());
+        if let Some(heard) = heard {
+            heard.notify_waiters();
         }
     }
 
     /// Wakes everybody: what was told in the meantime may have been missed.
     pub fn wake_all(&self) {
-        for wanted in self.shared.state().wanted.values() {
-            wanted.heard.notify_waiters();
+        // Collected first: nobody is woken under the mutex.
+        let all: Vec<_> =
+            self.shared.state().wanted.values().map(|wanted| wanted.heard.clone()).collect();
+        for heard in all {
+            heard.notify_waiters();
         }
     }
 

@@ -25,12 +25,12 @@ use crate::hold::Hold;
 
 pub(crate) use self::heir::Heir;
 pub(crate) use self::hint::Hint;
-pub(crate) use self::place::{Look, Place, Stir};
+pub(crate) use self::place::{Heard, Look, Place, Stir};
 
 /// The lines of all keys that are waited for, or held by a guard of this manager.
 ///
-/// No guard, no last handle of a hold, and no hint may be dropped under its mutex: they may come back
-/// to it.
+/// No guard, no last handle of a hold, and no hint may be dropped under its mutex, and nobody woken:
+/// they may come back to it.
 #[derive(Debug, Default)]
 pub(crate) struct Lines(Mutex<HashMap<Key, Line>>);
 
@@ -154,19 +154,23 @@ impl Lines {
         if !over {
             line.streak.goes_on();
         }
+        line.forget_holder(hold);
         line.tell_of_release();
-        if over && (line.listens || !told) {
-            line.held_until = Some(line.streak.rest(told));
+        if over {
+            line.held_until = line.streak.rest(told, line.listens);
         }
-        end_if_idle(lines, key);
+        settle(lines, key, true);
     }
 
     /// A lease is gone, so somebody else may have the key, or nobody.
-    pub(crate) fn freed(&self, key: &Key) {
+    pub(crate) fn freed(&self, key: &Key, hold: Option<&Hold>) {
         let mut lines = lock(&self.0);
         if let Some(line) = lines.get_mut(key) {
+            if let Some(hold) = hold {
+                line.forget_holder(hold);
+            }
             line.tell_of_release();
-            end_if_idle(lines, key);
+            settle(lines, key, true);
         }
     }
 
@@ -174,40 +178,40 @@ impl Lines {
     pub(crate) fn forget(&self, hold: &Hold) {
         let key = hold.granted().key();
         let mut lines = lock(&self.0);
-        if let Some(line) = lines.get_mut(key)
-            && ptr::eq(line.holder.as_ptr(), hold)
-        {
-            line.holder = Weak::new();
-            end_if_idle(lines, key);
+        if let Some(line) = lines.get_mut(key) {
+            line.forget_holder(hold);
+            settle(lines, key, false);
         }
     }
 }
 
 impl Line {
-    fn forget_holder(&mut self) {
-        self.holder = Weak::new();
-        self.held_until = None;
-    }
-
-    fn tell_of_release(&mut self) {
-        self.forget_holder();
-        self.freed = true;
-        self.wake_first();
-    }
-
-    fn wake_first(&self) {
-        if let Some(first) = self.places.values().next() {
-            first.seat.woken.notify_one();
+    /// Unless the key has another by now.
+    fn forget_holder(&mut self, hold: &Hold) {
+        if ptr::eq(self.holder.as_ptr(), hold) {
+            self.holder = Weak::new();
         }
+    }
+
+    /// To be followed by a wake-up of the first in line.
+    const fn tell_of_release(&mut self) {
+        self.held_until = None;
+        self.freed = true;
     }
 }
 
-/// Frees the mutex, and ends a line that nobody needs any more.
-fn end_if_idle(mut lines: MutexGuard<'_, HashMap<Key, Line>>, key: &Key) {
+/// Frees the mutex after a change. Ends a line that nobody needs any more, and wakes the first of one
+/// that goes on, if that is to look again.
+fn settle(mut lines: MutexGuard<'_, HashMap<Key, Line>>, key: &Key, wake_first: bool) {
     let idle = |line: &Line| line.places.is_empty() && line.holder.strong_count() == 0;
     let ended = if lines.get(key).is_some_and(idle) { lines.remove(key) } else { None };
+    let first = lines.get(key).and_then(|line| line.places.values().next());
+    let first = first.filter(|_| wake_first).map(|first| first.seat.clone());
     drop(lines);
     drop(ended);
+    if let Some(first) = first {
+        first.woken.notify_one();
+    }
 }
 
 /// Nothing under these mutexes can panic halfway.

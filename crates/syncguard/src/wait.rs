@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::attempt::{Attempt, Attempts, Undo};
 use crate::hold::after;
-use crate::line::{Hint, Look, Place, Stir};
+use crate::line::{Heard, Hint, Look, Place, Stir};
 use crate::manager::Inner;
 use crate::{Backoff, LockGuard};
 
@@ -82,6 +82,8 @@ impl Wait<'_> {
         let mut tried: Option<Instant> = None;
         // When the next attempt is due. One that a hint calls for comes earlier and does not count.
         let mut due: Option<Instant> = None;
+        // Until then no hint is listened to.
+        let mut hints_from: Option<Instant> = None;
         let mut place = self.manager.lines.join(self.key, &id, self.attempts);
         loop {
             let until = match place.look() {
@@ -104,10 +106,11 @@ impl Wait<'_> {
             if until.is_some() || failure.is_some() && due.is_some() {
                 let next = *due.get_or_insert_with(|| Instant::now() + backoff.first());
                 let next = until.map_or(next, |until| next.min(until));
+                let deaf = hints_from.filter(|until| *until > Instant::now());
                 let pause = async {
                     tokio::select! {
-                        () = sleep_until(next) => None,
-                        stir = place.stirred(failure.is_none()) => Some(stir),
+                        () = sleep_until(deaf.map_or(next, |until| next.min(until))) => None,
+                        stir = place.stirred(failure.is_none() && deaf.is_none()) => Some(stir),
                     }
                 };
                 match self.limits.bound(pause).await {
@@ -116,28 +119,41 @@ impl Wait<'_> {
                     Ok(Some(Stir::Hinted)) => {
                         // The new interest begins before the old one ends, and before the attempt.
                         place.listen(interest());
-                        if !place.hinted() {
-                            continue;
+                        match place.hinted() {
+                            Heard::Try => {}
+                            Heard::Rest => continue,
+                            Heard::OldNews => {
+                                hints_from = Some(Instant::now() + PACE);
+                                continue;
+                            }
                         }
                         if let Some(tried) = tried {
                             let paced = self.limits.bound(sleep_until(tried + PACE)).await;
                             paced.map_err(|stop| self.stopped(stop, None, &place))?;
                         }
                     }
+                    Ok(None) if deaf.is_some_and(|until| until < next) => continue,
                     Ok(None) => {
-                        due = due.filter(|due| *due > Instant::now());
                         // In place of one that may have been lost.
                         if place.listens() {
                             place.listen(interest());
                         }
+                        if due.is_some_and(|due| due > Instant::now()) {
+                            // The lease that was to end may have been extended.
+                            continue;
+                        }
+                        due = None;
                     }
                 }
             }
             if !place.begin() {
                 continue;
             }
-            self.made += 1;
-            let attempt = match self.limits.bound(self.attempts.acquire(self.key, &id)).await {
+            let acquire = async {
+                self.made += 1;
+                self.attempts.acquire(self.key, &id).await
+            };
+            let attempt = match self.limits.bound(acquire).await {
                 Ok(attempt) => attempt,
                 Err(stop) => return Err(self.stopped(stop, failure, &place)),
             };

@@ -17,6 +17,7 @@ pub(super) fn trials(cases: &Cases) -> Vec<Trial> {
         cases.trial("hand_over::hand_over_writes_what_a_grant_writes", written),
         cases.trial("hand_over::hand_over_of_a_record_in_another_writing", other_writing),
         cases.trial("hand_over::hand_over_to_the_same_id", same_id),
+        cases.trial("hand_over::hand_over_sent_again_finds_its_own_grant", sent_again),
         cases.trial("hand_over::r1_hand_over_of_a_lease_that_is_gone_changes_nothing", gone),
         cases.trial("hand_over::a6_a_used_up_counter_leaves_the_old_lease", used_up),
         cases.trial("hand_over::e2_an_id_key_in_use_leaves_the_old_lease", index_in_use),
@@ -187,6 +188,18 @@ async fn used_up(server: Arc<Server>) -> Outcome {
     raw.run(&["SET", &counter, "899999999999999"]).await;
     let next = backend.hand_over(&lease, &fresh_id(), long()).await?.unwrap();
     assert_eq!(next.fence(), Fence::MAX_GRANTED);
+    Ok(())
+}
+
+/// As the client does it by itself when a cluster changes its shape.
+async fn sent_again(server: Arc<Server>) -> Outcome {
+    let (backend, _) = connect(&server).await?;
+    let (lease, next) = (take(&backend, &fresh_key()).await?, fresh_id());
+    let granted = backend.hand_over(&lease, &next, long()).await?.unwrap();
+    assert_eq!(backend.hand_over(&lease, &next, long()).await?.unwrap(), granted);
+    assert!(backend.hand_over(&lease, &fresh_id(), long()).await?.is_none());
+    assert!(backend.release(&granted).await?);
+    assert!(backend.hand_over(&lease, &next, long()).await?.is_none());
     Ok(())
 }
 

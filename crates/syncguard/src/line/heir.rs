@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use syncguard_core::{Key, LockId};
 
-use super::{Delivery, Line, Seat, State, end_if_idle, lock};
+use super::{Delivery, Line, Seat, State, lock, settle};
 use crate::LockGuard;
 use crate::attempt::{Attempts, Undo};
 use crate::hold::Hold;
@@ -40,7 +40,7 @@ impl Heir {
             LockGuard::new(hold.clone()),
             self.seat.attempts.manager().background.token(),
         );
-        self.settle(Some(delivery), |line| {
+        self.deliver(Some(delivery), |line| {
             line.holder = Arc::downgrade(hold);
             line.failure = None;
             line.streak.handed_over();
@@ -50,7 +50,7 @@ impl Heir {
     /// Nothing was granted.
     pub(crate) fn refused(mut self) {
         self.disarm();
-        self.settle(None, Line::tell_of_release);
+        self.deliver(None, Line::tell_of_release);
     }
 
     fn disarm(&mut self) {
@@ -59,7 +59,7 @@ impl Heir {
         }
     }
 
-    fn settle(&self, delivery: Option<Delivery>, note: impl FnOnce(&mut Line)) {
+    fn deliver(&self, delivery: Option<Delivery>, note: impl FnOnce(&mut Line)) {
         let mut lines = lock(&self.seat.attempts.manager().lines.0);
         let line = lines.entry(self.key.clone()).or_default();
         let mut undelivered = delivery;
@@ -72,11 +72,10 @@ impl Heir {
                 let mut delivered = lock(&self.seat.delivered);
                 *delivered = Some(delivery.after(delivered.take()));
             }
-            self.seat.woken.notify_one();
         }
         note(line);
-        line.wake_first();
-        end_if_idle(lines, &self.key);
+        settle(lines, &self.key, true);
+        self.seat.woken.notify_one();
         drop(undelivered);
     }
 }
@@ -84,7 +83,7 @@ impl Heir {
 impl Drop for Heir {
     fn drop(&mut self) {
         if let Some(undo) = self.undo.take() {
-            self.settle(Some(Delivery::Unsure(undo)), Line::tell_of_release);
+            self.deliver(Some(Delivery::Unsure(undo)), Line::tell_of_release);
         }
     }
 }

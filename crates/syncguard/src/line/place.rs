@@ -1,13 +1,15 @@
 //! A place in line, as the waiter sees it.
 
-use std::future::pending;
+use std::future::poll_fn;
 use std::mem;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::Poll;
 
 use syncguard_core::{ErrorCode, Key};
 use tokio::time::Instant;
 
-use super::{Delivery, Hint, Line, Lines, Seat, State, end_if_idle, lock};
+use super::{Delivery, Hint, Line, Lines, Seat, State, lock, settle};
 use crate::LockGuard;
 use crate::attempt::Undo;
 
@@ -33,6 +35,16 @@ pub(crate) enum Stir {
     Woken,
     /// The key may be free.
     Hinted,
+}
+
+/// What a hint comes to.
+pub(crate) enum Heard {
+    /// The key may be free for this process.
+    Try,
+    /// It is the turn of others.
+    Rest,
+    /// A guard of this manager holds the key: it tells of the release before that.
+    OldNews,
 }
 
 /// A place in line. When it is dropped, those behind move up.
@@ -80,12 +92,15 @@ impl<'a> Place<'a> {
 
     /// Resolves when it is time to look again, or with a hint where they are listened to.
     pub(crate) async fn stirred(&mut self, hints: bool) -> Stir {
-        let hint = async {
-            match &mut self.hint {
-                Some(hint) if hints => hint.await,
-                _ => pending().await,
-            }
-        };
+        let hint = poll_fn(|cx| {
+            // Taken out, so that one that panics is not polled again, nor left to the next in line.
+            let Some(mut hint) = self.hint.take_if(|_| hints) else {
+                return Poll::Pending;
+            };
+            let polled = Pin::new(&mut hint).poll(cx);
+            self.hint = Some(hint);
+            polled
+        });
         tokio::select! {
             () = self.seat.woken.notified() => Stir::Woken,
             () = hint => Stir::Hinted,
@@ -108,17 +123,19 @@ impl<'a> Place<'a> {
         self.with_line(|line| line.held_until = line.held_until.map(|until| until.min(soon)));
     }
 
-    /// After a hint: whether to try, or leave the turn to others.
-    pub(crate) fn hinted(&self) -> bool {
-        self.with_line(|line| {
-            if line.holder.strong_count() > 0 {
-                // It tells of the release before that, which this process heard of by its grant.
-                return false;
+    /// After a hint.
+    pub(crate) fn hinted(&self) -> Heard {
+        // Dropped after the mutex is free.
+        let mut holder = None;
+        let heard = self.with_line(|line| {
+            holder = line.holder.upgrade();
+            if holder.as_ref().is_some_and(|hold| hold.deadline() > Instant::now()) {
+                return Heard::OldNews;
             }
             line.held_until = line.streak.hinted();
-            line.held_until.is_none()
-        })
-        .unwrap_or(false)
+            line.held_until.map_or(Heard::Try, |_| Heard::Rest)
+        });
+        heard.unwrap_or(Heard::Rest)
     }
 
     /// Before an attempt; false if a lease is being handed over, or if that was just done.
@@ -176,6 +193,7 @@ impl Drop for Place<'_> {
         // They are dropped after the mutex is free: what was handed over too late is released.
         let delivered = lock(&self.seat.delivered).take();
         let (mut hint, mut unused) = (self.hint.take(), None);
+        let mut moves_up = false;
         if let Some(line) = lines.get_mut(&self.key) {
             let was_first = line.places.keys().next() == Some(&self.number);
             line.places.remove(&self.number);
@@ -186,10 +204,10 @@ impl Drop for Place<'_> {
                 if hint.is_some() {
                     mem::swap(&mut line.hint, &mut hint);
                 }
-                line.wake_first();
+                moves_up = true;
             }
         }
-        end_if_idle(lines, &self.key);
+        settle(lines, &self.key, moves_up);
         drop((delivered, hint, unused));
     }
 }

@@ -1,10 +1,14 @@
 //! How those who wait in several processes take turns.
 //!
 //! A process keeps a key for a *streak* of grants, since to hand a lease over is cheaper than to
-//! release it. Then it rests: it lets so many hints pass by, each a release, that every other process
-//! which waits has had its turn. How many those are nobody knows, so it learns: less when it found
-//! the key free while it rested, and slowly more while it finds after its rest that others are
-//! faster. To ask in vain costs a request, but to rest for too long leaves the key idle.
+//! release it. Then it rests: it lets so many hints pass by, each a release, the first one its own,
+//! that every other process which waits has had its turn. How many those are nobody knows, so it
+//! learns: less when the key was still free after its rest, and slowly more while others are faster
+//! after it. To ask in vain costs a request, but to rest for too long leaves the key idle.
+//!
+//! A process that knows of nobody else rests only until it hears of its own release. Others that have
+//! a longer way to the server would come too late each time, so now and then it rests for longer, to
+//! find out whether they are there.
 
 use std::mem;
 use std::time::Duration;
@@ -16,10 +20,16 @@ const GRANTS: u32 = 16;
 /// After this time they get it whether they are told or not.
 const TIME: Duration = Duration::from_secs(1);
 
-/// A key that was released this long ago, and told of, is free: nobody else wants it.
+/// A key that was released this long ago, and told of, is free: nobody wants it whose way to the
+/// server is not that much longer.
 const REST_TOLD: Duration = Duration::from_millis(2);
 /// Where nobody is told, for so long that those who look now and then have a chance.
 const REST: Duration = Duration::from_millis(50);
+
+/// How often it looks whether there are others with a longer way: so little is lost by that.
+const LOOK: Duration = Duration::from_millis(150);
+/// After so long without others it makes room for those who have the longest way, or only look.
+const ALONE: Duration = Duration::from_secs(5);
 
 /// So many times others are faster until one turn more is left to them.
 const TOO_SOON: u32 = 4;
@@ -30,48 +40,76 @@ const MOST_TURNS: u32 = 64;
 pub(crate) struct Streak {
     began: Option<Instant>,
     grants: u32,
-    /// The next grant goes on with it: the first in line was told of the release before others.
-    goes_on: bool,
-    /// How many turns others have between two streaks, as far as was learnt, and how often that was
+    attempt: Next,
+    /// How many releases pass by between two streaks, as far as was learnt, and how often that was
     /// too few.
     turns: u32,
     too_soon: u32,
-    /// How many of them are still to come.
-    to_come: u32,
-    /// The rest has ended, or will end, with a hint. The attempt that follows tells whether that was
-    /// too soon.
-    rests: bool,
-    was_hinted: bool,
+    /// When it last looked for others, and since when there seem to be none.
+    looked: Option<Instant>,
+    alone_since: Option<Instant>,
+}
+
+/// What the outcome of the next attempt tells.
+#[derive(Clone, Copy, Debug, Default)]
+enum Next {
+    /// Nothing.
+    #[default]
+    New,
+    /// The streak goes on: the first in line was told of the release before others.
+    GoesOn,
+    /// Whether the rest was too long: it ends by its time, unless so many hints come before that and
+    /// one more.
+    Rests { to_come: u32, patience: Duration, looks: bool },
+    /// Whether the rest was too short: it ended with a hint.
+    Rested { looks: bool },
 }
 
 impl Streak {
     /// An attempt was granted.
     pub(crate) fn granted(&mut self) {
-        if mem::take(&mut self.goes_on) {
-            self.grants += 1;
-            return;
+        let now = Instant::now();
+        match mem::take(&mut self.attempt) {
+            Next::GoesOn => {
+                self.grants += 1;
+                return;
+            }
+            // The key was free.
+            Next::Rests { .. } => self.turns = self.turns.saturating_sub(1),
+            Next::Rested { looks } => {
+                self.too_soon = 0;
+                // After its own release it heard of another one.
+                if looks {
+                    self.is_not_alone();
+                }
+            }
+            Next::New => {}
         }
-        if mem::take(&mut self.to_come) > 0 {
-            self.turns -= 1;
-        }
-        if mem::take(&mut self.was_hinted) {
-            self.too_soon = 0;
-        }
-        self.rests = false;
-        self.began = Some(Instant::now());
+        self.alone_since.get_or_insert(now);
+        self.began = Some(now);
         self.grants = 1;
     }
 
     /// An attempt found the key held.
     pub(crate) fn held(&mut self) {
-        self.goes_on = false;
-        if mem::take(&mut self.was_hinted) {
-            self.too_soon += 1;
-            if self.too_soon == TOO_SOON {
-                self.too_soon = 0;
-                self.turns = (self.turns + 1).min(MOST_TURNS);
+        self.alone_since = Some(Instant::now());
+        match self.attempt {
+            Next::Rested { .. } => {
+                self.too_soon += 1;
+                if self.too_soon == TOO_SOON {
+                    self.too_soon = 0;
+                    self.turns = (self.turns + 1).min(MOST_TURNS);
+                }
             }
+            Next::Rests { .. } => return self.is_not_alone(),
+            Next::GoesOn | Next::New => {}
         }
+        self.attempt = Next::New;
+    }
+
+    fn is_not_alone(&mut self) {
+        self.turns = self.turns.max(1);
+        self.alone_since = Some(Instant::now());
     }
 
     /// A lease was handed over.
@@ -82,7 +120,7 @@ impl Streak {
 
     /// A release is told to the first in line.
     pub(crate) const fn goes_on(&mut self) {
-        self.goes_on = true;
+        self.attempt = Next::GoesOn;
     }
 
     /// Whether it is the turn of others, who are told of a release or not.
@@ -90,20 +128,38 @@ impl Streak {
         told && self.grants >= GRANTS || self.began.is_some_and(|began| began.elapsed() >= TIME)
     }
 
-    /// The turns of others begin with a release. Until when to rest, unless hints come.
-    pub(crate) fn rest(&mut self, told: bool) -> Instant {
-        self.to_come = self.turns;
-        self.rests = true;
-        Instant::now() + if told { REST_TOLD } else { REST }
+    /// The turns of others begin with a release. Until when to rest, unless hints come; not at all
+    /// where nothing would end the rest in time.
+    pub(crate) fn rest(&mut self, told: bool, listens: bool) -> Option<Instant> {
+        let now = Instant::now();
+        let passed = |since: Option<Instant>, time| since.is_none_or(|since| now - since >= time);
+        let long = !told || self.alone_since.is_some() && passed(self.alone_since, ALONE);
+        if long {
+            self.alone_since = Some(now);
+        }
+        let looks = long || self.turns == 0 && passed(self.looked, LOOK);
+        if looks {
+            self.looked = Some(now);
+        } else if self.turns == 0 && !listens {
+            self.attempt = Next::New;
+            return None;
+        }
+        let patience = if long { REST } else { REST_TOLD };
+        let to_come = if looks { self.turns.max(1) } else { self.turns };
+        self.attempt = Next::Rests { to_come, patience, looks };
+        Some(now + patience)
     }
 
     /// A hint has come. Until when to rest all the same, if it is still the turn of others.
     pub(crate) fn hinted(&mut self) -> Option<Instant> {
-        if self.to_come > 0 {
-            self.to_come -= 1;
-            return Some(Instant::now() + REST_TOLD);
+        match &mut self.attempt {
+            Next::Rests { to_come: 0, looks, .. } => self.attempt = Next::Rested { looks: *looks },
+            Next::Rests { to_come, patience, .. } => {
+                *to_come -= 1;
+                return Some(Instant::now() + *patience);
+            }
+            Next::GoesOn | Next::New | Next::Rested { .. } => {}
         }
-        self.was_hinted = mem::take(&mut self.rests);
         None
     }
 }
@@ -126,7 +182,7 @@ mod tests {
 
     /// After a rest that ended with a hint, others were faster.
     fn too_soon(streak: &mut Streak) {
-        streak.rest(true);
+        streak.rest(true, true);
         while streak.hinted().is_some() {}
         streak.held();
     }
@@ -196,21 +252,88 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_rest_is_short_where_others_are_told() {
         let now = Instant::now();
-        assert_eq!(Streak::default().rest(true), now + REST_TOLD);
-        assert_eq!(Streak::default().rest(false), now + REST);
+        assert_eq!(Streak::default().rest(true, true), Some(now + REST_TOLD));
+        assert_eq!(Streak::default().rest(false, false), Some(now + REST));
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_rest_lets_as_many_hints_pass_as_were_learnt() {
-        for turns in 0..4 {
+        for turns in 1..4 {
             let mut streak = learnt(turns);
-            streak.rest(true);
+            streak.rest(true, true);
             for _ in 0..turns {
                 advance(MS).await;
                 assert_eq!(streak.hinted(), Some(Instant::now() + REST_TOLD));
             }
             assert_eq!(streak.hinted(), None);
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn alone_it_rests_until_it_hears_of_its_own_release_or_not_at_all() {
+        let mut streak = streak_of(16);
+        streak.rest(true, true);
+        streak.granted();
+        assert_eq!(streak.rest(true, true), Some(Instant::now() + REST_TOLD));
+        assert_eq!(streak.hinted(), None);
+        streak.granted();
+        assert_eq!(streak.rest(true, false), None, "nothing would end the rest in time");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn alone_it_looks_for_others_now_and_then() {
+        let mut streak = streak_of(16);
+        for listens in [false, true, false] {
+            let rest = streak.rest(true, listens);
+            assert_eq!(rest, Some(Instant::now() + REST_TOLD));
+            assert_eq!(streak.hinted(), rest, "its own release does not end it");
+            streak.granted();
+            assert_eq!(streak.turns, 0);
+            advance(LOOK - MS).await;
+            assert_eq!(streak.rest(true, false), None, "too early");
+            streak.granted();
+            advance(MS).await;
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn it_leaves_a_turn_to_others_that_it_finds_so() {
+        // One that takes the key during the rest.
+        let mut streak = streak_of(16);
+        streak.rest(true, false);
+        streak.held();
+        assert_eq!(streak.turns, 1);
+        // One that has released it by then.
+        let mut streak = streak_of(16);
+        streak.rest(true, true);
+        assert!(streak.hinted().is_some(), "its own");
+        assert!(streak.hinted().is_none());
+        streak.granted();
+        assert_eq!(streak.turns, 1);
+        // They are gone.
+        assert!(streak.rest(true, true).is_some() && streak.hinted().is_some());
+        streak.granted();
+        assert_eq!(streak.turns, 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn alone_for_long_it_makes_room_for_those_who_only_look() {
+        let mut streak = streak_of(16);
+        streak.rest(true, true);
+        streak.granted();
+        advance(ALONE - MS).await;
+        assert_eq!(streak.rest(true, true), Some(Instant::now() + REST_TOLD));
+        streak.granted();
+        advance(MS).await;
+        let rest = streak.rest(true, false);
+        assert_eq!((rest, streak.hinted()), (Some(Instant::now() + REST), rest));
+        streak.granted();
+        advance(ALONE - MS).await;
+        assert_eq!(streak.rest(true, false), Some(Instant::now() + REST_TOLD), "not for long");
+        // It sees somebody.
+        streak.held();
+        advance(MS).await;
+        assert_eq!(streak.rest(true, false), Some(Instant::now() + REST_TOLD), "not alone");
     }
 
     #[tokio::test(start_paused = true)]
@@ -243,7 +366,7 @@ mod tests {
     async fn it_learns_nothing_from_attempts_that_no_hint_called_for() {
         let mut streak = learnt(1);
         for _ in 0..10 {
-            streak.rest(true);
+            streak.rest(true, true);
             streak.held();
         }
         assert_eq!(streak.turns, 1);
@@ -253,7 +376,7 @@ mod tests {
     async fn one_success_starts_the_count_again() {
         let mut streak = Streak::default();
         (0..3).for_each(|_| too_soon(&mut streak));
-        streak.rest(true);
+        streak.rest(true, true);
         assert_eq!(streak.hinted(), None);
         streak.granted();
         (0..3).for_each(|_| too_soon(&mut streak));
@@ -263,26 +386,26 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn it_leaves_a_turn_less_when_the_key_was_free_while_it_rested() {
+    async fn it_leaves_a_turn_less_when_the_key_was_free_after_its_rest() {
         let mut streak = learnt(3);
-        streak.rest(true);
+        streak.rest(true, true);
         streak.granted();
         assert_eq!(streak.turns, 2, "without a hint");
-        streak.rest(true);
-        assert!(streak.hinted().is_some());
+        streak.rest(true, true);
+        assert!(streak.hinted().is_some() && streak.hinted().is_some());
         streak.granted();
-        assert_eq!(streak.turns, 1, "after one of two");
-        streak.rest(true);
+        assert_eq!(streak.turns, 1, "after those that were to come");
+        streak.rest(true, true);
         assert!(streak.hinted().is_some());
         assert!(streak.hinted().is_none());
         streak.granted();
-        assert_eq!(streak.turns, 1, "the key was free after all had had their turn");
+        assert_eq!(streak.turns, 1, "all had their turn, and one more");
     }
 
     #[tokio::test(start_paused = true)]
     async fn what_it_learns_stays_within_bounds() {
         let mut streak = Streak::default();
-        streak.rest(true);
+        streak.rest(true, true);
         streak.granted();
         assert_eq!(streak.turns, 0);
 
@@ -291,11 +414,11 @@ mod tests {
         assert_eq!(streak.turns, MOST_TURNS);
     }
 
-    #[test]
-    fn g8_a_rest_that_ended_by_its_time_teaches_nothing_later() {
+    #[tokio::test(start_paused = true)]
+    async fn g8_a_rest_that_ended_by_its_time_teaches_nothing_later() {
         let mut streak = Streak::default();
         for _ in 0..TOO_SOON {
-            streak.rest(true);
+            streak.rest(true, true);
             streak.granted();
             streak.goes_on();
             // A race that is lost after a plain release, and another one after a hint.
