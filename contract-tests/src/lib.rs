@@ -196,8 +196,8 @@ async fn run(case: suite::Case, store: Store) -> Result<(), Failed> {
     }
 }
 
-/// An error with its causes, in one line.
-fn describe(error: impl Into<Box<dyn Error + Send + Sync>>) -> String {
+/// An error with its causes, in one line: for trials of your own.
+pub fn describe(error: impl Into<Box<dyn Error + Send + Sync>>) -> String {
     let error = error.into();
     let mut text = error.to_string();
     let mut cause = error.source();

@@ -27,6 +27,7 @@ use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
+use contract_tests::describe;
 use contract_tests::servers::Server;
 
 type Outcome<T = ()> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
@@ -91,23 +92,12 @@ pub(crate) fn trials(runtime: &Handle) -> Vec<Trial> {
                 timeout(Duration::from_secs(120), case(server)).await
             };
             match runtime.block_on(limited) {
-                Ok(outcome) => Ok(outcome.map_err(|error| describe(&*error))?),
+                Ok(outcome) => Ok(outcome.map_err(describe)?),
                 Err(_) => Err("the trial hangs".into()),
             }
         })
     }));
     all
-}
-
-/// An error with its causes, in one line.
-fn describe(error: &(dyn Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }
 
 /// Another user, on the same database.

@@ -1,8 +1,9 @@
 //! How Firestore meets the trait.
 
 use std::fmt;
-use std::future::pending;
+use std::future::poll_fn;
 use std::sync::Arc;
+use std::task::Poll;
 
 use syncguard_core::{
     Acquired, Backend, Capabilities, Clock, Error, ErrorCode, Key, Lease, LockId, LockRecord,
@@ -150,13 +151,10 @@ impl Backend for FirestoreBackend {
     }
     /// Pending, unless [hints](FirestoreBackendBuilder::hints) are on.
     fn maybe_free(&self, key: &Key) -> impl Future<Output = ()> + Send + 'static {
-        let hint =
-            self.listener.as_ref().map(|listener| listener.hint(&self.store.names.of(key).lock));
-        async move {
-            match hint {
-                Some(hint) => hint.await,
-                None => pending().await,
-            }
-        }
+        let listener = self.listener.as_ref();
+        let mut hint =
+            listener.map(|listener| Box::pin(listener.hint(&self.store.names.of(key).lock)));
+        // The interest lasts until this is dropped, also when the hint has come.
+        poll_fn(move |cx| hint.as_mut().map_or(Poll::Pending, |hint| hint.as_mut().poll(cx)))
     }
 }

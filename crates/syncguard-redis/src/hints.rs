@@ -206,3 +206,36 @@ async fn hear(mut messages: Receiver<Message>, interests: &Interests) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+    use std::task::{Context, Waker};
+
+    use fred::types::MessageKind;
+    use fred::types::config::Server;
+    use tokio::sync::broadcast;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn w9_whoever_misses_messages_wakes_everybody() {
+        let interests = Interests::new();
+        let hints = [interests.register("one"), interests.register("two")];
+        let (published, messages) = broadcast::channel(1);
+        for _ in 0..2 {
+            let told = Message {
+                channel: "three".into(),
+                value: Value::Null,
+                kind: MessageKind::Message,
+                server: Server::new("127.0.0.1", 6379),
+            };
+            assert!(published.send(told).is_ok());
+        }
+        drop(published);
+        hear(messages, &interests).await;
+        for hint in hints {
+            assert!(pin!(hint).poll(&mut Context::from_waker(Waker::noop())).is_ready());
+        }
+    }
+}

@@ -6,7 +6,7 @@ mod support;
 
 use support::line::{HOUR, MS, Waiter, patient};
 use support::{Fault, Spoilt, millis};
-use syncguard::{Backoff, CancellationToken, Interests, LockGuard, LockManager, Operation};
+use syncguard::{Backoff, CancellationToken, Interests, Jitter, LockGuard, LockManager, Operation};
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::time::{Instant, sleep};
 
@@ -98,6 +98,50 @@ async fn w9_a_hint_of_an_earlier_release_makes_nobody_ask() {
     waiter.await.unwrap().unwrap().release().await.unwrap();
     assert_eq!(backend.calls(Operation::HandOver).len(), 1);
     assert_eq!(backend.calls(Operation::Acquire).len(), attempts, "it was handed over");
+}
+
+#[tokio::test(start_paused = true)]
+async fn w8_an_attempt_that_a_hint_calls_for_is_no_retry() {
+    let backend = Spoilt::with_hints_and_hand_over();
+    let take = || LockManager::new(backend.clone()).lock("key").ttl(HOUR).try_acquire();
+    let mut held = take().await.unwrap().unwrap();
+    let locks = LockManager::new(backend.clone());
+    let request = locks.lock("key").max_retries(1).wait(HOUR).backoff(Backoff::fixed(HOUR));
+    let waiter = Handle::current().spawn(request.acquire());
+    sleep(10 * MS).await;
+    for _ in 0..5 {
+        held.release().await.unwrap();
+        // Before the hint has reached the waiter.
+        held = take().await.unwrap().unwrap();
+        let attempts = backend.calls(Operation::Acquire).len();
+        sleep(10 * MS).await;
+        assert_eq!(backend.calls(Operation::Acquire).len(), attempts + 1, "it asked in vain");
+    }
+    let start = Instant::now();
+    held.release().await.unwrap();
+    waiter.await.unwrap().unwrap().release().await.unwrap();
+    assert!(millis(start, Instant::now()) < 5, "it waited for its timer");
+}
+
+#[tokio::test(start_paused = true)]
+async fn w9_an_interest_that_was_lost_is_replaced_at_the_next_attempt() {
+    let backend = Spoilt::with_hints_and_hand_over();
+    let held = LockManager::new(backend.clone()).lock("key").ttl(HOUR).acquire().await.unwrap();
+    let locks = LockManager::new(backend.clone());
+    let every_10_s = Backoff::fixed(10_000 * MS).with_jitter(Jitter::None);
+    let request = locks.lock("key").wait(HOUR).backoff(every_10_s);
+    backend.lose_hints(true);
+    let waiter = Handle::current().spawn(request.acquire());
+    sleep(9_000 * MS).await;
+    backend.lose_hints(false);
+    let attempts = backend.calls(Operation::Acquire).len();
+    sleep(2_000 * MS).await;
+    assert_eq!(backend.calls(Operation::Acquire).len(), attempts + 1, "by its timer");
+
+    let start = Instant::now();
+    held.release().await.unwrap();
+    waiter.await.unwrap().unwrap().release().await.unwrap();
+    assert!(millis(start, Instant::now()) < 5, "it waited for its timer");
 }
 
 #[tokio::test(start_paused = true)]

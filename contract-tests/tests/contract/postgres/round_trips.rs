@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use syncguard_postgres::sqlx::postgres::PgConnectOptions;
-use syncguard_postgres::{Acquired, Backend, PostgresBackend};
+use syncguard_postgres::{Acquired, Backend, Key, PostgresBackend};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-use super::hints::Place;
+use super::hints::{Place, listening, told};
 use super::{Outcome, cases, fresh_id, fresh_key, lease, minute, pool_of};
 use contract_tests::servers::Server;
 
@@ -29,21 +29,30 @@ async fn counted(server: &Server, options: fn(PgConnectOptions) -> PgConnectOpti
     let pool = pool_of(1).connect_with(through_wire).await?;
     let backend = place.on(pool).hints(false).build()?;
     // The first use of a statement prepares it.
-    every_operation(&backend).await?;
-    let before = wire.trips.load(Ordering::SeqCst);
-    every_operation(&backend).await?;
-    assert_eq!(wire.trips.load(Ordering::SeqCst) - before, OPERATIONS);
+    every_operation(&backend, &fresh_key()).await?;
+    let trips = async |key: &Key| {
+        let before = wire.trips.load(Ordering::SeqCst);
+        every_operation(&backend, key).await?;
+        Outcome::Ok(wire.trips.load(Ordering::SeqCst) - before)
+    };
+    assert_eq!(trips(&fresh_key()).await?, OPERATIONS);
+
+    // A release that tells somebody takes no more.
+    let (waiter, key) = (place.builder().build()?, fresh_key());
+    let hint = listening(&waiter, &key).await;
+    assert_eq!(trips(&key).await?, OPERATIONS);
+    told(hint).await;
     Ok(())
 }
 
-async fn every_operation(backend: &PostgresBackend) -> Outcome {
-    let (key, id) = (fresh_key(), fresh_id());
-    let held = lease(backend.acquire(&key, &id, minute()).await)?.expect("it was free");
-    let again = backend.acquire(&key, &fresh_id(), minute()).await?;
+async fn every_operation(backend: &PostgresBackend, key: &Key) -> Outcome {
+    let id = fresh_id();
+    let held = lease(backend.acquire(key, &id, minute()).await)?.expect("it was free");
+    let again = backend.acquire(key, &fresh_id(), minute()).await?;
     assert!(matches!(again, Acquired::Held { .. }));
     assert!(backend.extend(&held, minute()).await?.is_some());
     let held = backend.hand_over(&held, &fresh_id(), minute()).await?.expect("it was live");
-    assert!(backend.get(&key).await?.is_some() && backend.find(held.id()).await?.is_some());
+    assert!(backend.get(key).await?.is_some() && backend.find(held.id()).await?.is_some());
     assert!(backend.extend_by_id(held.id(), minute()).await?.is_some());
     assert!(backend.release(&held).await?);
     assert!(!backend.release_by_id(held.id()).await?);

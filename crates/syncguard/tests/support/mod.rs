@@ -11,6 +11,7 @@ pub mod line;
 
 use std::collections::VecDeque;
 use std::future::pending;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -49,6 +50,7 @@ pub struct Spoilt {
     capabilities: Capabilities,
     faults: Arc<Mutex<VecDeque<(Operation, Fault)>>>,
     calls: Arc<Mutex<Vec<(Operation, Instant)>>>,
+    lose_hints: Arc<AtomicBool>,
 }
 
 impl Spoilt {
@@ -68,7 +70,18 @@ impl Spoilt {
 
     fn with(capabilities: Capabilities) -> Self {
         let store = MemoryBackend::new();
-        Self { store, capabilities, faults: Arc::default(), calls: Arc::default() }
+        Self {
+            store,
+            capabilities,
+            faults: Arc::default(),
+            calls: Arc::default(),
+            lose_hints: Arc::default(),
+        }
+    }
+
+    /// Whether the interests that are taken from now on hear of nothing.
+    pub fn lose_hints(&self, lose: bool) {
+        self.lose_hints.store(lose, Ordering::Relaxed);
     }
 
     /// What happens to the next calls of this operation, one after the other.
@@ -171,7 +184,8 @@ impl Backend for Spoilt {
     }
 
     fn maybe_free(&self, key: &Key) -> impl Future<Output = ()> + Send + 'static {
-        let hint = self.capabilities.pushes_hints().then(|| self.store.maybe_free(key));
+        let hears = self.capabilities.pushes_hints() && !self.lose_hints.load(Ordering::Relaxed);
+        let hint = hears.then(|| self.store.maybe_free(key));
         async {
             match hint {
                 Some(hint) => hint.await,
