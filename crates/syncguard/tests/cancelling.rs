@@ -6,11 +6,12 @@ mod support;
 
 use std::future::poll_fn;
 use std::pin::pin;
+use std::sync::{Arc, Mutex};
 use std::task::Poll;
 use std::time::Duration;
 
 use support::{Fault, Spoilt};
-use syncguard::{LockManager, Operation};
+use syncguard::{CancellationToken, LockManager, Operation};
 use tokio::time::timeout;
 
 const MS: Duration = Duration::from_millis(1);
@@ -47,6 +48,21 @@ async fn c1_an_acquire_dropped_after_any_number_of_polls_leaves_no_lease() {
             assert!(polls < 99, "the acquire never finished");
         }
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn o3_an_attempt_that_was_not_sent_does_not_count() {
+    let backend = Spoilt::new();
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let notes = seen.clone();
+    let locks = LockManager::builder(backend.clone())
+        .observer(move |event| notes.lock().unwrap().push((event.operation(), event.attempts())))
+        .build();
+    let token = CancellationToken::new();
+    token.cancel();
+    assert!(locks.lock("key").cancel(token).acquire().await.is_err());
+    assert!(backend.calls(Operation::Acquire).is_empty());
+    assert_eq!(*seen.lock().unwrap(), [(Operation::Wait, Some(0))]);
 }
 
 #[tokio::test(start_paused = true)]

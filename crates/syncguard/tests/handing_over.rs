@@ -8,11 +8,12 @@ use std::pin::pin;
 use std::task::Poll;
 
 use support::line::{
-    HOUR, MS, cancellable, drop_while_it_hands_over, poll_once, served_in_order, waiter, waiters,
+    HOUR, MS, Waiter, cancellable, drop_while_it_hands_over, poll_once, served_in_order, waiter,
+    waiters,
 };
 use support::{Fault, Spoilt};
-use syncguard::{Backoff, CancellationToken, ErrorCode, LockManager, Operation};
-use tokio::runtime::Handle;
+use syncguard::{Backoff, CancellationToken, ErrorCode, LockGuard, LockManager, Operation};
+use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::time::sleep;
 
 #[tokio::test(start_paused = true)]
@@ -243,4 +244,52 @@ async fn h3_shutdown_waits_for_a_lease_that_nobody_picks_up() {
     drop(asleep);
     locks.shutdown().await.unwrap();
     assert!(!locks.is_locked("key").await.unwrap());
+}
+
+/// A lease that is to be handed to a waiter on a runtime, and the runtime of the release.
+fn to_a_waiter_elsewhere(backend: &Spoilt) -> (LockManager, LockGuard, Waiter, [Runtime; 2]) {
+    let runtime = || Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+    let (ends, stays) = (runtime(), runtime());
+    let locks = LockManager::new(backend.clone());
+    let held = stays.block_on(locks.lock("key").ttl(HOUR).acquire()).unwrap();
+    let heir = ends.spawn(locks.lock("key").ttl(HOUR).wait(HOUR).acquire());
+    ends.block_on(async { sleep(10 * MS).await });
+    assert_eq!(locks.waiters(), 1);
+    (locks, held, heir, [ends, stays])
+}
+
+/// A runtime cannot be dropped inside another one.
+fn end(runtime: Runtime) {
+    std::thread::spawn(move || drop(runtime)).join().unwrap();
+}
+
+async fn assert_free_soon(locks: &LockManager) {
+    let next = locks.lock("key").wait(60_000 * MS).acquire().await;
+    next.unwrap().release().await.unwrap();
+}
+
+#[test]
+fn g7_an_heir_whose_runtime_ends_meanwhile_passes_the_lease_on() {
+    let backend = Spoilt::with_hand_over();
+    let (locks, held, heir, [ends, stays]) = to_a_waiter_elsewhere(&backend);
+    backend.next(Operation::HandOver, [Fault::Late(50 * MS)]);
+    stays.block_on(async {
+        let release = Handle::current().spawn(held.release());
+        sleep(10 * MS).await;
+        end(ends);
+        assert!(release.await.unwrap().unwrap());
+        assert!(heir.await.unwrap_err().is_cancelled());
+        assert_free_soon(&locks).await;
+    });
+}
+
+#[test]
+fn g7_a_lease_that_was_delivered_to_a_runtime_that_ends_is_passed_on() {
+    let (locks, held, heir, [ends, stays]) = to_a_waiter_elsewhere(&Spoilt::with_hand_over());
+    stays.block_on(async {
+        assert!(held.release().await.unwrap());
+        end(ends);
+        assert!(heir.await.unwrap_err().is_cancelled());
+        assert_free_soon(&locks).await;
+    });
 }

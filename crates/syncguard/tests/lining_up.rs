@@ -5,12 +5,16 @@
 
 mod support;
 
+use std::sync::Arc;
+use std::task::Context;
+use std::time::Duration;
+
 use support::line::{
     HOUR, MS, assert_no_line_remains, cancellable, patient, served_in_order, waiter, waiters,
 };
 use support::{Fault, Spoilt, millis};
 use syncguard::{Backoff, CancellationToken, ErrorCode, Jitter, LockManager, Operation};
-use tokio::runtime::Handle;
+use tokio::runtime::{Builder, Handle};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 
@@ -73,6 +77,63 @@ async fn w3_nobody_asks_in_a_tight_loop_where_another_process_took_over() {
     assert_eq!(error.code(), ErrorCode::AcquisitionTimeout);
     let attempts = backend.calls(Operation::Acquire).len();
     assert!(attempts < 20, "{attempts} attempts");
+}
+
+#[tokio::test(start_paused = true)]
+async fn w3_nobody_asks_when_a_lease_that_was_to_end_was_extended() {
+    let backend = Spoilt::with_hand_over();
+    let locks = LockManager::new(backend.clone());
+    let held = locks.lock("key").ttl(300 * MS).keep_alive().acquire().await.unwrap();
+    let waiter = patient(&locks, &CancellationToken::new());
+    sleep(20_000 * MS).await;
+    // Its back-off is one of 5 to 10 s, and the end of the lease was moved 200 times.
+    let attempts = backend.calls(Operation::Acquire).len() - 1;
+    assert!(attempts <= 4, "{attempts}");
+    held.release().await.unwrap();
+    waiter.await.unwrap().unwrap().release().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn w6_a_late_release_does_not_hide_who_holds_the_key_by_now() {
+    let backend = Spoilt::with_hand_over();
+    let locks = LockManager::new(backend.clone());
+    let overslept = locks.lock("key").ttl(300 * MS).acquire().await.unwrap();
+    sleep(2_000 * MS).await;
+    let held = locks.lock("key").ttl(HOUR).acquire().await.unwrap();
+    let waiter = patient(&locks, &CancellationToken::new());
+    sleep(10 * MS).await;
+    let asked = backend.calls(Operation::Acquire).len();
+    assert!(!overslept.release().await.unwrap());
+    sleep(10 * MS).await;
+    assert_eq!(backend.calls(Operation::Acquire).len(), asked, "behind a guard of this manager");
+    held.release().await.unwrap();
+    waiter.await.unwrap().unwrap().release().await.unwrap();
+    assert_eq!(backend.calls(Operation::HandOver).len(), 1);
+}
+
+#[test]
+fn w6_whoever_is_woken_may_look_at_the_manager() {
+    struct Nosy(LockManager);
+    impl std::task::Wake for Nosy {
+        fn wake(self: Arc<Self>) {
+            assert_eq!(self.0.waiters(), 0, "it was served");
+        }
+    }
+    let (done, ended) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let locks = LockManager::new(Spoilt::with_hand_over());
+            let held = locks.lock("key").ttl(HOUR).acquire().await.unwrap();
+            let waker = Arc::new(Nosy(locks.clone())).into();
+            let mut waits = Box::pin(locks.lock("key").ttl(HOUR).wait(HOUR).acquire());
+            assert!(waits.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+            held.release().await.unwrap();
+            done.send(()).unwrap();
+        });
+    });
+    // A deadlock would never end.
+    ended.recv_timeout(Duration::from_secs(60)).unwrap();
 }
 
 #[tokio::test(start_paused = true)]

@@ -4,8 +4,8 @@
 
 mod support;
 
-use support::line::{HOUR, MS, Waiter, patient};
-use support::{Fault, Spoilt, millis};
+use support::line::{HOUR, MS, Waiter, patient, waiter, waiters};
+use support::{Fault, Hints, Spoilt, millis};
 use syncguard::{Backoff, CancellationToken, Interests, Jitter, LockGuard, LockManager, Operation};
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::time::{Instant, sleep};
@@ -130,10 +130,10 @@ async fn w9_an_interest_that_was_lost_is_replaced_at_the_next_attempt() {
     let locks = LockManager::new(backend.clone());
     let every_10_s = Backoff::fixed(10_000 * MS).with_jitter(Jitter::None);
     let request = locks.lock("key").wait(HOUR).backoff(every_10_s);
-    backend.lose_hints(true);
+    backend.hints(Hints::Lost);
     let waiter = Handle::current().spawn(request.acquire());
     sleep(9_000 * MS).await;
-    backend.lose_hints(false);
+    backend.hints(Hints::Told);
     let attempts = backend.calls(Operation::Acquire).len();
     sleep(2_000 * MS).await;
     assert_eq!(backend.calls(Operation::Acquire).len(), attempts + 1, "by its timer");
@@ -142,6 +142,61 @@ async fn w9_an_interest_that_was_lost_is_replaced_at_the_next_attempt() {
     held.release().await.unwrap();
     waiter.await.unwrap().unwrap().release().await.unwrap();
     assert!(millis(start, Instant::now()) < 5, "it waited for its timer");
+}
+
+#[tokio::test(start_paused = true)]
+async fn w9_a_guard_whose_time_is_up_swallows_no_hint() {
+    let backend = Spoilt::with_hints_and_hand_over();
+    let locks = LockManager::new(backend.clone());
+    // Nobody looks at it any more, so nobody notices.
+    let overslept = locks.lock("key").ttl(300 * MS).acquire().await.unwrap();
+    sleep(2_000 * MS).await;
+    let held = LockManager::new(backend.clone()).lock("key").ttl(HOUR).acquire().await.unwrap();
+    let waiter = patient(&locks, &CancellationToken::new());
+    sleep(100 * MS).await;
+    let start = Instant::now();
+    held.release().await.unwrap();
+    waiter.await.unwrap().unwrap().release().await.unwrap();
+    assert!(millis(start, Instant::now()) < 5, "it waited for its timer");
+    drop(overslept);
+}
+
+#[tokio::test(start_paused = true)]
+async fn w9_hints_without_a_reason_are_no_tight_loop_behind_an_own_guard() {
+    let backend = Spoilt::with_hints_and_hand_over();
+    let locks = LockManager::new(backend.clone());
+    let held = locks.lock("key").ttl(HOUR).acquire().await.unwrap();
+    backend.hints(Hints::Hasty);
+    let waiter = waiter(&locks).await;
+    // It listens after its first attempt, by the back-off.
+    sleep(1_000 * MS).await;
+    let asked = backend.hints_asked_for();
+    assert!((500..=1_010).contains(&asked), "{asked} interests in a second");
+    backend.hints(Hints::Told);
+    held.release().await.unwrap();
+    waiter.await.unwrap().unwrap().release().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn w9_a_panic_of_a_hint_ends_one_wait_and_not_the_whole_line() {
+    let backend = Spoilt::with_hints_and_hand_over();
+    let others = LockManager::new(backend.clone());
+    let held = others.lock("key").ttl(HOUR).acquire().await.unwrap();
+    let locks = LockManager::new(backend.clone());
+    let line = waiters(&locks, 10).await;
+    backend.hints(Hints::Panic);
+    sleep(5 * MS).await;
+    backend.hints(Hints::Told);
+    sleep(100 * MS).await;
+    held.release().await.unwrap();
+    let mut panicked = 0;
+    for waiter in line {
+        match waiter.await {
+            Ok(guard) => assert!(guard.unwrap().release().await.unwrap()),
+            Err(error) => panicked += usize::from(error.is_panic()),
+        }
+    }
+    assert_eq!(panicked, 1, "of ten");
 }
 
 #[tokio::test(start_paused = true)]

@@ -5,13 +5,15 @@
 mod support;
 
 use std::pin::pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
-use support::Spoilt;
 use support::line::{HOUR, MS, Waiter, drop_while_it_hands_over, poll_once, waiter, waiters};
+use support::{Hints, Spoilt};
 use syncguard::{Backoff, Jitter, LockGuard, LockManager, Result};
 use tokio::runtime::Handle;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 /// One that asks every 20 ms, since nobody tells it of a release.
 fn looks_often(locks: &LockManager) -> impl Future<Output = Result<LockGuard>> + Send + 'static {
@@ -94,4 +96,104 @@ async fn g8_a_streak_that_begins_with_a_hand_over_ends_too() {
     let other = Handle::current().spawn(looks_often(&others));
     let line = waiters(&locks, 400).await;
     assert_others_get_their_chance(guard, other, line).await;
+}
+
+/// For how long another process waits beside a line that is busy for 20 s, with work of 5 ms, and
+/// whose way to the store is a millisecond shorter.
+async fn waits_beside_a_busy_line(listens: bool) -> Duration {
+    let backend = Spoilt::with_hints_and_hand_over();
+    let others = LockManager::new(backend.farther_by(MS));
+    let locks = LockManager::new(backend.clone());
+    let mut line = Vec::new();
+    let first = if listens {
+        // Somebody else holds the key when the line begins.
+        let held = LockManager::new(backend.clone()).lock("key").ttl(HOUR).acquire().await.unwrap();
+        let first = waiter(&locks).await;
+        line = waiters(&locks, 4_000).await;
+        sleep(20 * MS).await;
+        held.release().await.unwrap();
+        first.await.unwrap().unwrap()
+    } else {
+        locks.lock("key").ttl(HOUR).acquire().await.unwrap()
+    };
+    let start = Instant::now();
+    let request = others.lock("key").ttl(HOUR).wait(HOUR);
+    let other = Handle::current().spawn(async move {
+        request.acquire().await.unwrap().release().await.unwrap();
+        start.elapsed()
+    });
+    if !listens {
+        line = waiters(&locks, 4_000).await;
+    }
+    let busy = Handle::current().spawn(async move {
+        sleep(5 * MS).await;
+        first.release().await.unwrap();
+        for waiter in line {
+            let guard = waiter.await.unwrap().unwrap();
+            sleep(5 * MS).await;
+            guard.release().await.unwrap();
+        }
+    });
+    let waited = other.await.unwrap();
+    busy.abort();
+    waited
+}
+
+#[tokio::test(start_paused = true)]
+async fn g8_whoever_is_farther_away_gets_a_turn() {
+    for listens in [false, true] {
+        let waited = waits_beside_a_busy_line(listens).await;
+        assert!(waited < 1_000 * MS, "after {waited:?}, where the line listens: {listens}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn g8_whoever_is_farther_away_gets_a_share() {
+    for (near, far) in [(MS, MS), (MS, 2 * MS), (2 * MS, 3 * MS)] {
+        let store = Spoilt::with_hints_and_hand_over();
+        let counts: [Arc<AtomicUsize>; 2] = Default::default();
+        for (distance, count) in [near, far].into_iter().zip(&counts) {
+            let locks = LockManager::new(store.farther_by(distance));
+            for _ in 0..8 {
+                let (locks, count) = (locks.clone(), count.clone());
+                drop(Handle::current().spawn(async move {
+                    loop {
+                        let guard = locks.lock("key").ttl(HOUR).wait(HOUR).acquire().await.unwrap();
+                        count.fetch_add(1, Ordering::Relaxed);
+                        sleep(3 * MS).await;
+                        guard.release().await.unwrap();
+                    }
+                }));
+            }
+        }
+        sleep(30_000 * MS).await;
+        let [near_count, far_count] = counts.map(|count| count.load(Ordering::Relaxed));
+        // A quarter of the mean.
+        assert!(far_count * 7 >= near_count, "{near_count} and {far_count}, {near:?} and {far:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn g8_others_who_are_not_told_get_a_chance_where_the_line_is() {
+    let backend = Spoilt::with_hints_and_hand_over();
+    let (locks, others) = (LockManager::new(backend.clone()), LockManager::new(backend.clone()));
+    let first = locks.lock("key").ttl(HOUR).acquire().await.unwrap();
+    backend.hints(Hints::Lost);
+    let start = Instant::now();
+    let other = Handle::current().spawn(looks_often(&others));
+    sleep(7 * MS).await;
+    backend.hints(Hints::Told);
+    let line = waiters(&locks, 1_000).await;
+    let busy = Handle::current().spawn(async move {
+        first.release().await.unwrap();
+        for waiter in line {
+            let guard = waiter.await.unwrap().unwrap();
+            sleep(30 * MS).await;
+            guard.release().await.unwrap();
+        }
+    });
+    other.await.unwrap().unwrap().release().await.unwrap();
+    let waited = start.elapsed();
+    busy.abort();
+    assert!(waited < 6_000 * MS, "after {waited:?}");
 }

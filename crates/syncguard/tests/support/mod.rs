@@ -11,7 +11,7 @@ pub mod line;
 
 use std::collections::VecDeque;
 use std::future::pending;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -50,7 +50,24 @@ pub struct Spoilt {
     capabilities: Capabilities,
     faults: Arc<Mutex<VecDeque<(Operation, Fault)>>>,
     calls: Arc<Mutex<Vec<(Operation, Instant)>>>,
-    lose_hints: Arc<AtomicBool>,
+    hints: Arc<Mutex<Hints>>,
+    hints_asked_for: Arc<AtomicUsize>,
+    /// How much longer an acquire takes on its way.
+    distance: Duration,
+}
+
+/// What happens to an interest in hints that is taken.
+#[derive(Clone, Copy, Debug, Default)]
+pub enum Hints {
+    /// It hears of the next release.
+    #[default]
+    Told,
+    /// It hears of nothing.
+    Lost,
+    /// It hears of something at once, for no reason.
+    Hasty,
+    /// The backend has a bug.
+    Panic,
 }
 
 impl Spoilt {
@@ -75,13 +92,25 @@ impl Spoilt {
             capabilities,
             faults: Arc::default(),
             calls: Arc::default(),
-            lose_hints: Arc::default(),
+            hints: Arc::default(),
+            hints_asked_for: Arc::default(),
+            distance: Duration::ZERO,
         }
     }
 
-    /// Whether the interests that are taken from now on hear of nothing.
-    pub fn lose_hints(&self, lose: bool) {
-        self.lose_hints.store(lose, Ordering::Relaxed);
+    /// The same store on a way that takes so much longer.
+    pub fn farther_by(&self, distance: Duration) -> Self {
+        Self { distance, ..self.clone() }
+    }
+
+    /// What happens to the interests that are taken from now on.
+    pub fn hints(&self, hints: Hints) {
+        *self.hints.lock().unwrap() = hints;
+    }
+
+    /// How many interests were taken.
+    pub fn hints_asked_for(&self) -> usize {
+        self.hints_asked_for.load(Ordering::Relaxed)
     }
 
     /// What happens to the next calls of this operation, one after the other.
@@ -144,6 +173,9 @@ impl Backend for Spoilt {
 
     async fn acquire(&self, key: &Key, id: &LockId, ttl: Ttl) -> Result<Acquired> {
         let (store, key, id) = (self.store.clone(), key.clone(), id.clone());
+        if !self.distance.is_zero() {
+            sleep(self.distance).await;
+        }
         self.pass(Operation::Acquire, async move { store.acquire(&key, &id, ttl).await }).await
     }
 
@@ -184,12 +216,20 @@ impl Backend for Spoilt {
     }
 
     fn maybe_free(&self, key: &Key) -> impl Future<Output = ()> + Send + 'static {
-        let hears = self.capabilities.pushes_hints() && !self.lose_hints.load(Ordering::Relaxed);
+        self.hints_asked_for.fetch_add(1, Ordering::Relaxed);
+        let hints = *self.hints.lock().unwrap();
+        let hears = self.capabilities.pushes_hints();
         let hint = hears.then(|| self.store.maybe_free(key));
-        async {
-            match hint {
-                Some(hint) => hint.await,
-                None => pending().await,
+        async move {
+            match (hint, hints) {
+                (Some(hint), Hints::Told) => hint.await,
+                (Some(_), Hints::Hasty) => {}
+                (Some(_), Hints::Panic) => {
+                    // Not before it was left to wait.
+                    sleep(Duration::from_millis(10)).await;
+                    panic!("a backend with a bug");
+                }
+                (None, _) | (Some(_), Hints::Lost) => pending().await,
             }
         }
     }
