@@ -76,15 +76,16 @@ impl LockRequest {
     }
 
     /// How often to try again at most. Default: 10 times, or without limit where
-    /// [`wait`](Self::wait) is set. Time spent in line behind others is no attempt, and neither is one
-    /// that a release called for.
+    /// [`wait`](Self::wait) is set. Time spent in line behind others is no attempt, and those that a
+    /// release called for, or the beginning of listening for one, are no retries.
     pub const fn max_retries(mut self, retries: u32) -> Self {
         self.max_retries = Some(retries);
         self
     }
 
-    /// How long to pause between attempts. Default: [`Backoff::default`]. In line it is the pause of
-    /// the first one that counts, where the backend pushes no hints.
+    /// How long to pause between attempts that nothing else calls for. Default:
+    /// [`Backoff::default`]. In line only the first one makes attempts. Where the backend pushes hints,
+    /// this is what finds a key whose release nobody told of, so it may be long.
     pub const fn backoff(mut self, backoff: Backoff) -> Self {
         self.backoff = backoff;
         self
