@@ -56,10 +56,11 @@
 //! The first one who waits for a lock makes one connection more, with the configuration of the
 //! backend's client, for all locks of this backend and its clones. It is subscribed to what is waited
 //! for and to nothing else, which takes a `SUBSCRIBE` and a `PING` when somebody begins to wait for a
-//! key that nobody waited for; an `UNSUBSCRIBE` follows up to two seconds after the last one has
-//! stopped, so a busy key keeps its subscription. While somebody waits, a `PING` every two seconds
-//! proves the connection. A connection that is lost or silent is made again, and then everybody who
-//! waits tries again. It ends with the last clone of the backend.
+//! key that nobody waited for (in a cluster, an `SSUBSCRIBE`); an `UNSUBSCRIBE` or `SUNSUBSCRIBE`
+//! follows up to two seconds after the last one has stopped, so a busy key keeps its subscription.
+//! While somebody waits, one of the subscriptions is made again every two seconds in the same way,
+//! which proves the connection. A connection that is lost or silent is made again, and then everybody
+//! who waits tries again. It ends with the last clone of the backend.
 //!
 //! A hint is never needed: without it, waiting goes by the time that the lease still has, and by the
 //! back-off. That is how a lease is waited for that expires, or that another library releases. It is
