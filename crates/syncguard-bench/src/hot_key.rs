@@ -39,7 +39,9 @@ pub(crate) async fn run(store: &Store, pace: Pace) -> Outcome {
         counter.unit(),
     ]);
     let mut failures = Vec::new();
-    for (processes, workers) in SETTINGS {
+    let settings =
+        SETTINGS.into_iter().filter(|(processes, _)| *processes == 1 || store.is_shared());
+    for (processes, workers) in settings {
         let setting = match processes {
             1 => workers.to_string(),
             _ => format!("{processes} x {workers}"),

@@ -1,6 +1,7 @@
 //! `cargo run --release -p syncguard-bench -- redis://127.0.0.1:6379`
 //!
-//! Any number of URLs: `redis://..`, `postgres://..`, and `http://host:port` for a Firestore emulator.
+//! Any number of URLs: `redis://..`, `postgres://..`, `http://host:port` for a Firestore emulator, and
+//! `memory:`.
 //! `--quick` takes less time and is less exact; `--only uncontended`, `--only hot-key` and
 //! `--only crowd` pick a part, and may be repeated.
 //!
@@ -12,6 +13,7 @@ mod crowd;
 mod firestore;
 mod hot_key;
 mod machine;
+mod memory;
 mod options;
 mod postgres;
 mod processes;

@@ -1,16 +1,19 @@
 //! The stores, by URL.
 
 use syncguard::LockManager;
+use syncguard_memory::MemoryBackend;
 
 use crate::contestant::{Contestant, Outcome};
 use crate::options::Pace;
-use crate::{firestore, postgres, redis};
+use crate::{firestore, memory, postgres, redis};
 
 pub(crate) enum Store {
     Redis(String),
     Postgres(String),
     /// An emulator.
     Firestore(String),
+    /// Of each process its own.
+    Memory(String),
 }
 
 impl Store {
@@ -19,13 +22,16 @@ impl Store {
             Some("redis") => Ok(Self::Redis(url.to_owned())),
             Some("postgres" | "postgresql") => Ok(Self::Postgres(url.to_owned())),
             Some("http") => Ok(Self::Firestore(url.to_owned())),
+            Some("memory") => Ok(Self::Memory(url.to_owned())),
             _ => Err(format!("no benchmark for {url}").into()),
         }
     }
 
     pub(crate) fn url(&self) -> &str {
         match self {
-            Self::Redis(url) | Self::Postgres(url) | Self::Firestore(url) => url,
+            Self::Redis(url) | Self::Postgres(url) | Self::Firestore(url) | Self::Memory(url) => {
+                url
+            }
         }
     }
 
@@ -34,6 +40,7 @@ impl Store {
             Self::Redis(_) => "Redis",
             Self::Postgres(_) => "Postgres",
             Self::Firestore(_) => "Firestore",
+            Self::Memory(_) => "Memory",
         }
     }
 
@@ -43,6 +50,7 @@ impl Store {
             Self::Redis(url) => redis::uncontended(url, pace).await,
             Self::Postgres(url) => postgres::uncontended(url, pace).await,
             Self::Firestore(url) => firestore::uncontended(url, pace).await,
+            Self::Memory(_) => memory::uncontended(pace).await,
         }
     }
 
@@ -51,7 +59,13 @@ impl Store {
             Self::Redis(_) => redis::ON_THE_HOT_KEY,
             Self::Postgres(_) => postgres::ON_THE_HOT_KEY,
             Self::Firestore(_) => firestore::ON_THE_HOT_KEY,
+            Self::Memory(_) => memory::ON_THE_HOT_KEY,
         }
+    }
+
+    /// Whether several processes can contend for one key.
+    pub(crate) const fn is_shared(&self) -> bool {
+        !matches!(self, Self::Memory(_))
     }
 
     /// Whether every worker needs a connection of its own.
@@ -65,6 +79,7 @@ impl Store {
             Self::Redis(url) => redis::contestant(url, name).await,
             Self::Postgres(url) => postgres::contestant(url, name, connections).await,
             Self::Firestore(url) => firestore::contestant(url).await,
+            Self::Memory(_) => Ok(memory::contestant()),
         }
     }
 
@@ -73,6 +88,7 @@ impl Store {
             Self::Redis(url) => LockManager::new(redis::backend(url).await?),
             Self::Postgres(url) => LockManager::new(postgres::backend(url).await?),
             Self::Firestore(url) => LockManager::new(firestore::backend(url).await?),
+            Self::Memory(_) => LockManager::new(MemoryBackend::new()),
         })
     }
 
@@ -80,7 +96,7 @@ impl Store {
         Ok(match self {
             Self::Redis(url) => Counter::Redis(redis::Commands::connect(url).await?),
             Self::Postgres(url) => Counter::Postgres(postgres::Statements::connect(url).await?),
-            Self::Firestore(_) => Counter::None,
+            Self::Firestore(_) | Self::Memory(_) => Counter::None,
         })
     }
 }
