@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use syncguard_postgres::Backend;
+use syncguard_postgres::sqlx;
 use syncguard_postgres::sqlx::postgres::PgPool;
 
 use super::hints::{Place, listening};
@@ -15,6 +16,7 @@ use contract_tests::servers::Server;
 
 cases![
     a_release_that_somebody_waits_for_succeeds,
+    so_it_does_where_the_queue_fills_up_after_the_look,
     so_does_a_plain_delete_in_spite_of_the_trigger,
 ];
 
@@ -34,6 +36,21 @@ async fn a_release_that_somebody_waits_for_succeeds(server: Arc<Server>) -> Outc
     assert!(full.release_in(&mut transaction, &held).await?);
     transaction.commit().await?;
     assert_eq!(waiter.get(held.key()).await?, None);
+    Ok(())
+}
+
+async fn so_it_does_where_the_queue_fills_up_after_the_look(server: Arc<Server>) -> Outcome {
+    let place = Place::new(&server).await?;
+    let waiter = place.builder().build()?;
+    let pool = full_queue(&place, "CASE nextval('looks') WHEN 1 THEN 0 ELSE 1 END").await?;
+    let full = place.on(pool).build()?;
+
+    let (_, held) = place.holder().await?;
+    let _hint = listening(&waiter, held.key()).await;
+    assert!(full.release(&held).await?);
+    assert_eq!(waiter.get(held.key()).await?, None);
+    let looks = sqlx::query_scalar::<_, i64>("SELECT last_value FROM looks");
+    assert_eq!(looks.fetch_one(full.pool()).await?, 2);
     Ok(())
 }
 
@@ -70,6 +87,7 @@ async fn full_queue(place: &Place, usage: &str) -> Outcome<PgPool> {
          END $$;
          CREATE CONSTRAINT TRIGGER at_commit AFTER INSERT ON told
              DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION refuse();
+         CREATE SEQUENCE looks;
          CREATE FUNCTION pg_notification_queue_usage() RETURNS float8 LANGUAGE sql
              AS $$ SELECT ({usage})::float8 $$"
     );
