@@ -4,6 +4,7 @@
 
 mod errors;
 mod faults;
+mod full_queue;
 mod hand_over;
 mod hints;
 mod other_client;
@@ -72,6 +73,7 @@ pub(crate) fn trials(runtime: &Handle) -> Vec<Trial> {
     let own = [
         errors::cases(),
         faults::cases(),
+        full_queue::cases(),
         hand_over::cases(),
         hints::cases(),
         other_client::cases(),

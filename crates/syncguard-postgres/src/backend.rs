@@ -191,8 +191,9 @@ impl PostgresBackend {
         }
     }
 
-    /// Sends a statement over a connection of the pool, and once more where a conflict with others
-    /// has undone it, as happens only at a stricter isolation level than READ COMMITTED.
+    /// Sends a statement over a connection of the pool, and once more where others have undone it: by
+    /// a conflict, at a stricter isolation level than READ COMMITTED, or by filling up the queue of
+    /// notifications at just that moment.
     ///
     /// Its values may include how long it may wait for a lock, which depends on how long it took to
     /// get the connection.

@@ -58,8 +58,11 @@ pub(crate) fn timed_out(operation: Operation) -> Error {
 }
 
 /// Whether the statement was undone only because of others, so that it can be sent again as it is.
+///
+/// 54000 says that the queue of notifications was full at the commit of a release, which looks at it
+/// before it notifies: the next time it tells nobody.
 pub(crate) fn is_conflict(error: &sqlx::Error) -> bool {
-    matches!(sqlstate(error).as_deref(), Some("40001" | "40P01"))
+    matches!(sqlstate(error).as_deref(), Some("40001" | "40P01" | "54000"))
 }
 
 /// Whether another process was creating the same table or index.
@@ -220,8 +223,10 @@ mod tests {
 
     #[test]
     fn only_undone_statements_are_repeated() {
-        assert!(is_conflict(&refusal("40001")) && is_conflict(&refusal("40P01")));
-        for open in ["40003", "57P01", "55P03", "08006"] {
+        for undone in ["40001", "40P01", "54000"] {
+            assert!(is_conflict(&refusal(undone)), "{undone}");
+        }
+        for open in ["40003", "54001", "57P01", "55P03", "08006"] {
             assert!(!is_conflict(&refusal(open)), "{open}");
         }
         assert!(!is_conflict(&sqlx::Error::PoolTimedOut));

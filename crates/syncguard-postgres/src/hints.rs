@@ -14,7 +14,8 @@
 //! listens. A release whose try succeeds holds the lock *until its commit*, so that the sign, which
 //! the lock keeps out, is put up later than that: the attempt made after that finds the key free.
 //! A lock given back before the commit would not do: the sign, the attempt, which finds the key
-//! still held, and then the commit of the release, untold.
+//! still held, and then the commit of the release, untold. The exception is a server whose queue of
+//! notifications is nearly full: see release.sql.
 //!
 //! The hash is SHA-256 of the key in UTF-8, which the server and this crate both can compute: a
 //! release by id alone knows the key on the server only, and a waiter knows it here only. Its first

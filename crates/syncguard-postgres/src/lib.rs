@@ -61,7 +61,8 @@
 //! that the listening session holds meanwhile: pairs of numbers, of which the first is
 //! `hashtext('syncguard_locks_freed')`, or of the lock table's other name and `_freed`, which is also the
 //! name of the channel. The payload is a hash: no key is sent. Where nobody waits, this costs a
-//! release some microseconds.
+//! release some microseconds. While the server's queue of notifications is nearly full, as when some
+//! session listens and sits idle in a transaction, nobody is told, and waiting goes by timer.
 //!
 //! - *Behind a pooler in transaction mode* nothing can be heard. The connection is tested before
 //!   anything is left on it, a warning says once that waiting goes on by timer, and the next test is

@@ -107,7 +107,8 @@ impl PostgresBackend {
     /// # What to mind
     ///
     /// - Those who wait are told by a NOTIFY of your transaction, if there are any. Such a transaction
-    ///   cannot be prepared for a two-phase commit.
+    ///   cannot be prepared for a two-phase commit. None is sent where the server's queue of them is
+    ///   nearly full, so that your commit does not fail for it.
     /// - Until you commit, whoever wants the key waits or is told that it is held.
     /// - Taking the same key again in the same transaction can deadlock with others, as
     ///   [`acquire_in`](Self::acquire_in) says.

@@ -9,6 +9,11 @@
 --
 -- Why nobody who waits is missed, though nobody is told where nobody waits: see hints.rs. The try
 -- waits for nothing, and what it takes is held until the commit.
+--
+-- Why nobody is told while the server's queue of notifications is nearly full. One session anywhere
+-- that listens and sits idle in a transaction lets it fill up, and where it is full the commit of a
+-- NOTIFY fails: the lease would live on for want of a hint. Who waits goes on by timer. The last tenth
+-- is for what others send between the look and the commit.
 WITH patience AS MATERIALIZED (
     SELECT CASE WHEN $3::bigint IS NOT NULL
         THEN set_config('lock_timeout', $3::bigint::text, true) END
@@ -24,5 +29,6 @@ ended AS (
 )
 SELECT CASE WHEN $2::text IS NOT NULL THEN set_config('synchronous_commit', $2::text, true) END,
     CASE WHEN NOT pg_try_advisory_xact_lock(hashtext('{channel}'), get_byte(hash, 0))
+            AND pg_notification_queue_usage() < 0.9
         THEN pg_notify('{channel}', left(encode(hash, 'hex'), 16)) END
 FROM ended
