@@ -23,7 +23,7 @@ use crate::store::{Store, incomplete};
 pub struct FirestoreBackend {
     store: Arc<Store>,
     /// Where hints are turned on.
-    listener: Option<Arc<Listener>>,
+    pub(crate) listener: Option<Arc<Listener>>,
 }
 
 impl FirestoreBackend {
@@ -149,6 +149,7 @@ impl Backend for FirestoreBackend {
         let found = self.run(Operation::Find, self.store.begin().by_id(id)).await;
         found.map(|found| found.map(|(lock, _)| lock.record)).map_err(|error| error.with_id(id))
     }
+
     /// Pending, unless [hints](FirestoreBackendBuilder::hints) are on.
     fn maybe_free(&self, key: &Key) -> impl Future<Output = ()> + Send + 'static {
         let listener = self.listener.as_ref();

@@ -1,6 +1,5 @@
 //! Tells waiters of locks that were released, by listening to the lock documents.
 
-use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -52,7 +51,9 @@ async fn keep_listening(store: Arc<Store>, interests: Interests) {
     loop {
         interests.somebody().await;
         let mut targets = Targets::new(&store.names.database);
-        let Err(status) = listen(&store, &interests, &mut targets).await;
+        let Err(status) = listen(&store, &interests, &mut targets).await else {
+            continue;
+        };
         // Streams end all the time: with their credentials, or with the server that they run on. The
         // next one wakes all who wait, when their targets are in place again.
         if targets.have_worked() {
@@ -72,12 +73,13 @@ async fn keep_listening(store: Arc<Store>, interests: Interests) {
     }
 }
 
-/// Listens on one stream until it ends.
-async fn listen(
-    store: &Store,
-    interests: &Interests,
-    targets: &mut Targets,
-) -> Result<Infallible, Status> {
+/// Listens on one stream until it ends, unless those who waited have gone: on a stream that asks for
+/// nothing, the server says nothing, not even that it is open.
+async fn listen(store: &Store, interests: &Interests, targets: &mut Targets) -> Result<(), Status> {
+    let wanted = interests.wanted();
+    if wanted.is_empty() {
+        return Ok(());
+    }
     // What is sent here is little, and goes out at once: no need to bound it.
     let (requests, outgoing) = unbounded_channel();
     let send = |request: Option<ListenRequest>| {
@@ -86,7 +88,7 @@ async fn listen(
             let _ = requests.send(request);
         }
     };
-    for document in interests.wanted() {
+    for document in wanted {
         send(targets.add(document));
     }
     let (mut replies, first) = open(store, outgoing).await?;
@@ -134,4 +136,33 @@ async fn open(
 
 async fn next(replies: &mut Streaming<ListenResponse>) -> Result<ListenResponse, Status> {
     replies.message().await?.ok_or_else(|| Status::unavailable("the stream ended"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+    use std::pin::pin;
+    use std::task::{Context, Poll, Waker};
+
+    use super::*;
+    use crate::FirestoreBackend;
+
+    /// A backend that is connected to a server which never says anything.
+    async fn before_silence() -> (FirestoreBackend, TcpListener) {
+        let silence = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = silence.local_addr().unwrap().to_string();
+        let builder = FirestoreBackend::builder("p").emulator(address).hints(true);
+        (builder.connect().await.unwrap(), silence)
+    }
+
+    /// Whoever waited may be gone before it is asked what for.
+    #[tokio::test]
+    async fn w_no_stream_is_opened_for_nobody() {
+        let (backend, _silence) = before_silence().await;
+        let listener = backend.listener.as_ref().unwrap();
+        let mut targets = Targets::new(&listener.store.names.database);
+        let listening = pin!(listen(&listener.store, &listener.interests, &mut targets));
+        let polled = listening.poll(&mut Context::from_waker(Waker::noop()));
+        assert!(matches!(polled, Poll::Ready(Ok(()))));
+    }
 }
