@@ -183,6 +183,7 @@ mod config;
 mod document;
 mod error;
 mod listener;
+mod outage;
 mod steps;
 mod store;
 mod targets;

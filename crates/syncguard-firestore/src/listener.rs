@@ -1,7 +1,6 @@
 //! Tells waiters of locks that were released, by listening to the lock documents.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use gcloud_sdk::RequestTimeouts;
 use gcloud_sdk::google::firestore::v1::{ListenRequest, ListenResponse};
@@ -11,15 +10,9 @@ use syncguard::{HintTask, Interests};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::time::timeout;
 
+use crate::outage::Outage;
 use crate::store::Store;
 use crate::targets::Targets;
-
-/// The longest pause after a stream that broke. It doubles with each that follows without having
-/// told anything.
-const FIRST_PAUSE: Duration = Duration::from_millis(100);
-
-/// The longest pause of all, while the database cannot be listened to.
-const LAST_PAUSE: Duration = Duration::from_secs(30);
 
 /// Those who wait, and the task that listens for them.
 pub(crate) struct Listener {
@@ -46,30 +39,23 @@ impl Listener {
 /// It stays open, without targets, when nobody does any more: that costs nothing, and waiters come
 /// and go too often to close it each time. If it ends then, the next who waits opens another.
 async fn keep_listening(store: Arc<Store>, interests: Interests) {
-    let mut failures = 0;
-    let mut warned = false;
+    let mut outage = Outage::default();
     loop {
         interests.somebody().await;
         let mut targets = Targets::new(&store.names.database);
         let Err(status) = listen(&store, &interests, &mut targets).await else {
             continue;
         };
-        // Streams end all the time: with their credentials, or with the server that they run on. The
-        // next one wakes all who wait, when their targets are in place again.
-        if targets.have_worked() {
-            (failures, warned) = (0, false);
-        } else if !warned {
-            warned = true;
+        if outage.begins(targets.worked_for()) {
             // The status itself may quote document names.
             tracing::warn!(
                 code = ?status.code(),
-                "cannot listen to Firestore for locks that are released: those who wait try again \
-                 by timer until it works"
+                "cannot keep listening to Firestore for locks that are released: those who wait try \
+                 again by timer until it works"
             );
         }
-        let pause = FIRST_PAUSE.saturating_mul(1 << failures).min(LAST_PAUSE);
-        interests.pause(pause.mul_f64(fastrand::f64().midpoint(1.0))).await;
-        failures = (failures + 1).min(16);
+        // The next one wakes all who wait, when their targets are in place again.
+        interests.pause(outage.pause().mul_f64(fastrand::f64().midpoint(1.0))).await;
     }
 }
 

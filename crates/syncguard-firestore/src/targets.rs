@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use gcloud_sdk::google::firestore::v1::{
     ListenRequest, ListenResponse, Target, TargetChange, listen_request,
@@ -10,6 +11,7 @@ use gcloud_sdk::google::firestore::v1::{
     target_change::TargetChangeType,
 };
 use gcloud_sdk::tonic::{Code, Status};
+use tokio::time::Instant;
 
 /// The documents that a stream listens to: each is a target of its own, since waiters come and go
 /// for each by itself.
@@ -19,7 +21,7 @@ pub(crate) struct Targets {
     by_id: HashMap<i32, Arc<str>>,
     ids: HashMap<Arc<str>, i32>,
     last_id: i32,
-    worked: bool,
+    current_since: Option<Instant>,
 }
 
 impl Targets {
@@ -29,13 +31,13 @@ impl Targets {
             by_id: HashMap::new(),
             ids: HashMap::new(),
             last_id: 0,
-            worked: false,
+            current_since: None,
         }
     }
 
-    /// Whether a target was ever current on this stream.
-    pub(crate) const fn have_worked(&self) -> bool {
-        self.worked
+    /// How long ago a target was current on this stream for the first time, if one ever was.
+    pub(crate) fn worked_for(&self) -> Option<Duration> {
+        self.current_since.map(|first| first.elapsed())
     }
 
     /// What to send to listen to a document, unless that is done already.
@@ -89,7 +91,7 @@ impl Targets {
         let gone = match response.response_type {
             Some(ResponseType::TargetChange(change)) => match change.target_change_type() {
                 TargetChangeType::Current => {
-                    self.worked = true;
+                    self.current_since.get_or_insert_with(Instant::now);
                     self.affected(change.target_ids)
                 }
                 TargetChangeType::Remove => return self.removed(change),
@@ -214,10 +216,10 @@ mod tests {
         let mut targets = three();
         for kind in [TargetChangeType::Add, TargetChangeType::NoChange, TargetChangeType::Reset] {
             assert_eq!(woken(&mut targets, told(kind, &[1], None)), ok(""));
-            assert!(!targets.have_worked());
+            assert_eq!(targets.worked_for(), None);
         }
         assert_eq!(woken(&mut targets, told(TargetChangeType::Current, &[1], None)), ok("a"));
-        assert!(targets.have_worked());
+        assert!(targets.worked_for().is_some());
         assert_eq!(woken(&mut targets, told(TargetChangeType::Current, &[], None)), ok("abc"));
     }
 
