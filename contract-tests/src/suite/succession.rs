@@ -303,10 +303,12 @@ async fn g6_a_hand_over_whose_heir_never_looks_leaves_no_lease(store: Store) -> 
 }
 
 async fn g6_a_hand_over_whose_heir_gives_up_leaves_no_lease(store: Store) -> Result<()> {
-    // Its attempts fail, so it does not find what it was granted.
+    // All that could find what it was granted fails.
     let trouble = |operation, before| match (operation, before) {
         (Operation::HandOver, 0) => Trouble::LoseReply(ErrorCode::NetworkTimeout),
-        (Operation::Acquire, 1..) => Trouble::Refuse(ErrorCode::ServiceUnavailable),
+        (Operation::HandOver | Operation::Acquire, 1..) => {
+            Trouble::Refuse(ErrorCode::ServiceUnavailable)
+        }
         _ => Trouble::None,
     };
     let mut scene = Scene::new(&store, 1, quickly, trouble).await?;

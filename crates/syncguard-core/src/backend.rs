@@ -167,8 +167,8 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
     /// - R1, R2, R5 hold for the old lease as in [`release`](Self::release), A3 to A6 for the new one
     ///   as in [`acquire`](Self::acquire): it has the id asked for and a higher fence.
     /// - `None` when the old lease is dead, unknown or replaced: then nothing is granted, and nothing
-    ///   has changed. A backend that repeats the step by itself must not take its own first success,
-    ///   the key being held by `id`, for that.
+    ///   has changed. A backend that repeats the step by itself must not take its own first success
+    ///   for that: it answers with the lease by which `id` holds the key.
     ///
     /// # Errors
     ///
