@@ -1,5 +1,6 @@
 //! W9: hints that a key may be free.
 
+use std::pin::Pin;
 use std::time::Duration;
 
 use syncguard::LockManager;
@@ -83,19 +84,37 @@ async fn w9_a_release_after_an_attempt_is_not_missed(store: Store) -> Result<()>
 /// The key is released while an attempt is on its way to the backend or back, as the first attempt,
 /// when the waiter has told the backend nothing yet, and as the one after that.
 async fn released_at_an_attempt(store: &Store, trouble: Trouble) -> Result<()> {
-    for attempt in 0..2 {
+    for (attempt, heard_of) in [(0, false), (1, false), (0, true), (1, true)] {
         let key = fresh_key();
-        let lease = other_clients_lease(store, &key).await?;
         let (faulty, locks) = store.troubled(move |operation, before| match operation {
             Operation::Acquire if before == attempt => trouble,
             _ => Trouble::None,
         });
+        let _interest = if heard_of { Some(interest(store, &faulty, &key).await?) } else { None };
+        let lease = other_clients_lease(store, &key).await?;
         let request = locks.lock(&key).ttl(LONG).wait(LONG).backoff(store.backoff());
         let waiter = Waiter::for_turn(request).await;
         release_when_held(store, &faulty, &lease).await?;
         woken(waiter).await?;
     }
     Ok(())
+}
+
+/// Somebody else's interest in the key. The backend hears of its releases, so it does nothing new when
+/// another one is taken.
+async fn interest(
+    store: &Store,
+    faulty: &Faulty,
+    key: &Key,
+) -> Result<Pin<Box<dyn Future<Output = ()> + Send>>> {
+    let mut first = Box::pin(faulty.maybe_free(key));
+    let lease = other_clients_lease(store, key).await?;
+    assert!(store.two.release(&lease).await?);
+    if store.wakes() {
+        assert!(timeout(SOON, first.as_mut()).await.is_ok(), "no hint came");
+    }
+    // Before the first one ends.
+    Ok(Box::pin(faulty.maybe_free(key)))
 }
 
 async fn release_when_held(store: &Store, faulty: &Faulty, lease: &Lease) -> Result<()> {
