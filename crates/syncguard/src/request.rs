@@ -141,9 +141,8 @@ impl LockRequest {
         );
         let mut wait =
             Wait { manager: &manager, attempts: &attempts, key: &key, limits: &limits, made: 0 };
-        let begun = Instant::now();
         let result = wait.run(backoff, retries).instrument(span.clone()).await;
-        manager.backend.waited(&key, begun, wait.made, &result);
+        manager.backend.waited(&key, limits.begun, wait.made, &result);
         span.record("attempts", wait.made);
         if let Err(error) = &result {
             span.record("code", error.code().as_str());
@@ -267,8 +266,10 @@ impl LockRequest {
                 .with_key(&key)
                 .with_message("the wait must not be zero: for a single attempt use try_acquire"));
         }
+        let begun = Instant::now();
         let limits = Limits {
-            deadline: Instant::now() + wait,
+            begun,
+            deadline: begun + wait,
             cancel: self.cancel,
             closing: self.manager.background.closing().clone(),
         };

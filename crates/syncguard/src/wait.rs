@@ -15,6 +15,8 @@ use crate::{Backoff, LockGuard};
 /// What ends a wait early.
 #[derive(Debug)]
 pub(crate) struct Limits {
+    /// When the caller asked.
+    pub(crate) begun: Instant,
     pub(crate) deadline: Instant,
     /// By the caller.
     pub(crate) cancel: CancellationToken,
