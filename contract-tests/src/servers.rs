@@ -158,7 +158,15 @@ impl Server {
     ///
     /// A sentence that says what is missing.
     pub async fn spare(&self, command: &[&str]) -> Result<Spare, String> {
-        self.start_spare(command).await.map_err(|error| {
+        let mut started = self.start_spare(command).await;
+        for _ in 0..4 {
+            // Somebody else took the port in the meantime. Docker says so in words alone.
+            if !matches!(&started, Err(error) if error.to_string().contains("already allocated")) {
+                break;
+            }
+            started = self.start_spare(command).await;
+        }
+        started.map_err(|error| {
             format!(
                 "this needs a {} server of its own in Docker, which contract-tests/run provides \
                  ({error})",
