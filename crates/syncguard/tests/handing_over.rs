@@ -8,7 +8,7 @@ use std::pin::pin;
 use std::task::Poll;
 
 use support::line::{
-    HOUR, MS, Waiter, cancellable, drop_while_it_hands_over, poll_once, served_in_order, waiter,
+    HOUR, MS, Waiter, cancellable, heir_of_a_dropped_release, poll_once, served_in_order, waiter,
     waiters,
 };
 use support::{Fault, Spoilt};
@@ -188,10 +188,7 @@ async fn g7_a_lease_that_nobody_picks_up_ends_by_its_ttl() {
 async fn g7_an_heir_of_an_old_line_takes_nobody_out_of_the_new_one() {
     let backend = Spoilt::with_hand_over();
     let locks = LockManager::new(backend.clone());
-    let held = locks.lock("key").ttl(HOUR).acquire().await.unwrap();
-    let mut heir = pin!(locks.lock("key").ttl(HOUR).wait(HOUR).acquire());
-    assert!(poll_once(heir.as_mut()).is_pending());
-    drop_while_it_hands_over(&backend, held).await;
+    let heir = heir_of_a_dropped_release(&backend, &locks).await;
     // The heir has its guard but not picked it up, and the line has ended: here begins another.
     let line = waiters(&locks, 2).await;
     heir.await.unwrap().release().await.unwrap();

@@ -4,12 +4,11 @@
 
 mod support;
 
-use std::pin::pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use support::line::{HOUR, MS, Waiter, drop_while_it_hands_over, poll_once, waiter, waiters};
+use support::line::{HOUR, MS, Waiter, heir_of_a_dropped_release, waiter, waiters};
 use support::{Hints, Spoilt};
 use syncguard::{Backoff, Jitter, LockGuard, LockManager, Result};
 use tokio::runtime::Handle;
@@ -86,10 +85,7 @@ async fn g8_others_get_a_chance_after_a_second_where_nobody_is_told() {
 async fn g8_a_streak_that_begins_with_a_hand_over_ends_too() {
     let backend = Spoilt::with_hand_over();
     let locks = LockManager::new(backend.clone());
-    let held = locks.lock("key").ttl(HOUR).acquire().await.unwrap();
-    let mut heir = pin!(locks.lock("key").ttl(HOUR).wait(HOUR).acquire());
-    assert!(poll_once(heir.as_mut()).is_pending());
-    drop_while_it_hands_over(&backend, held).await;
+    let heir = heir_of_a_dropped_release(&backend, &locks).await;
     // The line has ended, and with it the streak: the next grant of the new one is a hand-over.
     let guard = heir.await.unwrap();
     let others = LockManager::new(backend.clone());

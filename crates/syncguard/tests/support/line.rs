@@ -74,9 +74,15 @@ pub fn assert_no_line_remains(locks: &LockManager) {
     assert!(shown.contains("lines: Lines(Mutex { data: {},"), "{shown}");
 }
 
-/// Drops a release at a moment when its hand-over is under way and its heir is asleep. Both go on:
-/// the heir is served, and then a release finds nothing left, which ends the line.
-pub async fn drop_while_it_hands_over(backend: &Spoilt, held: LockGuard) {
+/// Drops a release at a moment when its hand-over is under way and its heir, which is returned, is
+/// asleep. Both go on: the heir is served, and then a release finds nothing left, which ends the line.
+pub async fn heir_of_a_dropped_release(
+    backend: &Spoilt,
+    locks: &LockManager,
+) -> Pin<Box<impl Future<Output = syncguard::Result<LockGuard>> + use<>>> {
+    let held = locks.lock("key").ttl(HOUR).acquire().await.unwrap();
+    let mut heir = Box::pin(locks.lock("key").ttl(HOUR).wait(HOUR).acquire());
+    assert!(poll_once(heir.as_mut()).is_pending());
     backend.next(Operation::HandOver, [Fault::Late(10 * MS)]);
     backend.next(Operation::Release, [Fault::Late(20 * MS)]);
     tokio::select! {
@@ -85,4 +91,5 @@ pub async fn drop_while_it_hands_over(backend: &Spoilt, held: LockGuard) {
         () = sleep(MS) => {}
     }
     sleep(50 * MS).await;
+    heir
 }
