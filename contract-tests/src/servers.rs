@@ -158,14 +158,13 @@ impl Server {
     ///
     /// A sentence that says what is missing.
     pub async fn spare(&self, command: &[&str]) -> Result<Spare, String> {
-        let mut started = self.start_spare(command).await;
-        for _ in 0..4 {
-            // Somebody else took the port in the meantime. Docker says so in words alone.
-            if !matches!(&started, Err(error) if error.to_string().contains("already allocated")) {
-                break;
+        let mut others = 0..4;
+        let started = loop {
+            let started = self.start_spare(command).await;
+            if !started.as_ref().is_err_and(is_port_taken) || others.next().is_none() {
+                break started;
             }
-            started = self.start_spare(command).await;
-        }
+        };
         started.map_err(|error| {
             format!(
                 "this needs a {} server of its own in Docker, which contract-tests/run provides \
@@ -241,6 +240,12 @@ pub struct Spare {
     pub port: u16,
     /// To stop, pause and start it.
     pub container: ContainerAsync<GenericImage>,
+}
+
+/// Whether somebody else took the port after it was found free, which Docker says in words alone.
+fn is_port_taken(error: &TestcontainersError) -> bool {
+    let error = error.to_string();
+    error.contains("port is already allocated") || error.contains("address already in use")
 }
 
 fn test_run() -> String {
