@@ -5,6 +5,8 @@
 use std::fmt::{Debug, Write};
 use std::sync::{Arc, Mutex};
 
+use tokio::runtime::Builder;
+use tokio::task::spawn_blocking;
 use tracing::field::Field;
 use tracing::span::{Attributes, Id, Record};
 use tracing::subscriber::{DefaultGuard, set_default};
@@ -19,20 +21,32 @@ pub(crate) struct Log {
 
 /// Events are collected until this is dropped.
 #[expect(dead_code, reason = "it is there to be dropped")]
-pub(crate) struct Collecting(DefaultGuard, Dispatch);
+struct Collecting(DefaultGuard, Dispatch);
+
+/// Runs a trial and all its tasks on a thread of their own, with what the crate of this name logs there.
+pub(crate) async fn logging<F>(
+    of: &'static str,
+    trial: impl FnOnce(Log) -> F + Send + 'static,
+) -> F::Output
+where
+    F: Future<Output: Send + 'static>,
+{
+    let thread = spawn_blocking(move || {
+        let log = Log { of, events: Arc::default() };
+        let _collecting = log.collect();
+        let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(trial(log))
+    });
+    thread.await.unwrap()
+}
 
 impl Log {
-    /// Empty, for the crate of this name.
-    pub(crate) fn of(name: &'static str) -> Self {
-        Self { of: name, events: Arc::default() }
-    }
-
     /// Collects what this thread logs.
     ///
     /// An event that `tracing` first meets on a thread without a subscriber is switched off for all,
     /// if there is only one subscriber then: so there is another one.
-    pub(crate) fn collect(&self) -> Collecting {
-        let other = Dispatch::new(Self::of(self.of));
+    fn collect(&self) -> Collecting {
+        let other = Dispatch::new(Self { of: self.of, events: Arc::default() });
         Collecting(set_default(self.clone()), other)
     }
 

@@ -25,7 +25,7 @@ use tokio::runtime::Handle;
 use contract_tests::servers::Server;
 
 /// How a trial of this file ends: most of them by an assertion.
-type Outcome = std::result::Result<(), Box<dyn std::error::Error + Send + Sync>>;
+type Outcome<T = ()> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
 const LONG: Duration = Duration::from_secs(3_600);
 

@@ -1,10 +1,9 @@
 //! How Firestore meets the trait.
 
 use std::fmt;
-use std::future::poll_fn;
 use std::sync::Arc;
-use std::task::Poll;
 
+use syncguard::Interest;
 use syncguard_core::{
     Acquired, Backend, Capabilities, Clock, Error, ErrorCode, Key, Lease, LockId, LockRecord,
     Operation, Result, Ttl,
@@ -152,10 +151,8 @@ impl Backend for FirestoreBackend {
 
     /// Pending, unless [hints](FirestoreBackendBuilder::hints) are on.
     fn maybe_free(&self, key: &Key) -> impl Future<Output = ()> + Send + 'static {
-        let listener = self.listener.as_ref();
-        let mut hint =
-            listener.map(|listener| Box::pin(listener.hint(&self.store.names.of(key).lock)));
-        // The interest lasts until this is dropped, also when the hint has come.
-        poll_fn(move |cx| hint.as_mut().map_or(Poll::Pending, |hint| hint.as_mut().poll(cx)))
+        self.listener
+            .as_ref()
+            .map_or_else(Interest::never, |listener| listener.hint(&self.store.names.of(key).lock))
     }
 }

@@ -183,7 +183,6 @@ mod config;
 mod document;
 mod error;
 mod listener;
-mod outage;
 mod steps;
 mod store;
 mod targets;

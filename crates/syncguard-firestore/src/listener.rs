@@ -6,11 +6,10 @@ use gcloud_sdk::RequestTimeouts;
 use gcloud_sdk::google::firestore::v1::{ListenRequest, ListenResponse};
 use gcloud_sdk::tonic::codegen::tokio_stream::wrappers::UnboundedReceiverStream;
 use gcloud_sdk::tonic::{Request, Status, Streaming};
-use syncguard::{HintTask, Interests};
+use syncguard::{HintTask, Interest, Interests, Outage};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::time::timeout;
 
-use crate::outage::Outage;
 use crate::store::Store;
 use crate::targets::Targets;
 
@@ -27,7 +26,7 @@ impl Listener {
     }
 
     /// Resolves when a lock document may have been deleted after this call.
-    pub(crate) fn hint(&self, document: &str) -> impl Future<Output = ()> + Send + use<> {
+    pub(crate) fn hint(&self, document: &str) -> Interest {
         let hint = self.interests.register(document);
         self.task.ensure_running(|| keep_listening(self.store.clone(), self.interests.clone()));
         hint
@@ -39,14 +38,14 @@ impl Listener {
 /// It stays open, without targets, when nobody does any more: that costs nothing, and waiters come
 /// and go too often to close it each time. If it ends then, the next who waits opens another.
 async fn keep_listening(store: Arc<Store>, interests: Interests) {
-    let mut outage = Outage::default();
+    let mut outage = Outage::new();
     loop {
         interests.somebody().await;
         let mut targets = Targets::new(&store.names.database);
         let Err(status) = listen(&store, &interests, &mut targets).await else {
             continue;
         };
-        if outage.begins(targets.worked_for()) {
+        if outage.ended(targets.worked_for()) {
             // The status itself may quote document names.
             tracing::warn!(
                 code = ?status.code(),
@@ -55,7 +54,7 @@ async fn keep_listening(store: Arc<Store>, interests: Interests) {
             );
         }
         // The next one wakes all who wait, when their targets are in place again.
-        interests.pause(outage.pause().mul_f64(fastrand::f64().midpoint(1.0))).await;
+        interests.pause(outage.pause()).await;
     }
 }
 

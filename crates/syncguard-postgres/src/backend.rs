@@ -1,14 +1,13 @@
 //! The backend: a pool, the statements, and how their rows meet the trait.
 
 use std::fmt;
-use std::future::{Future, poll_fn};
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::Duration;
 
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions, PgRow, Postgres};
 use sqlx::{ConnectOptions, Connection, Row};
+use syncguard::Interest;
 use syncguard_core::{
     Acquired, Backend, Capabilities, Clock, Error, ErrorCode, Key, Lease, LockId, LockRecord,
     Operation, Result, Ttl,
@@ -299,9 +298,8 @@ impl Backend for PostgresBackend {
     }
 
     fn maybe_free(&self, key: &Key) -> impl Future<Output = ()> + Send + 'static {
-        let mut hint = self.shared.hints.as_ref().map(|hints| Box::pin(hints.maybe_free(key)));
-        // The interest lasts until this is dropped, also when the hint has come.
-        poll_fn(move |cx| hint.as_mut().map_or(Poll::Pending, |hint| hint.as_mut().poll(cx)))
+        let hints = self.shared.hints.as_ref();
+        hints.map_or_else(Interest::never, |hints| hints.maybe_free(key))
     }
 }
 

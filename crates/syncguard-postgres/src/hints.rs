@@ -29,7 +29,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use sqlx::postgres::{PgConnectOptions, PgPool};
-use syncguard::{HintTask, Interests};
+use syncguard::{HintTask, Interest, Interests};
 use syncguard_core::Key;
 use tokio::time::Instant;
 
@@ -75,7 +75,7 @@ impl Hints {
     }
 
     /// Resolves when `key` may have become free since this call.
-    pub(crate) fn maybe_free(&self, key: &Key) -> impl Future<Output = ()> + Send + use<> {
+    pub(crate) fn maybe_free(&self, key: &Key) -> Interest {
         let hint = self.interests.register(&name_of(key));
         self.task.ensure_running(|| Listener::new(self.interests.clone(), self.way.clone()).run());
         hint

@@ -52,9 +52,10 @@
 //! Whoever waits for a key is told of its release by NOTIFY, in other processes too, and tries again
 //! at once. For this a backend and its clones keep one more connection, beside the pool and however
 //! many keys are waited for: from the first wait until nobody has waited for a minute. It connects
-//! as the pool does. Where it cannot connect, or is lost, waiting goes on by timer until it can, and
-//! a `tracing` warning says so. A lease that expires is told of by nobody: waiters know how long it
-//! has still to go.
+//! as the pool does. Where it is lost, another one is made, with growing pauses of up to 30 seconds
+//! where that fails. Meanwhile waiting goes on by timer; where there is no connection, or none that
+//! lasts, one `tracing` warning says so. A lease that expires is told of by nobody: waiters know how
+//! long it has still to go.
 //!
 //! A release notifies in its own statement, and only where somebody may be waiting, since NOTIFY takes
 //! a lock across the whole cluster when it commits. It knows by shared advisory locks, at most 256,

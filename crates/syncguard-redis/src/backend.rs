@@ -1,9 +1,7 @@
 //! How Redis meets the trait: one script for each operation.
 
 use std::fmt;
-use std::future::poll_fn;
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::Duration;
 
 use fred::bytes_utils::Str;
@@ -11,6 +9,7 @@ use fred::error::ErrorKind;
 use fred::interfaces::ClientLike;
 use fred::types::Value;
 use fred::types::config::Options;
+use syncguard::Interest;
 use syncguard_core::{
     Acquired, Backend, Capabilities, Clock, Error, ErrorCode, Fence, Key, Lease, LockId,
     LockRecord, Operation, Result, Timestamp, Ttl, is_live,
@@ -197,10 +196,8 @@ impl Backend for RedisBackend {
     fn maybe_free(&self, key: &Key) -> impl Future<Output = ()> + Send + 'static {
         // A key that no lock can have never becomes free.
         let lock = self.names.lock(key, Operation::Wait).ok();
-        let hint = self.hints.as_ref().zip(lock);
-        let mut hint = hint.map(|(hints, lock)| Box::pin(hints.freed(&lock)));
-        // The interest lasts until this is dropped, also when the hint has come.
-        poll_fn(move |cx| hint.as_mut().map_or(Poll::Pending, |hint| hint.as_mut().poll(cx)))
+        let hints = self.hints.as_ref().zip(lock);
+        hints.map_or_else(Interest::never, |(hints, lock)| hints.freed(&lock))
     }
 }
 

@@ -7,6 +7,9 @@ use ErrorCode::{
     AuthFailed, Internal, InvalidArgument, NetworkTimeout, RateLimited, ServiceUnavailable,
 };
 
+/// Of a connection of our own, which fred gives no reason for.
+pub(crate) const ENDED: &str = "The connection ended.";
+
 /// Errors that come as text, by how the text begins: the server's, in its own spelling, those of
 /// our scripts, and the few of fred's that have no kind of their own. They go before the kinds.
 #[rustfmt::skip] // A table: one row a line.
@@ -35,6 +38,7 @@ const TEXTS: &[(&str, ErrorCode, &str)] = &[
     ("Too many failed write attempts.", ServiceUnavailable, "there is no connection to the server"),
     ("Failed to route command.", ServiceUnavailable, "there is no connection to the server"),
     ("Missing expected connection.", ServiceUnavailable, "there is no connection to the server"),
+    (ENDED, ServiceUnavailable, "the connection has ended"),
     ("Failed to send command to router.", ServiceUnavailable, "the client is not running"),
     ("Client is not initialized.", ServiceUnavailable, "the client is not running"),
     ("OOM", RateLimited, "the server is out of memory for writes"),

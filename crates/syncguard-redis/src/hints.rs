@@ -6,33 +6,23 @@
 //! everybody, since nobody was told of what happened before. In here, fred neither reconnects nor
 //! follows a slot to another node of a cluster, where no channel follows it: both end the session.
 
-use std::collections::HashSet;
-use std::convert::Infallible;
-use std::mem;
-use std::sync::Arc;
+mod subscriptions;
+
 use std::time::Duration;
 
 use fred::clients::Client;
-use fred::error::Error as RedisError;
-use fred::interfaces::{ClientLike, EventInterface, PubsubInterface};
-use fred::types::{Builder, Message, Value};
-use syncguard::{HintTask, Interests};
+use fred::error::{Error as RedisError, ErrorKind};
+use fred::interfaces::{ClientLike, EventInterface};
+use fred::types::{Builder, Message};
+use syncguard::{HintTask, Interest, Interests, Outage};
 use syncguard_core::Operation;
 use tokio::sync::broadcast::{Receiver, error::RecvError};
-use tokio::time::{Instant, MissedTickBehavior, interval_at};
+use tokio::time::Instant;
 use tracing::warn;
 
-use crate::connection;
-use crate::error::classify;
-
-/// How long after a session the next one begins: doubled each time, from and up to these, until one
-/// has lasted for longer than the last pause.
-const FIRST_PAUSE: Duration = Duration::from_millis(50);
-const LAST_PAUSE: Duration = Duration::from_secs(10);
-
-/// How often the channels that nobody waits for any more are left, and the connection is proved. A key
-/// that is waited for time and again keeps its subscription in between.
-const SWEEP: Duration = Duration::from_secs(2);
+use self::subscriptions::Subscriptions;
+use crate::connection::{self, Task};
+use crate::error::{ENDED, classify};
 
 /// How many messages may come in at once. If it is more, everybody is woken.
 const MESSAGES: usize = 256;
@@ -67,7 +57,7 @@ impl Hints {
     }
 
     /// Resolves when the lock of this name may have become free since the call.
-    pub(crate) fn freed(&self, lock: &str) -> impl Future<Output = ()> + Send + use<> {
+    pub(crate) fn freed(&self, lock: &str) -> Interest {
         let freed = self.interests.register(lock);
         self.task.ensure_running(|| self.subscriber.clone().run(self.interests.clone()));
         freed
@@ -84,19 +74,11 @@ struct Subscriber {
 impl Subscriber {
     /// One session after the other.
     async fn run(self, interests: Interests) {
-        let (mut pause, mut told) = (FIRST_PAUSE, false);
-        // To connect may take two of the limits, and to subscribe one.
-        let lasting = LAST_PAUSE + self.limit * 3;
+        let mut outage = Outage::new();
         loop {
             interests.somebody().await;
-            let begun = Instant::now();
-            let ended = self.session(&interests).await;
-            if begun.elapsed() > lasting {
-                (pause, told) = (FIRST_PAUSE, false);
-            }
-            if let Err(error) = ended
-                && !mem::replace(&mut told, true)
-            {
+            let (worked_for, error) = self.session(&interests).await;
+            if outage.ended(worked_for) {
                 let error = classify(error, Operation::Wait);
                 warn!(
                     code = error.code().as_str(),
@@ -104,95 +86,36 @@ impl Subscriber {
                     "no hints of releases, so waiting goes on by timer"
                 );
             }
-            interests.pause(pause).await;
-            pause = LAST_PAUSE.min(pause * 2);
+            interests.pause(outage.pause()).await;
         }
     }
 
-    /// One connection, until it ends. It is an error when there was none, or it was of no use.
-    async fn session(&self, interests: &Interests) -> Result<(), RedisError> {
+    /// One connection, until it ends: for how long it had worked, if it ever did, and why it ended.
+    async fn session(&self, interests: &Interests) -> (Option<Duration>, RedisError) {
+        let (client, messages, mut connection) = match self.connect().await {
+            Ok(connected) => connected,
+            Err(error) => return (None, error),
+        };
+        let connected = Instant::now();
+        let mut subscriptions = Subscriptions::new(client, self.sharded);
+        tokio::select! {
+            () = connection.ended() => {}
+            () = hear(messages, interests) => {}
+            ended = subscriptions.follow(interests) => {
+                let Err(error) = ended;
+                // It may have taken the time limit to find out.
+                let worked_for = subscriptions.worked_for();
+                return (worked_for.map(|lasted| lasted.saturating_sub(self.limit)), error);
+            }
+        }
+        (Some(connected.elapsed()), RedisError::new(ErrorKind::IO, ENDED))
+    }
+
+    async fn connect(&self) -> Result<(Client, Receiver<Message>, Task), RedisError> {
         let client = self.builder.build()?;
         let messages = client.message_rx();
-        let mut connection = connection::open(&client, self.limit).await?;
-
-        let wanted = interests.wanted();
-        self.subscribe(&client, wanted.iter()).await?;
-        interests.wake_all();
-        tokio::select! {
-            () = connection.ended() => Ok(()),
-            () = hear(messages, interests) => Ok(()),
-            ended = self.follow(&client, interests, wanted.into_iter().collect()) => match ended? {},
-        }
-    }
-
-    /// Subscribes to what is waited for and unsubscribes from what is not.
-    async fn follow(
-        &self,
-        client: &Client,
-        interests: &Interests,
-        mut subscribed: HashSet<Arc<str>>,
-    ) -> Result<Infallible, RedisError> {
-        let mut sweep = interval_at(Instant::now() + SWEEP, SWEEP);
-        sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
-            tokio::select! {
-                names = interests.changes() => {
-                    if subscribed.is_empty() {
-                        sweep.reset();
-                    }
-                    let mut fresh = names;
-                    fresh.retain(|name| {
-                        interests.is_wanted(name) && subscribed.insert(name.clone())
-                    });
-                    self.subscribe(client, fresh.iter()).await?;
-                    for name in fresh {
-                        interests.wake(&name);
-                    }
-                }
-                _ = sweep.tick(), if !subscribed.is_empty() => {
-                    let unwanted = |name: &Arc<str>| !interests.is_wanted(name);
-                    let left: Vec<_> = subscribed.extract_if(unwanted).collect();
-                    self.unsubscribe(client, &left).await?;
-                    self.subscribe(client, subscribed.iter().take(1)).await?;
-                }
-            }
-        }
-    }
-
-    /// Resolves when the subscriptions are in place.
-    async fn subscribe<'a>(
-        &self,
-        client: &Client,
-        names: impl ExactSizeIterator<Item = &'a Arc<str>>,
-    ) -> Result<(), RedisError> {
-        if names.len() == 0 {
-            return Ok(());
-        }
-        if self.sharded {
-            // One by one: fred awaits an answer, but there is one for each name.
-            for name in names {
-                client.ssubscribe(&**name).await?;
-            }
-            return Ok(());
-        }
-        // Here fred awaits none. That to a ping comes after it, or a refusal comes in its place: fred
-        // reads nothing before it has written both.
-        let both = client.pipeline();
-        both.subscribe(names.map(|name| &**name).collect::<Vec<_>>()).await?;
-        both.ping::<Value>(None).await?;
-        both.last::<Value>().await.map(drop)
-    }
-
-    async fn unsubscribe(&self, client: &Client, names: &[Arc<str>]) -> Result<(), RedisError> {
-        if names.is_empty() {
-            return Ok(());
-        }
-        let names: Vec<_> = names.iter().map(|name| &**name).collect();
-        if self.sharded {
-            client.sunsubscribe(names).await
-        } else {
-            client.unsubscribe(names).await
-        }
+        let connection = connection::open(&client, self.limit).await?;
+        Ok((client, messages, connection))
     }
 }
 
@@ -212,8 +135,8 @@ mod tests {
     use std::pin::pin;
     use std::task::{Context, Waker};
 
-    use fred::types::MessageKind;
     use fred::types::config::Server;
+    use fred::types::{MessageKind, Value};
     use tokio::sync::broadcast;
 
     use super::*;

@@ -60,12 +60,14 @@
 //! follows up to two seconds after the last one has stopped, so a busy key keeps its subscription.
 //! While somebody waits, one of the subscriptions is made again every two seconds in the same way,
 //! which proves the connection. A connection that is lost or silent is made again, and then everybody
-//! who waits tries again. It ends with the last clone of the backend.
+//! who waits tries again; where that fails, it is tried with growing pauses of up to 30 seconds. It ends
+//! with the last clone of the backend.
 //!
 //! A hint is never needed: without it, waiting goes by the time that the lease still has, and by the
 //! back-off. That is how a lease is waited for that expires, or that another library releases. It is
-//! also what remains, with one warning in the log, where the server refuses the subscription, and a
-//! release succeeds where the server refuses to publish. An ACL that lets both through:
+//! also what remains, with one warning in the log, where there is no connection, none that lasts, or none
+//! that may subscribe; and a release succeeds where the server refuses to publish. An ACL that lets both
+//! through:
 //!
 //! | | commands | channels |
 //! |---|---|---|

@@ -1,6 +1,7 @@
 //! Who waits for which name, for backends that push hints.
 
 use std::collections::{HashMap, HashSet};
+use std::fmt;
 use std::mem;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -33,25 +34,25 @@ use tokio::time::timeout;
 /// assert!(!interests.is_wanted("key"));
 /// # }
 /// ```
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct Interests {
     shared: Arc<Shared>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Shared {
     state: Mutex<State>,
     changed: Notify,
 }
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct State {
     wanted: HashMap<Arc<str>, Wanted>,
     /// The names that have become wanted or unwanted since they were last asked for.
     changes: HashSet<Arc<str>>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Wanted {
     by: usize,
     heard: Arc<Notify>,
@@ -64,9 +65,8 @@ impl Interests {
         Self::default()
     }
 
-    /// Resolves when `name` is woken after this call. The name is wanted until the future is dropped,
-    /// so that whoever asks again before that keeps the subscription.
-    pub fn register(&self, name: &str) -> impl Future<Output = ()> + Send + use<> {
+    /// Somebody waits for `name`, from this call on.
+    pub fn register(&self, name: &str) -> Interest {
         let mut state = self.shared.state();
         let name: Arc<str> = match state.wanted.get_key_value(name) {
             Some((name, _)) => name.clone(),
@@ -77,9 +77,13 @@ impl Interests {
         let (first, heard) = (wanted.by == 1, wanted.heard.clone().notified_owned());
         if first {
             state.changes.insert(name.clone());
+        }
+        // Nobody is woken under the mutex.
+        drop(state);
+        if first {
             self.shared.changed.notify_one();
         }
-        Interest { name, heard: Box::pin(heard), shared: self.shared.clone() }
+        Interest(Some(Registered { name, heard: Box::pin(heard), shared: self.shared.clone() }))
     }
 
     /// Wakes those who wait for `name`.
@@ -92,7 +96,6 @@ impl Interests {
 
     /// Wakes everybody: what was told in the meantime may have been missed.
     pub fn wake_all(&self) {
-        // Collected first: nobody is woken under the mutex.
         let all: Vec<_> =
             self.shared.state().wanted.values().map(|wanted| wanted.heard.clone()).collect();
         for heard in all {
@@ -162,6 +165,30 @@ impl Interests {
     }
 }
 
+impl fmt::Debug for Interests {
+    /// Without the names, which may be what keys must not be: readable in a log.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let wanted = self.shared.state().wanted.len();
+        f.debug_struct("Interests").field("wanted", &wanted).finish_non_exhaustive()
+    }
+}
+
+impl State {
+    /// One who waited for this name has gone. True if that was the last.
+    fn forget_one(&mut self, name: &Arc<str>) -> bool {
+        let Some(wanted) = self.wanted.get_mut(name) else {
+            return false;
+        };
+        wanted.by -= 1;
+        let last = wanted.by == 0;
+        if last {
+            self.wanted.remove(name);
+            self.changes.insert(name.clone());
+        }
+        last
+    }
+}
+
 impl Shared {
     fn state(&self) -> MutexGuard<'_, State> {
         // Nothing in here can panic halfway.
@@ -169,31 +196,45 @@ impl Shared {
     }
 }
 
-/// One who waits for a name.
-struct Interest {
+/// One who waits for a name: resolves when it is woken. The name is wanted until this is dropped, also
+/// when it has resolved, so that whoever asks again before that keeps the subscription.
+#[must_use = "the name is wanted until this is dropped"]
+pub struct Interest(Option<Registered>);
+
+struct Registered {
     name: Arc<str>,
     heard: Pin<Box<OwnedNotified>>,
     shared: Arc<Shared>,
+}
+
+impl Interest {
+    /// Never resolves: where nothing is heard.
+    pub const fn never() -> Self {
+        Self(None)
+    }
 }
 
 impl Future for Interest {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        self.heard.as_mut().poll(cx)
+        match &mut self.0 {
+            Some(registered) => registered.heard.as_mut().poll(cx),
+            None => Poll::Pending,
+        }
     }
 }
 
-impl Drop for Interest {
+impl fmt::Debug for Interest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Interest").finish_non_exhaustive()
+    }
+}
+
+impl Drop for Registered {
     fn drop(&mut self) {
-        let mut state = self.shared.state();
-        if let Some(wanted) = state.wanted.get_mut(&self.name) {
-            wanted.by -= 1;
-            if wanted.by == 0 {
-                state.wanted.remove(&self.name);
-                state.changes.insert(self.name.clone());
-                self.shared.changed.notify_one();
-            }
+        if self.shared.state().forget_one(&self.name) {
+            self.shared.changed.notify_one();
         }
     }
 }

@@ -209,6 +209,14 @@ async fn w9_an_interest_that_comes_and_goes_is_one_change() {
     assert_eq!(interests.changes().await.len(), 1);
 }
 
+#[test]
+fn o_who_waits_is_shown_without_names() {
+    let interests = Interests::new();
+    let interest = interests.register("customer-4711");
+    let shown = format!("{interests:?} {interest:?}");
+    assert_eq!(shown, "Interests { wanted: 1, .. } Interest { .. }");
+}
+
 #[tokio::test(start_paused = true)]
 async fn w9_a_release_during_an_attempt_is_not_missed() {
     let backend = Spoilt::new();

@@ -9,14 +9,14 @@ use std::time::Duration;
 use syncguard_firestore::gcloud_sdk::RequestTimeouts;
 use syncguard_firestore::gcloud_sdk::tonic::Code;
 use syncguard_firestore::{Backend, Backoff, FirestoreBackend, Lease, LockManager};
-use tokio::runtime::{Builder, Runtime};
+use tokio::runtime::Runtime;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::proxy::{LISTEN, Proxy, Verdict};
 use super::raw::Raw;
 use super::{Emulator, LIMIT, LONG, PROJECT, builder, cases, fresh_id, fresh_key, granted, ttl};
-use crate::log::Log;
+use crate::log::{Log, logging};
 
 cases![
     w_a_release_is_told,
@@ -332,53 +332,42 @@ fn refuse(proxy: &Proxy, code: Code) -> Arc<AtomicUsize> {
 }
 
 async fn w_an_outage_is_one_warning(emulator: Emulator) {
-    // On a thread of its own, whose log is read.
-    let outages = move || {
-        let log = Log::of("syncguard_firestore");
-        let _collecting = log.collect();
-        let runtime = Builder::new_current_thread().enable_all().build().unwrap();
-        let trial = async {
-            let (mut proxy, waiting) = listening(&emulator).await;
-            let lease = take(&waiting).await;
-            waiting.maybe_free(lease.key()).await;
-            cut(&mut proxy).await;
-            waiting.maybe_free(lease.key()).await;
-            assert_eq!(log.warnings(), [""; 0], "a stream that ends is no outage");
+    let outages = move |log: Log| async move {
+        let (mut proxy, waiting) = listening(&emulator).await;
+        let lease = take(&waiting).await;
+        waiting.maybe_free(lease.key()).await;
+        cut(&mut proxy).await;
+        waiting.maybe_free(lease.key()).await;
+        assert_eq!(log.warnings(), [""; 0], "a stream that ends is no outage");
 
-            let refused = refuse(&proxy, Code::PermissionDenied);
-            let _hint = waiting.maybe_free(lease.key());
-            cut(&mut proxy).await;
-            until(|| refused.load(Ordering::Relaxed) >= 3).await;
-            assert_eq!(log.warnings().len(), 1);
-        };
-        // Nobody else can stop this thread.
-        runtime.block_on(timeout(LIMIT, trial)).unwrap();
+        let refused = refuse(&proxy, Code::PermissionDenied);
+        let _hint = waiting.maybe_free(lease.key());
+        cut(&mut proxy).await;
+        until(|| refused.load(Ordering::Relaxed) >= 3).await;
+        assert_eq!(log.warnings().len(), 1);
     };
-    tokio::task::spawn_blocking(outages).await.unwrap();
+    in_time(outages).await;
 }
 
 /// As behind something that cuts what it takes for an idle connection.
 async fn w_streams_that_end_early_are_an_outage(emulator: Emulator) {
-    // On a thread of its own, whose log is read.
-    let cuts = move || {
-        let log = Log::of("syncguard_firestore");
-        let _collecting = log.collect();
-        let runtime = Builder::new_current_thread().enable_all().build().unwrap();
-        let trial = async {
-            let (mut proxy, waiting) = listening(&emulator).await;
-            let key = fresh_key();
+    let cuts = move |log: Log| async move {
+        let (mut proxy, waiting) = listening(&emulator).await;
+        let key = fresh_key();
+        waiting.maybe_free(&key).await;
+        let begun = Instant::now();
+        for _ in 1..=4 {
+            cut(&mut proxy).await;
             waiting.maybe_free(&key).await;
-            let begun = Instant::now();
-            for _ in 1..=4 {
-                cut(&mut proxy).await;
-                waiting.maybe_free(&key).await;
-            }
-            // At least half of 100, 200, 400 and 800 ms.
-            assert!(begun.elapsed() >= Duration::from_millis(750), "{:?}", begun.elapsed());
-            assert_eq!(log.warnings().len(), 1);
-        };
-        // Nobody else can stop this thread.
-        runtime.block_on(timeout(LIMIT, trial)).unwrap();
+        }
+        // At least half of 100, 200, 400 and 800 ms.
+        assert!(begun.elapsed() >= Duration::from_millis(750), "{:?}", begun.elapsed());
+        assert_eq!(log.warnings().len(), 1);
     };
-    tokio::task::spawn_blocking(cuts).await.unwrap();
+    in_time(cuts).await;
+}
+
+/// With its log, on a thread that nobody else can stop.
+async fn in_time<F: Future<Output = ()>>(trial: impl FnOnce(Log) -> F + Send + 'static) {
+    logging("syncguard_firestore", |log| timeout(LIMIT, trial(log))).await.unwrap();
 }

@@ -14,6 +14,7 @@ use syncguard_postgres::{
 use tokio::time::{Instant, sleep, timeout};
 
 use super::{Outcome, PATIENCE, cases, fresh_id, fresh_key, lease, minute, pool_of};
+use crate::log::logging;
 use contract_tests::servers::Server;
 
 cases![
@@ -22,6 +23,7 @@ cases![
     nobody_is_told_where_nobody_waits,
     a_release_that_is_under_way_when_the_wait_begins_is_not_missed,
     what_was_waited_for_while_the_connection_was_lost_is_tried_again,
+    connections_that_end_early_are_an_outage,
     one_connection_hears_for_all_keys_and_clones,
     no_sign_is_left_when_nobody_waits,
     the_connection_ends_with_the_backend_or_its_pool,
@@ -287,6 +289,29 @@ async fn what_was_waited_for_while_the_connection_was_lost_is_tried_again(
     }
     assert!(holder.release(&held).await?);
     told(hint).await;
+    Ok(())
+}
+
+/// As behind something that cuts what it takes for an idle connection.
+async fn connections_that_end_early_are_an_outage(server: Arc<Server>) -> Outcome {
+    let place = Place::new(&server).await?;
+    let warnings = logging("syncguard_postgres", |log| async move {
+        let (waiter, key) = (place.builder().build()?, place.key().await?);
+        let mut hint = listening(&waiter, &key).await;
+        let begun = Instant::now();
+        for cut in 1..=4 {
+            assert_eq!(log.warnings().len(), usize::from(cut > 2), "before cut {cut}");
+            assert_eq!(place.terminate().await?, 1);
+            told(&mut hint).await;
+            hint = Box::pin(waiter.maybe_free(&key));
+        }
+        // At least half of 100, 200, 400 and 800 ms.
+        assert!(begun.elapsed() >= Duration::from_millis(750), "{:?}", begun.elapsed());
+        Outcome::Ok(log.warnings())
+    });
+    let warnings = warnings.await?;
+    let [warning] = &warnings[..] else { panic!("{warnings:?}") };
+    assert!(warning.contains("releases are not heard"), "{warning}");
     Ok(())
 }
 

@@ -17,7 +17,7 @@ use tokio::time::{Instant, advance, pause, resume, sleep, timeout};
 
 use super::hints::{Place, listening, told};
 use super::{Outcome, PATIENCE, backend, cases, fresh_id, fresh_key, lease, minute, pool_of};
-use crate::log::Log;
+use crate::log::logging;
 use contract_tests::servers::Server;
 
 cases![
@@ -52,24 +52,24 @@ async fn a_pooler_is_noticed_once_and_gets_no_sign(server: Arc<Server>) -> Outco
     for pool in [pooled, place.pool.clone()] {
         let backend = place.on(pool).listen_on(through_pooler.clone()).build()?;
         assert!(backend.capabilities().pushes_hints());
-        let warnings = warnings_of(|| {
-            let (backend, key) = (backend.clone(), fresh_key());
-            async move {
-                let first = backend.maybe_free(&key);
-                noticed(&backend).await;
-                let second = backend.maybe_free(&key);
-                // The next test is as silent, also about what it finds.
-                pause();
-                advance(Duration::from_secs(10 * 60 + 1)).await;
-                resume();
-                assert!(backend.capabilities().pushes_hints(), "it is to be tested again");
-                noticed(&backend).await;
-                let both = async {
-                    tokio::select! { () = first => {}, () = second => {} }
-                };
-                assert!(timeout(Duration::from_millis(200), both).await.is_err());
-            }
+        let (waiter, key) = (backend.clone(), fresh_key());
+        let warnings = logging("syncguard_postgres", |log| async move {
+            let first = waiter.maybe_free(&key);
+            noticed(&waiter).await;
+            let second = waiter.maybe_free(&key);
+            // The next test is as silent, also about what it finds.
+            pause();
+            advance(Duration::from_secs(10 * 60 + 1)).await;
+            resume();
+            assert!(waiter.capabilities().pushes_hints(), "it is to be tested again");
+            noticed(&waiter).await;
+            let both = async {
+                tokio::select! { () = first => {}, () = second => {} }
+            };
+            assert!(timeout(Duration::from_millis(200), both).await.is_err());
+            log.warnings()
         });
+        let warnings = warnings.await;
         let [warning] = &warnings[..] else { panic!("{warnings:?}") };
         assert!(warning.contains("pooler") && warning.contains("listen_on"), "{warning}");
         assert_eq!(place.signs().await?, 0);
@@ -105,16 +105,17 @@ async fn a_pool_of_a_pooler_is_told_of_as_it_is_built(server: Arc<Server>) -> Ou
     let pooled = pooler.pool(&place.options()).await?;
     let build = |hints| {
         let builder = place.on(pooled.clone()).hints(hints);
-        warnings_of(|| async {
+        logging("syncguard_postgres", |log| async move {
             let backend = builder.build().unwrap();
             assert!(!backend.capabilities().pushes_hints());
             let hint = backend.maybe_free(&fresh_key());
             assert!(timeout(Duration::from_millis(50), hint).await.is_err());
+            log.warnings()
         })
     };
-    let warnings = build(true);
+    let warnings = build(true).await;
     assert!(warnings.len() == 1 && warnings[0].contains("listen_on"), "{warnings:?}");
-    assert_eq!(build(false), [""; 0]);
+    assert_eq!(build(false).await, [""; 0]);
     Ok(())
 }
 
@@ -132,21 +133,6 @@ async fn releases_through_a_pooler_are_heard_on_a_direct_connection(
     told(hint).await;
     assert!(backend.capabilities().pushes_hints());
     Ok(())
-}
-
-/// The warnings of this backend's crate while a future runs, with all its tasks, on a thread of its
-/// own.
-fn warnings_of<F: Future>(run: impl FnOnce() -> F + Send) -> Vec<String> {
-    let log = Log::of("syncguard_postgres");
-    std::thread::scope(|scope| {
-        let thread = scope.spawn(|| {
-            let _collecting = log.collect();
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-            runtime.unwrap().block_on(run());
-        });
-        thread.join().expect("it does not panic");
-    });
-    log.warnings()
 }
 
 /// A PgBouncer, which ends when dropped.

@@ -18,7 +18,7 @@ use tracing::Level;
 
 use super::faults::{CLUSTER, options, raw, serve_one_slot, spare, url};
 use super::{Cases, Outcome, Raw, fresh_key, take};
-use crate::log::Log;
+use crate::log::logging;
 use contract_tests::servers::Server;
 
 pub(super) fn trials(cases: &Cases) -> Vec<Trial> {
@@ -31,6 +31,7 @@ pub(super) fn trials(cases: &Cases) -> Vec<Trial> {
         cases.trial("hints::w_waiting_without_permission_to_subscribe", deaf),
         cases.trial("hints::w_the_permissions_that_are_needed", least),
         cases.trial("hints::w_a_refusal_is_logged_once_and_names_nothing", logged),
+        cases.trial("hints::w_connections_that_end_early_are_an_outage", cut_early),
         cases.trial("hints::w_switched_off", off),
         cases.trial("hints::w_a_pool_of_ones_own_has_one_subscriber", pool),
         cases.trial("hints::w_another_runtime_goes_on", another_runtime),
@@ -301,25 +302,43 @@ async fn logged(server: Arc<Server>) -> Outcome {
     let raw = raw(&spare.url).await;
     user(&raw, "no-channel", &["resetchannels"]).await;
     let url = format!("redis://no-channel:pw@127.0.0.1:{}", spare.port);
-    let (log, key) = (Log::of("syncguard_redis"), fresh_key());
-    let (waits_for, logs) = (key.clone(), log.clone());
-    // All on one thread, as the subscriber is that of a thread.
-    let waiting = tokio::task::spawn_blocking(move || -> Outcome {
-        let _collecting = logs.collect();
-        let here = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        here.block_on(async {
-            let backend = options().connect(&url).await?;
-            let before = connections(&raw).await;
-            let _waits = hint(&backend, &waits_for);
-            until("it tries again", async || connections(&raw).await >= before + 3).await;
-            Ok(())
-        })
+    let key = fresh_key();
+    let waits_for = key.clone();
+    let events = logging("syncguard_redis", |log| async move {
+        let backend = options().connect(&url).await?;
+        let before = connections(&raw).await;
+        let _waits = hint(&backend, &waits_for);
+        until("it tries again", async || connections(&raw).await >= before + 3).await;
+        Outcome::Ok(log.events())
     });
-    waiting.await??;
-    let events = log.events();
+    let events = events.await?;
     let [(level, event)] = &events[..] else { panic!("{events:?}") };
     assert!(*level == Level::WARN && event.contains("AuthFailed"), "{event}");
     assert!(!event.contains(key.as_str()), "{event}");
+    Ok(())
+}
+
+/// As behind something that cuts what it takes for an idle connection.
+async fn cut_early(server: Arc<Server>) -> Outcome {
+    let spare = spare(&server, &[]).await?;
+    let url = url(&spare).await?;
+    let warnings = logging("syncguard_redis", |log| async move {
+        let (raw, backend, key) = (raw(&url).await, options().connect(&url).await?, fresh_key());
+        let _stays = waits(&backend, &key).await;
+        let begun = Instant::now();
+        for cut in 1..=4 {
+            assert_eq!(log.warnings().len(), usize::from(cut > 2), "before cut {cut}");
+            let told = hint(&backend, &key);
+            assert_eq!(raw.number(&["CLIENT", "KILL", "TYPE", "pubsub"]).await, 1);
+            wakes_up(told, "when it is subscribed again").await;
+        }
+        // At least half of 100, 200, 400 and 800 ms.
+        assert!(begun.elapsed() >= Duration::from_millis(750), "{:?}", begun.elapsed());
+        Outcome::Ok(log.warnings())
+    });
+    let warnings = warnings.await?;
+    let [warning] = &warnings[..] else { panic!("{warnings:?}") };
+    assert!(warning.contains("the connection has ended"), "{warning}");
     Ok(())
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use syncguard::Interests;
+use syncguard::{Interests, Outage};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 use super::channel::{Bucket, bucket_of};
@@ -15,13 +15,12 @@ use super::{NOT_HEARD, Way};
 pub(super) struct Listener {
     interests: Interests,
     way: Arc<Way>,
-    /// How often in a row there was no session, or only a short one.
-    failures: u32,
+    outage: Outage,
 }
 
 impl Listener {
     pub(super) fn new(interests: Interests, way: Arc<Way>) -> Self {
-        Self { interests, way, failures: 0 }
+        Self { interests, way, outage: Outage::new() }
     }
 
     /// Runs until it is aborted, or the pool is closed.
@@ -39,7 +38,7 @@ impl Listener {
             let pause = match Session::open(&self.way).await {
                 Ok(session) => self.serve(session).await,
                 Err(Failure::Deaf) => self.deaf(),
-                Err(Failure::Error(error)) => self.failed(&error),
+                Err(Failure::Error(error)) => self.failed(None, &error),
             };
             self.interests.pause(pause).await;
         }
@@ -48,21 +47,17 @@ impl Listener {
     /// Serves those who wait, as long as the session lives and is of use. Gives the pause until the
     /// next one.
     async fn serve(&mut self, mut session: Session) -> Duration {
-        let began = Instant::now();
         match self.keep_signs(&mut session).await {
             Ok(()) => {
                 session.close().await;
-                self.failures = 0;
+                self.outage = Outage::new();
                 Duration::ZERO
             }
             Err(error) => {
+                let worked_for = session.worked_for();
                 // An answer may still be under way, so there is nothing more to be asked.
                 drop(session);
-                if began.elapsed() >= STEADY {
-                    self.failures = 0;
-                    return Duration::ZERO;
-                }
-                self.failed(&error)
+                self.failed(Some(worked_for), &error)
             }
         }
     }
@@ -132,18 +127,16 @@ impl Listener {
         DEAF_FOR
     }
 
-    fn failed(&mut self, error: &sqlx::Error) -> Duration {
-        let kind = error.as_database_error().and_then(|error| error.code());
-        if self.failures == 0 {
+    fn failed(&mut self, worked_for: Option<Duration>, error: &sqlx::Error) -> Duration {
+        if self.outage.ended(worked_for) {
+            let sqlstate = error.as_database_error().and_then(|error| error.code());
             tracing::warn!(
-                sqlstate = kind.as_deref(),
-                "releases are not heard, since there is no connection that listens; waiting goes on \
-                 by timer until there is one"
+                sqlstate = sqlstate.as_deref(),
+                "releases are not heard, since no connection that listens can be made, or lasts; \
+                 waiting goes on by timer until one does"
             );
         }
-        let pause = FIRST_PAUSE * 2_u32.pow(self.failures.min(10));
-        self.failures += 1;
-        pause.min(LONGEST_PAUSE)
+        self.outage.pause()
     }
 }
 
@@ -160,13 +153,6 @@ const SILENCE: Duration = Duration::from_secs(15);
 
 /// How long the connection is kept when nobody waits.
 const IDLE: Duration = Duration::from_secs(60);
-
-/// A session of this length was no failure.
-const STEADY: Duration = Duration::from_secs(10);
-
-/// The pauses between failures.
-const FIRST_PAUSE: Duration = Duration::from_millis(100);
-const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
 /// How long it is of no use to listen where nothing was heard.
 const DEAF_FOR: Duration = Duration::from_secs(10 * 60);

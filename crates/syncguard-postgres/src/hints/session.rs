@@ -20,6 +20,7 @@ pub(super) struct Session {
     channel: String,
     limit: Duration,
     signs: BTreeSet<Bucket>,
+    opened: Instant,
     /// When the server last gave a sign of life.
     alive: Instant,
 }
@@ -63,6 +64,7 @@ impl Session {
             channel: way.channel.clone(),
             limit: way.limit,
             signs: BTreeSet::new(),
+            opened: Instant::now(),
             alive: Instant::now(),
         };
         session.prove(way).await?;
@@ -163,6 +165,11 @@ impl Session {
             self.fetch("SELECT 1".to_owned()).await?;
         }
         Ok(())
+    }
+
+    /// From its beginning to the server's last sign of life: what came after that is not known.
+    pub(super) fn worked_for(&self) -> Duration {
+        self.alive.saturating_duration_since(self.opened)
     }
 
     async fn fetch(&mut self, sql: String) -> sqlx::Result<Vec<PgRow>> {
