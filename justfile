@@ -21,7 +21,7 @@ doc:
 
 # What a lock costs, alone and where many want it (BENCHMARKS.md)
 bench *args:
-    cargo run --release -p syncguard-bench -- {{ args }}
+    cargo bench -p syncguard-bench -- {{ args }}
 
 # Licences, advisories and duplicate versions
 deny:

@@ -3,16 +3,20 @@
 use std::fmt;
 
 /// Columns are as wide as their widest cell.
-pub(crate) struct Table {
+#[derive(Debug)]
+pub struct Table {
     rows: Vec<Vec<String>>,
 }
 
 impl Table {
-    pub(crate) fn new(columns: &[&str]) -> Self {
+    /// With these heads, and no rows.
+    #[must_use]
+    pub fn new(columns: &[&str]) -> Self {
         Self { rows: vec![columns.iter().map(ToString::to_string).collect()] }
     }
 
-    pub(crate) fn row(&mut self, cells: Vec<String>) {
+    /// Adds a row.
+    pub fn row(&mut self, cells: Vec<String>) {
         self.rows.push(cells);
     }
 }
@@ -43,13 +47,19 @@ impl fmt::Display for Table {
 }
 
 /// What half of the values do not exceed.
-pub(crate) fn median(mut values: Vec<f64>) -> f64 {
+///
+/// # Panics
+///
+/// Where there are none.
+#[must_use]
+pub fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values[values.len() / 2]
 }
 
 /// A whole number with separators: 12,345.
-pub(crate) fn whole(value: f64) -> String {
+#[must_use]
+pub fn whole(value: f64) -> String {
     let digits = format!("{value:.0}");
     let mut text = String::new();
     for (place, digit) in digits.chars().enumerate() {
@@ -62,7 +72,8 @@ pub(crate) fn whole(value: f64) -> String {
 }
 
 /// Three digits of a number, or all before the point.
-pub(crate) fn short(value: f64) -> String {
+#[must_use]
+pub fn short(value: f64) -> String {
     match value {
         ..10.0 => format!("{value:.2}"),
         10.0..100.0 => format!("{value:.1}"),

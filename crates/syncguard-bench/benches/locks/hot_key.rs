@@ -2,16 +2,14 @@
 
 use std::time::Duration;
 
-use crate::contestant::{Outcome, PATIENCE};
+use syncguard_bench::{Outcome, Table, Tally, median, short, whole};
+
+use crate::contestant::PATIENCE;
 use crate::options::Pace;
 use crate::processes::Children;
 use crate::store::{Counter, Store};
-use crate::table::{Table, median, short, whole};
 
-mod tally;
 pub(crate) mod worker;
-
-use tally::Tally;
 
 /// What a child is told to do.
 pub(crate) const PART: &str = "hot-key";
@@ -61,8 +59,20 @@ pub(crate) async fn run(store: &Store, pace: Pace) -> Outcome {
         }
         for (contestant, played) in contestants.iter().zip(played) {
             let mut cells = vec![setting.clone(), (*contestant).to_owned()];
-            match played {
-                Ok(tallies) => cells.extend(figures(&tallies)),
+            let result = async {
+                let tallies = played?;
+                let mut counted = tallies.iter().map(|tally| tally.commands_per_grant).collect();
+                if let Some(url) = counter.detour() {
+                    // Nothing but the count is taken from this turn.
+                    let mut turn = Turn::new(store, contestant, workers, pace.turn);
+                    turn.url = url.to_owned();
+                    let tally = play(store, &mut counter, turn, processes).await?;
+                    counted = tally.commands_per_grant.map(|count| vec![count]);
+                }
+                Outcome::Ok(figures(&tallies, counted))
+            };
+            match result.await {
+                Ok(figures) => cells.extend(figures),
                 Err(reason) => {
                     cells.push("n/a".to_owned());
                     failures.push(format!("{setting}, {contestant}: {reason}"));
@@ -102,10 +112,9 @@ async fn play(
 }
 
 /// Medians over all rounds, and the longest wait of all.
-fn figures(tallies: &[Tally]) -> [String; 10] {
+fn figures(tallies: &[Tally], commands_per_grant: Option<Vec<f64>>) -> [String; 10] {
     let of_each = |figure: &dyn Fn(&Tally) -> f64| tallies.iter().map(figure).collect::<Vec<_>>();
     let middle = |figure: &dyn Fn(&Tally) -> f64| median(of_each(figure));
-    let commands: Option<Vec<_>> = tallies.iter().map(|tally| tally.commands_per_grant).collect();
     [
         whole(middle(&|tally| tally.rate)),
         short(middle(&|tally| tally.wait(0.5))),
@@ -116,7 +125,7 @@ fn figures(tallies: &[Tally]) -> [String; 10] {
         short(middle(&|tally| tally.wait(1.0) / tally.fair_turn)),
         format!("{:.2}", middle(&|tally| tally.least_share)),
         format!("{:.2}", middle(&|tally| tally.largest_share)),
-        commands.map_or_else(|| "-".to_owned(), |commands| short(median(commands))),
+        commands_per_grant.map_or_else(|| "-".to_owned(), |counts| short(median(counts))),
     ]
 }
 

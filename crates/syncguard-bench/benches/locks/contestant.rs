@@ -1,14 +1,12 @@
 //! What takes a key and gives it back.
 
-use std::error::Error;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use syncguard::LockManager;
+use syncguard_bench::Outcome;
 use syncguard_core::{Acquired, AnyBackend, Backend, Key, LockId, Ttl};
-
-pub(crate) type Outcome<T = ()> = Result<T, Box<dyn Error + Send + Sync>>;
 
 type Boxed<T> = Pin<Box<dyn Future<Output = Outcome<T>> + Send>>;
 

@@ -2,9 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use crate::contestant::{Contestant, Outcome};
+use syncguard_bench::{Outcome, Table, median, whole};
+
+use crate::contestant::Contestant;
 use crate::options::Pace;
-use crate::table::{Table, median, whole};
 
 /// Prints a table: the rates of all, and how they compare with the first, which is the floor.
 ///

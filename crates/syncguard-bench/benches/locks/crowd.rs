@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use crate::contestant::Outcome;
+use syncguard_bench::{Outcome, Table, whole};
+
 use crate::options::Pace;
 use crate::processes::Children;
 use crate::store::Store;
-use crate::table::{Table, whole};
 
 pub(crate) mod waiters;
 
@@ -18,7 +18,9 @@ const WAITERS: usize = 10_000;
 /// What they may take of memory.
 const TARGET_KIB: f64 = 64.0 * 1024.0;
 
-/// Prints a table of one line. The crowd has a process of its own, whose memory is all theirs.
+/// Prints a table of one line, and fails if some were not served, or if they take too much memory.
+///
+/// The crowd has a process of its own, whose memory is all theirs.
 pub(crate) async fn run(store: &Store, pace: Pace) -> Outcome {
     eprintln!("{}: {WAITERS} waiters in one process", store.name());
     let time = pace.crowd.as_millis().to_string();
@@ -40,18 +42,25 @@ pub(crate) async fn run(store: &Store, pace: Pace) -> Outcome {
         "KiB at most",
         "under 64 MiB",
     ]);
+    let served: usize = served.parse()?;
     let kib = |text: &str| text.parse().ok();
     let cell = |kib: Option<f64>| kib.map_or_else(|| "-".to_owned(), whole);
-    let verdict = kib(peak).map_or("-", |kib| if kib < TARGET_KIB { "yes" } else { "no" });
+    let fits = kib(peak).map(|kib| kib < TARGET_KIB);
     table.row(vec![
         whole(WAITERS as f64),
-        whole(served.parse()?),
+        whole(served as f64),
         format!("{:.2}", millis.parse::<f64>()? / 1e3),
         cell(kib(waiting)),
         cell(kib(peak)),
-        verdict.to_owned(),
+        fits.map_or("-", |fits| if fits { "yes" } else { "no" }).to_owned(),
     ]);
     print!("\n{}, a crowd that waits for one key\n\n{table}", store.name());
+    if served < WAITERS {
+        return Err(format!("the crowd: {served} of {WAITERS} were served").into());
+    }
+    if fits == Some(false) {
+        return Err("the crowd: it took 64 MiB or more".into());
+    }
     Ok(())
 }
 

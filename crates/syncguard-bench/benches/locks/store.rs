@@ -1,9 +1,10 @@
 //! The stores, by URL.
 
 use syncguard::LockManager;
+use syncguard_bench::Outcome;
 use syncguard_memory::MemoryBackend;
 
-use crate::contestant::{Contestant, Outcome};
+use crate::contestant::Contestant;
 use crate::options::Pace;
 use crate::{firestore, memory, postgres, redis};
 
@@ -44,6 +45,16 @@ impl Store {
         }
     }
 
+    /// A line: its version, and the settings that matter.
+    pub(crate) async fn about(&self) -> Outcome<String> {
+        match self {
+            Self::Redis(url) => redis::about(url).await,
+            Self::Postgres(url) => postgres::about(url).await,
+            Self::Firestore(_) => Ok("Firestore: an emulator, which tells no version".to_owned()),
+            Self::Memory(_) => Ok("Memory: of this process".to_owned()),
+        }
+    }
+
     /// Prints what a cycle costs that nobody disturbs.
     pub(crate) async fn uncontended(&self, pace: Pace) -> Outcome {
         match self {
@@ -78,7 +89,7 @@ impl Store {
         match self {
             Self::Redis(url) => redis::contestant(url, name).await,
             Self::Postgres(url) => postgres::contestant(url, name, connections).await,
-            Self::Firestore(url) => firestore::contestant(url).await,
+            Self::Firestore(url) => firestore::contestant(url, name).await,
             Self::Memory(_) => Ok(memory::contestant()),
         }
     }
@@ -87,7 +98,7 @@ impl Store {
         Ok(match self {
             Self::Redis(url) => LockManager::new(redis::backend(url).await?),
             Self::Postgres(url) => LockManager::new(postgres::backend(url).await?),
-            Self::Firestore(url) => LockManager::new(firestore::backend(url).await?),
+            Self::Firestore(url) => LockManager::new(firestore::backend(url, false).await?),
             Self::Memory(_) => LockManager::new(MemoryBackend::new()),
         })
     }
@@ -96,15 +107,17 @@ impl Store {
         Ok(match self {
             Self::Redis(url) => Counter::Redis(redis::Commands::connect(url).await?),
             Self::Postgres(url) => Counter::Postgres(postgres::Statements::connect(url).await?),
-            Self::Firestore(_) | Self::Memory(_) => Counter::None,
+            Self::Firestore(url) => Counter::Firestore(firestore::Requests::listen(url).await?),
+            Self::Memory(_) => Counter::None,
         })
     }
 }
 
-/// What a server counts, and what it allows.
+/// What a server counts, or something between it and its clients; and what it allows.
 pub(crate) enum Counter {
     Redis(redis::Commands),
     Postgres(postgres::Statements),
+    Firestore(firestore::Requests),
     None,
 }
 
@@ -113,15 +126,24 @@ impl Counter {
         match self {
             Self::Redis(_) => "commands/grant",
             Self::Postgres(_) => "statements/grant",
-            Self::None => "requests/grant",
+            Self::Firestore(_) | Self::None => "requests/grant",
         }
     }
 
-    /// How much the server has done so far, where it counts.
+    /// Where clients must connect to be counted, if that is not the server itself: a way that takes longer.
+    pub(crate) fn detour(&self) -> Option<&str> {
+        match self {
+            Self::Firestore(requests) => Some(requests.url()),
+            Self::Redis(_) | Self::Postgres(_) | Self::None => None,
+        }
+    }
+
+    /// How much was counted so far, where anything is.
     pub(crate) async fn commands(&mut self, contestant: &str) -> Outcome<Option<f64>> {
         match self {
             Self::Redis(commands) => commands.count(contestant).await.map(Some),
             Self::Postgres(statements) => statements.count().await,
+            Self::Firestore(requests) => Ok(Some(requests.count())),
             Self::None => Ok(None),
         }
     }
@@ -130,7 +152,7 @@ impl Counter {
     pub(crate) async fn connections(&mut self) -> Outcome<Option<usize>> {
         match self {
             Self::Postgres(statements) => statements.connections().await.map(Some),
-            Self::Redis(_) | Self::None => Ok(None),
+            Self::Redis(_) | Self::Firestore(_) | Self::None => Ok(None),
         }
     }
 }

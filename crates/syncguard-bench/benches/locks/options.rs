@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::contestant::Outcome;
+use syncguard_bench::Outcome;
 
 pub(crate) struct Options {
     pub(crate) urls: Vec<String>,
@@ -31,7 +31,8 @@ pub(crate) struct Pace {
     pub(crate) crowd: Duration,
 }
 
-const FULL: Pace = Pace { rounds: 5, turn: Duration::from_secs(1), crowd: Duration::from_secs(60) };
+const FULL: Pace =
+    Pace { rounds: 5, turn: Duration::from_secs(1), crowd: Duration::from_secs(180) };
 
 const QUICK: Pace = Pace { rounds: 1, ..FULL };
 
@@ -41,6 +42,8 @@ impl Options {
         let mut arguments = arguments.into_iter();
         while let Some(argument) = arguments.next() {
             match argument.as_str() {
+                // From `cargo bench`, to every benchmark.
+                "--bench" => {}
                 "--quick" => options.pace = QUICK,
                 "--only" => options.only.push(Section::parse(arguments.next().as_deref())?),
                 _ if argument.starts_with('-') => return Err(format!("no {argument}").into()),

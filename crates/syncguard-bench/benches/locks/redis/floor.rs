@@ -4,9 +4,10 @@
 use fred::clients::Client;
 use fred::interfaces::{KeysInterface, LuaInterface};
 use fred::types::{Expiration, SetOptions};
+use syncguard_bench::Outcome;
 use syncguard_core::LockId;
 
-use crate::contestant::{Contestant, Outcome};
+use crate::contestant::Contestant;
 
 pub(super) const COMPARE_AND_DELETE: &str =
     "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0";

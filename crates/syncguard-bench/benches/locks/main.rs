@@ -1,4 +1,4 @@
-//! `cargo run --release -p syncguard-bench -- redis://127.0.0.1:6379`
+//! `cargo bench -p syncguard-bench -- redis://127.0.0.1:6379`
 //!
 //! Any number of URLs: `redis://..`, `postgres://..`, `http://host:port` for a Firestore emulator, and
 //! `memory:`.
@@ -19,10 +19,10 @@ mod postgres;
 mod processes;
 mod redis;
 mod store;
-mod table;
 mod uncontended;
 
-use contestant::Outcome;
+use syncguard_bench::Outcome;
+
 use options::{Options, Section};
 use store::Store;
 
@@ -35,17 +35,21 @@ async fn main() -> Outcome {
     }
 
     let options = Options::parse(arguments)?;
+    let stores: Vec<_> =
+        options.urls.iter().map(|url| Store::parse(url)).collect::<Outcome<_>>()?;
     machine::print().await?;
-    for url in &options.urls {
-        let store = Store::parse(url)?;
+    for store in &stores {
+        println!("- {}", store.about().await?);
+    }
+    for store in &stores {
         if options.has(Section::Uncontended) {
             store.uncontended(options.pace).await?;
         }
         if options.has(Section::HotKey) {
-            hot_key::run(&store, options.pace).await?;
+            hot_key::run(store, options.pace).await?;
         }
         if options.has(Section::Crowd) {
-            crowd::run(&store, options.pace).await?;
+            crowd::run(store, options.pace).await?;
         }
     }
     Ok(())

@@ -1,8 +1,9 @@
 //! Memory: what is left where the store costs nothing.
 
+use syncguard_bench::Outcome;
 use syncguard_memory::MemoryBackend;
 
-use crate::contestant::{Contestant, LOCK_MANAGER, Outcome};
+use crate::contestant::{Contestant, LOCK_MANAGER};
 use crate::options::Pace;
 use crate::uncontended::compare;
 

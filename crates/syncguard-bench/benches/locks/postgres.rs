@@ -1,8 +1,11 @@
 //! Postgres: beside the same statements on bare connections, and beside session locks.
 
-use syncguard_postgres::PostgresBackend;
+use sqlx::Connection;
+use sqlx::postgres::PgConnection;
+use syncguard_bench::Outcome;
+use syncguard_postgres::{PostgresBackend, sqlx};
 
-use crate::contestant::{Contestant, LOCK_MANAGER, Outcome};
+use crate::contestant::{Contestant, LOCK_MANAGER};
 use crate::options::Pace;
 use crate::uncontended::compare;
 
@@ -15,6 +18,16 @@ pub(crate) use statements::Statements;
 
 pub(crate) const ON_THE_HOT_KEY: &[&str] =
     &[LOCK_MANAGER, peers::DISTRIBUTED_LOCK, SESSION_LOCK, floor::ROW_PER_GRANT];
+
+pub(crate) async fn about(url: &str) -> Outcome<String> {
+    let mut connection = PgConnection::connect(url).await?;
+    let settings = sqlx::query_scalar(
+        "SELECT format('PostgreSQL %s: fsync %s, synchronous_commit %s, shared_buffers %s', \
+             current_setting('server_version'), current_setting('fsync'), \
+             current_setting('synchronous_commit'), current_setting('shared_buffers'))",
+    );
+    Ok(settings.fetch_one(&mut connection).await?)
+}
 
 pub(crate) async fn uncontended(url: &str, pace: Pace) -> Outcome {
     let mut statements = Statements::connect(url).await?;

@@ -2,8 +2,10 @@
 
 use std::time::{Duration, Instant};
 
+use syncguard_bench::Outcome;
+
 use super::Turn;
-use crate::contestant::{Contestant, Outcome};
+use crate::contestant::Contestant;
 use crate::processes::ready;
 use crate::store::Store;
 

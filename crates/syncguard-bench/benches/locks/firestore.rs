@@ -10,24 +10,31 @@ use gcloud_sdk::google::firestore::v1::{
 };
 use gcloud_sdk::google_cloud_auth::credentials::anonymous;
 use gcloud_sdk::{GoogleApi, GoogleAuthMiddleware};
+use syncguard_bench::Outcome;
 use syncguard_core::LockId;
 use syncguard_firestore::{FirestoreBackend, gcloud_sdk};
 
-use crate::contestant::{Contestant, LOCK_MANAGER, Outcome};
+use crate::contestant::{Contestant, LOCK_MANAGER};
 use crate::options::Pace;
 use crate::uncontended::compare;
 
+mod requests;
+
+pub(crate) use requests::Requests;
+
 type Client = GoogleApi<FirestoreClient<GoogleAuthMiddleware>>;
 
+const WITH_HINTS: &str = "SyncGuard, hints";
+
 /// No other library is on it.
-pub(crate) const ON_THE_HOT_KEY: &[&str] = &[LOCK_MANAGER];
+pub(crate) const ON_THE_HOT_KEY: &[&str] = &[LOCK_MANAGER, WITH_HINTS];
 
 const DATABASE: &str = "projects/bench/databases/(default)";
 
 /// On an emulator at this URL.
 pub(crate) async fn uncontended(url: &str, pace: Pace) -> Outcome {
     let client = connect(url).await?;
-    let backend = backend(url).await?;
+    let backend = backend(url, false).await?;
     let contestants = [
         read_and_commit_twice(client),
         Contestant::backend_alone(backend.clone())?,
@@ -36,12 +43,13 @@ pub(crate) async fn uncontended(url: &str, pace: Pace) -> Outcome {
     compare("Firestore", &contestants, &[1, 16, 64], pace).await
 }
 
-pub(crate) async fn contestant(url: &str) -> Outcome<Contestant> {
-    Ok(Contestant::lock_manager(backend(url).await?))
+pub(crate) async fn contestant(url: &str, name: &str) -> Outcome<Contestant> {
+    Ok(Contestant::lock_manager(backend(url, name == WITH_HINTS).await?))
 }
 
-pub(crate) async fn backend(url: &str) -> Outcome<FirestoreBackend> {
+pub(crate) async fn backend(url: &str, hints: bool) -> Outcome<FirestoreBackend> {
     let builder = FirestoreBackend::builder("bench").time_limit(Duration::from_secs(20));
+    let builder = builder.hints(hints);
     Ok(builder.build(connect(url).await?)?)
 }
 

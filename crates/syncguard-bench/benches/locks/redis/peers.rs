@@ -10,8 +10,9 @@ use fred_09::types::{Builder, RedisConfig};
 use redis::IntoConnectionInfo;
 use redis::io::tcp::TcpSettings;
 use rslock::LockManager;
+use syncguard_bench::Outcome;
 
-use crate::contestant::{Contestant, Outcome, TTL};
+use crate::contestant::{Contestant, TTL};
 
 pub(super) const RSLOCK: &str = "rslock";
 pub(super) const RSLOCK_EAGER: &str = "rslock, 10 ms";

@@ -4,10 +4,9 @@ use std::time::Duration;
 
 use sqlx::Connection;
 use sqlx::postgres::PgConnection;
+use syncguard_bench::Outcome;
 use syncguard_postgres::sqlx;
 use tokio::time::{sleep, timeout};
-
-use crate::contestant::Outcome;
 
 pub(crate) struct Statements {
     connection: PgConnection,

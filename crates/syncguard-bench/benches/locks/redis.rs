@@ -1,12 +1,13 @@
 //! Redis: beside `SET NX PX` and a compare-and-delete, and beside other libraries.
 
 use fred::clients::Client;
-use fred::interfaces::ClientLike;
-use fred::types::Builder;
+use fred::interfaces::{ClientLike, ConfigInterface};
 use fred::types::config::Config;
+use fred::types::{Builder, InfoKind};
+use syncguard_bench::Outcome;
 use syncguard_redis::RedisBackend;
 
-use crate::contestant::{Contestant, LOCK_MANAGER, Outcome};
+use crate::contestant::{Contestant, LOCK_MANAGER};
 use crate::options::Pace;
 use crate::uncontended::compare;
 
@@ -19,6 +20,16 @@ pub(crate) use commands::Commands;
 
 pub(crate) const ON_THE_HOT_KEY: &[&str] =
     &[LOCK_MANAGER, peers::RSLOCK, peers::RSLOCK_EAGER, peers::DISTRIBUTED_LOCK];
+
+pub(crate) async fn about(url: &str) -> Outcome<String> {
+    let client = connect(url).await?;
+    let server: String = client.info(Some(InfoKind::Server)).await?;
+    let version = server.lines().find_map(|line| line.strip_prefix("redis_version:"));
+    let (_, appendonly): (String, String) = client.config_get("appendonly").await?;
+    let (_, save): (String, String) = client.config_get("save").await?;
+    let version = version.unwrap_or("of no version");
+    Ok(format!("Redis {version}: appendonly {appendonly}, save \"{save}\""))
+}
 
 pub(crate) async fn uncontended(url: &str, pace: Pace) -> Outcome {
     let client = connect(url).await?;

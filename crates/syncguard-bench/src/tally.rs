@@ -2,18 +2,21 @@
 
 use std::time::Duration;
 
-use crate::contestant::Outcome;
+use crate::Outcome;
 
-pub(crate) struct Tally {
+/// A turn of one contestant.
+#[derive(Debug)]
+pub struct Tally {
     /// Grants per second.
-    pub(crate) rate: f64,
+    pub rate: f64,
     /// The time in which everybody has had a turn, if all have one each, in milliseconds.
-    pub(crate) fair_turn: f64,
-    /// What the worker with the fewest grants had, and the one with the most: 1 is the mean.
-    pub(crate) least_share: f64,
-    pub(crate) largest_share: f64,
+    pub fair_turn: f64,
+    /// What the worker with the fewest grants had: 1 is the mean.
+    pub least_share: f64,
+    /// What the worker with the most grants had.
+    pub largest_share: f64,
     /// Where the server counts. Also those for grants after the time was up.
-    pub(crate) commands_per_grant: Option<f64>,
+    pub commands_per_grant: Option<f64>,
     /// In microseconds, from the shortest. Also those that ended after the time was up: whoever got
     /// nothing is found here.
     waits: Vec<f64>,
@@ -21,7 +24,11 @@ pub(crate) struct Tally {
 
 impl Tally {
     /// From a line of waits for each worker, of which the last ended after the time was up.
-    pub(crate) fn parse(lines: &[String], time: Duration, commands: Option<f64>) -> Outcome<Self> {
+    ///
+    /// # Errors
+    ///
+    /// Not such lines, or not a single grant in time.
+    pub fn parse(lines: &[String], time: Duration, commands: Option<f64>) -> Outcome<Self> {
         let mut waits: Vec<f64> = Vec::new();
         let mut shares = Vec::new();
         for line in lines {
@@ -51,7 +58,8 @@ impl Tally {
     }
 
     /// The wait, in milliseconds, that this part of all did not exceed.
-    pub(crate) fn wait(&self, part: f64) -> f64 {
+    #[must_use]
+    pub fn wait(&self, part: f64) -> f64 {
         #[expect(
             clippy::cast_possible_truncation,
             clippy::cast_sign_loss,

@@ -3,9 +3,9 @@
 use fred::clients::Client;
 use fred::interfaces::ClientLike;
 use fred::types::InfoKind;
+use syncguard_bench::Outcome;
 
 use super::{connect, peers};
-use crate::contestant::Outcome;
 
 /// Redis counts the commands that a script runs like those that a client sends, in
 /// `total_commands_processed` as well as in `commandstats`. Here they are told apart by name: these

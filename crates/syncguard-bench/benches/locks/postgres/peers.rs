@@ -5,8 +5,9 @@ use std::sync::Arc;
 use distributed_lock_core::traits::{LockHandle, LockProviderExt};
 use distributed_lock_postgres::PostgresLockProvider;
 use sqlx_08::postgres::PgPoolOptions;
+use syncguard_bench::Outcome;
 
-use crate::contestant::{Contestant, Outcome, PATIENCE};
+use crate::contestant::{Contestant, PATIENCE};
 
 pub(super) const DISTRIBUTED_LOCK: &str = "distributed-lock-postgres";
 

@@ -5,10 +5,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Connection};
+use syncguard_bench::Outcome;
 use syncguard_core::LockId;
 use syncguard_postgres::sqlx;
 
-use crate::contestant::{Contestant, Outcome};
+use crate::contestant::Contestant;
 
 pub(super) const ROW_PER_GRANT: &str = "a row for each grant, bare sqlx";
 pub(crate) const SESSION_LOCK: &str = "session advisory lock";
@@ -17,16 +18,16 @@ const LOCK_TIMEOUT_MS: i64 = 2_500;
 
 pub(super) fn same_statements(url: &str) -> Contestant {
     let connections = Connections::new(url);
-    let acquire = render(include_str!("../../../syncguard-postgres/src/sql/acquire.sql"));
-    let release = render(include_str!("../../../syncguard-postgres/src/sql/release.sql"));
+    let acquire = render(include_str!("../../../../syncguard-postgres/src/sql/acquire.sql"));
+    let release = render(include_str!("../../../../syncguard-postgres/src/sql/release.sql"));
     Contestant::new("same statements, bare sqlx", move |key| {
         let (connections, acquire, release) =
             (connections.clone(), acquire.clone(), release.clone());
         async move {
             let mut connection = connections.take().await?;
-            let id = LockId::random()?;
+            let (key, id) = (format!("bare:{key}"), LockId::random()?);
             sqlx::query(AssertSqlSafe(acquire))
-                .bind(format!("bare:{key}"))
+                .bind(&key)
                 .bind(id.as_str())
                 .bind(30_000_i64)
                 .bind(LOCK_TIMEOUT_MS)

@@ -8,10 +8,11 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use syncguard::LockManager;
+use syncguard_bench::Outcome;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use crate::contestant::{Outcome, TTL};
+use crate::contestant::TTL;
 use crate::processes::ready;
 use crate::store::Store;
 

@@ -3,12 +3,12 @@
 use fred::clients::Client;
 use fred::interfaces::{ClientLike, ConfigInterface, KeysInterface, LuaInterface};
 use fred::types::{Expiration, InfoKind, SetOptions};
+use syncguard_bench::{Outcome, Table};
 use syncguard_core::{Acquired, Backend, Key, LockId, Ttl};
 use syncguard_redis::RedisBackend;
 
 use super::floor::COMPARE_AND_DELETE;
-use crate::contestant::{Outcome, TTL};
-use crate::table::Table;
+use crate::contestant::TTL;
 
 const CALLS: usize = 20_000;
 

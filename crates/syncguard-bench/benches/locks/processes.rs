@@ -7,11 +7,10 @@ use std::io::stdin;
 use std::process::Stdio;
 use std::time::Duration;
 
+use syncguard_bench::Outcome;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::process::{Child, ChildStdout, Command};
 use tokio::time::timeout;
-
-use crate::contestant::Outcome;
 
 /// The first argument of a child.
 pub(crate) const CHILD: &str = "--child";
