@@ -232,6 +232,9 @@ impl PostgresBackend {
     }
 }
 
+/// Of a release, whose commit need not be on disk before the answer.
+const LAZY_COMMIT: Value<'_> = Value::Text(Some("off"));
+
 /// How long a connection may have been idle to be used without a test.
 const TRUSTED_IDLE: Duration = Duration::from_secs(1);
 
@@ -254,29 +257,37 @@ impl Backend for PostgresBackend {
     }
 
     async fn acquire(&self, key: &Key, id: &LockId, ttl: Ttl) -> Result<Acquired> {
-        let (name, owner) = (Value::Text(Some(key.as_str())), Value::Text(Some(id.as_str())));
-        let values = |patience| [name, owner, Value::ttl(ttl), patience];
+        let values = |patience| [key.into(), id.into(), Value::ttl(ttl), patience];
         let row = self.run(Operation::Acquire, &self.statements().acquire, values).await;
         row.and_then(|row| row::acquired(row, key, id)).map_err(|error| error.with_key(key))
     }
 
     async fn extend(&self, lease: &Lease, ttl: Ttl) -> Result<Option<Lease>> {
-        let extended = self.renew(lease.id(), ttl).await;
+        let values = |patience| [lease.id().into(), Value::ttl(ttl), patience, lease.key().into()];
+        let row = self.run(Operation::Extend, &self.statements().extend, values).await;
+        let extended =
+            row.and_then(|row| row.map(|row| row::extended(row, lease.id())).transpose());
         let extended = extended.map_err(|error| error.with_key(lease.key()))?;
         Ok(extended.map(|new| lease.clone().with_expires_at(new.expires_at())))
     }
 
     async fn release(&self, lease: &Lease) -> Result<bool> {
-        let released = self.end(lease.id()).await;
-        released.map_err(|error| error.with_key(lease.key()))
+        let values = |patience| [lease.id().into(), LAZY_COMMIT, patience, lease.key().into()];
+        let row = self.run(Operation::Release, &self.statements().release, values).await;
+        row.map(|row| row.is_some()).map_err(|error| error.with_key(lease.key()))
     }
 
     async fn extend_by_id(&self, id: &LockId, ttl: Ttl) -> Result<Option<Lease>> {
-        self.renew(id, ttl).await.map_err(|error| error.with_id(id))
+        let values = |patience| [id.into(), Value::ttl(ttl), patience];
+        let row = self.run(Operation::Extend, &self.statements().extend_by_id, values).await;
+        row.and_then(|row| row.map(|row| row::extended(row, id)).transpose())
+            .map_err(|error| error.with_id(id))
     }
 
     async fn release_by_id(&self, id: &LockId) -> Result<bool> {
-        self.end(id).await.map_err(|error| error.with_id(id))
+        let values = |patience| [id.into(), LAZY_COMMIT, patience];
+        let row = self.run(Operation::Release, &self.statements().release_by_id, values).await;
+        row.map(|row| row.is_some()).map_err(|error| error.with_id(id))
     }
 
     async fn get(&self, key: &Key) -> Result<Option<LockRecord>> {
@@ -290,8 +301,8 @@ impl Backend for PostgresBackend {
     }
 
     async fn hand_over(&self, lease: &Lease, id: &LockId, ttl: Ttl) -> Result<Option<Lease>> {
-        let (from, to) = (Value::Text(Some(lease.id().as_str())), Value::Text(Some(id.as_str())));
-        let values = |patience| [from, to, Value::ttl(ttl), patience];
+        let (from, key) = (lease.id().into(), lease.key().into());
+        let values = |patience| [from, id.into(), Value::ttl(ttl), patience, key];
         let row = self.run(Operation::HandOver, &self.statements().hand_over, values).await;
         row.and_then(|row| row.map(|row| row::handed_over(row, lease.key(), id)).transpose())
             .map_err(|error| error.with_key(lease.key()))
@@ -304,19 +315,6 @@ impl Backend for PostgresBackend {
 }
 
 impl PostgresBackend {
-    async fn renew(&self, id: &LockId, ttl: Ttl) -> Result<Option<Lease>> {
-        let values = |patience| [Value::Text(Some(id.as_str())), Value::ttl(ttl), patience];
-        let row = self.run(Operation::Extend, &self.statements().extend, values).await?;
-        row.map(|row| row::extended(row, id)).transpose()
-    }
-
-    async fn end(&self, id: &LockId) -> Result<bool> {
-        let values =
-            |patience| [Value::Text(Some(id.as_str())), Value::Text(Some("off")), patience];
-        let row = self.run(Operation::Release, &self.statements().release, values).await?;
-        Ok(row.is_some())
-    }
-
     async fn look_up(
         &self,
         operation: Operation,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use sqlx::postgres::{PgArguments, PgConnectOptions, PgConnection, PgPool, PgRow, Postgres};
 use sqlx::query::Query;
 use sqlx::{AssertSqlSafe, ConnectOptions};
-use syncguard_core::{Fence, Ttl};
+use syncguard_core::{Fence, Key, LockId, Ttl};
 use tokio::time::Instant;
 
 use crate::config::Tables;
@@ -15,7 +15,9 @@ use crate::config::Tables;
 pub(crate) struct Statements {
     pub(crate) acquire: Statement,
     pub(crate) extend: Statement,
+    pub(crate) extend_by_id: Statement,
     pub(crate) release: Statement,
+    pub(crate) release_by_id: Statement,
     pub(crate) hand_over: Statement,
     pub(crate) get: Statement,
     pub(crate) find: Statement,
@@ -25,12 +27,24 @@ pub(crate) struct Statements {
 impl Statements {
     pub(crate) fn new(tables: &Tables, protocol: Protocol) -> Self {
         let statement = |template: &str| Statement { text: render(template, tables), protocol };
+        // An index of random ids stays large where many leases came and went, and the planner then takes
+        // it for cheaper to read a table of few rows from end to end, however large that is by now. The
+        // keys stay the same, and so does their index: where the key is known, it finds the row.
+        let by_id = |template: &str| statement(&template.replace("{the_lease}", "l.lock_id = $1"));
+        let by_key = |template: &str, key: &str| {
+            let lease = format!("l.key = {key} AND l.lock_id = $1");
+            statement(&template.replace("{the_lease}", &lease))
+        };
+        let extend = include_str!("sql/extend.sql");
+        let release = include_str!("sql/release.sql");
         let look_up = include_str!("sql/look_up.sql");
         Self {
             acquire: statement(include_str!("sql/acquire.sql")),
-            extend: statement(include_str!("sql/extend.sql")),
-            release: statement(include_str!("sql/release.sql")),
-            hand_over: statement(include_str!("sql/hand_over.sql")),
+            extend: by_key(extend, "$4"),
+            extend_by_id: by_id(extend),
+            release: by_key(release, "$4"),
+            release_by_id: by_id(release),
+            hand_over: by_key(include_str!("sql/hand_over.sql"), "$5"),
             get: statement(&look_up.replace("{by}", "key")),
             find: statement(&look_up.replace("{by}", "lock_id")),
             purge: statement(include_str!("sql/purge.sql")),
@@ -92,6 +106,18 @@ impl Value<'_> {
             }
             Self::Millis(Some(millis)) => millis.to_string(),
         }
+    }
+}
+
+impl<'a> From<&'a Key> for Value<'a> {
+    fn from(key: &'a Key) -> Self {
+        Self::Text(Some(key.as_str()))
+    }
+}
+
+impl<'a> From<&'a LockId> for Value<'a> {
+    fn from(id: &'a LockId) -> Self {
+        Self::Text(Some(id.as_str()))
     }
 }
 
@@ -209,6 +235,7 @@ mod tests {
     fn every_name_is_filled_in() {
         let statements = Statements::new(&Tables::default(), Protocol::Prepared);
         let text = format!("{statements:?}");
-        assert!(!text.contains("{locks}") && !text.contains("{now}") && !text.contains("--"));
+        let names = ["{locks}", "{now}", "{the_lease}", "--"];
+        assert!(names.iter().all(|name| !text.contains(name)), "{text}");
     }
 }

@@ -52,12 +52,7 @@ impl PostgresBackend {
         ttl: Ttl,
     ) -> Result<Acquired> {
         let id = LockId::random()?;
-        let values = [
-            Value::Text(Some(key.as_str())),
-            Value::Text(Some(id.as_str())),
-            Value::ttl(ttl),
-            Value::Millis(None),
-        ];
+        let values = [key.into(), (&id).into(), Value::ttl(ttl), Value::Millis(None)];
         let statement = &self.statements().acquire;
         match timeout(self.command_timeout(), statement.fetch(transaction, &values)).await {
             Ok(Ok(row)) => acquired(row, key, &id),
@@ -128,8 +123,8 @@ impl PostgresBackend {
     ///
     /// After a dropped future or an error, roll back.
     pub async fn release_in(&self, transaction: &mut PgConnection, lease: &Lease) -> Result<bool> {
-        let values =
-            [Value::Text(Some(lease.id().as_str())), Value::Text(None), Value::Millis(None)];
+        let (id, key) = (lease.id().into(), lease.key().into());
+        let values = [id, Value::Text(None), Value::Millis(None), key];
         let statement = &self.statements().release;
         match timeout(self.command_timeout(), statement.fetch(transaction, &values)).await {
             Ok(Ok(row)) => Ok(row.is_some()),

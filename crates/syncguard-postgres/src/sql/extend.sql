@@ -1,5 +1,5 @@
--- Renews a lease. $1 lock id, $2 TTL in ms, $3 limit for each wait on a lock, in ms. One row if it
--- is live.
+-- Renews a lease. $1 lock id, $2 TTL in ms, $3 limit for each wait on a lock, in ms, $4 the key, if it
+-- is known: see statement.rs. One row if it is live.
 --
 -- Why this is atomic. The lease is judged only when nothing can change any more: `newest` waits for
 -- the row, locks it and reads its newest version, whatever the snapshot says of it, and the clock is
@@ -14,10 +14,10 @@ WITH patience AS MATERIALIZED (
     SELECT set_config('lock_timeout', $3::bigint::text, true)
 ),
 turn AS MATERIALIZED (
-    SELECT pg_advisory_xact_lock(hashtext(key)) FROM patience, {locks} WHERE lock_id = $1
+    SELECT pg_advisory_xact_lock(hashtext(key)) FROM patience, {locks} AS l WHERE {the_lease}
 ),
 newest AS MATERIALIZED (
-    SELECT l.expires_at_ms FROM {locks} AS l, turn WHERE l.lock_id = $1 FOR UPDATE OF l
+    SELECT l.expires_at_ms FROM {locks} AS l, turn WHERE {the_lease} FOR UPDATE OF l
 ),
 instant AS MATERIALIZED (
     SELECT {now} AS now_ms, expires_at_ms FROM newest
@@ -25,5 +25,5 @@ instant AS MATERIALIZED (
 UPDATE {locks} AS l
 SET expires_at_ms = instant.now_ms + $2::bigint
 FROM instant
-WHERE l.lock_id = $1 AND instant.expires_at_ms > instant.now_ms - 1000
+WHERE {the_lease} AND instant.expires_at_ms > instant.now_ms - 1000
 RETURNING l.user_key, l.fence, l.expires_at_ms

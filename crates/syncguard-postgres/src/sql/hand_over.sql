@@ -1,6 +1,6 @@
 -- Ends a lease and grants its key to another id. $1 its lock id, $2 the new lock id, $3 TTL in ms,
--- $4 limit for each wait on a lock, in ms. One row if the old lease was live: what was granted, or
--- nothing where the fences are used up.
+-- $4 limit for each wait on a lock, in ms, $5 the key: see statement.rs. One row if the old lease was
+-- live: what was granted, or nothing where the fences are used up.
 --
 -- Why this is atomic. It is a grant, so it holds the advisory lock of the key, as every grant does,
 -- and it ends a lease, which is judged as in extend.sql: its newest version, at a time after all
@@ -14,10 +14,10 @@ WITH patience AS MATERIALIZED (
     SELECT set_config('lock_timeout', $4::bigint::text, true)
 ),
 turn AS MATERIALIZED (
-    SELECT pg_advisory_xact_lock(hashtext(key)) FROM patience, {locks} WHERE lock_id = $1
+    SELECT pg_advisory_xact_lock(hashtext(key)) FROM patience, {locks} AS l WHERE {the_lease}
 ),
 newest AS MATERIALIZED (
-    SELECT l.key, l.expires_at_ms FROM {locks} AS l, turn WHERE l.lock_id = $1 FOR UPDATE OF l
+    SELECT l.key, l.expires_at_ms FROM {locks} AS l, turn WHERE {the_lease} FOR UPDATE OF l
 ),
 instant AS MATERIALIZED (
     SELECT {now} AS now_ms, key, expires_at_ms FROM newest
@@ -37,7 +37,7 @@ granted AS (
     SET lock_id = $2, expires_at_ms = live.now_ms + $3::bigint, acquired_at_ms = live.now_ms,
         fence = lpad(counter.fence::text, 15, '0')
     FROM live, counter
-    WHERE l.lock_id = $1
+    WHERE {the_lease}
     RETURNING l.fence, l.expires_at_ms
 )
 SELECT granted.fence, granted.expires_at_ms FROM live LEFT JOIN granted ON true

@@ -1,7 +1,7 @@
 -- Ends a lease, and tells those who wait for its key. $1 lock id, $2 'off' for a commit that need not
 -- be on disk before the answer: a release that a crash undoes only means waiting for the TTL. $3
--- limit for the wait on a lock, in ms. NULL leaves the caller's settings alone. One row if the lease
--- was live.
+-- limit for the wait on a lock, in ms. NULL leaves the caller's settings alone. $4 the key, if it is
+-- known: see statement.rs. One row if the lease was live.
 --
 -- Why this is atomic. `newest` waits for the row and locks it, and its newest version is judged at
 -- the time after that, as in extend.sql: a lease that somebody renewed during the wait is live, and
@@ -19,12 +19,12 @@ WITH patience AS MATERIALIZED (
         THEN set_config('lock_timeout', $3::bigint::text, true) END
 ),
 newest AS MATERIALIZED (
-    SELECT l.expires_at_ms FROM {locks} AS l, patience WHERE l.lock_id = $1 FOR UPDATE OF l
+    SELECT l.expires_at_ms FROM {locks} AS l, patience WHERE {the_lease} FOR UPDATE OF l
 ),
 ended AS (
     DELETE FROM {locks} AS l
     USING newest
-    WHERE l.lock_id = $1 AND newest.expires_at_ms > {now} - 1000
+    WHERE {the_lease} AND newest.expires_at_ms > {now} - 1000
     RETURNING sha256(convert_to(l.key, 'UTF8')) AS hash
 )
 SELECT CASE WHEN $2::text IS NOT NULL THEN set_config('synchronous_commit', $2::text, true) END,

@@ -38,6 +38,7 @@ pub(super) fn same_statements(url: &str) -> Contestant {
                     .bind(id.as_str())
                     .bind("off")
                     .bind(LOCK_TIMEOUT_MS)
+                    .bind(&key)
                     .fetch_one(&mut connection)
                     .await?;
                 connections.put(connection);
@@ -123,6 +124,7 @@ impl Connections {
 
 fn render(template: &str) -> Arc<str> {
     let text = template
+        .replace("{the_lease}", "l.key = $4 AND l.lock_id = $1")
         .replace("{now}", "floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint")
         .replace("{locks}", "syncguard_locks")
         .replace("{fences}", "syncguard_fence_counters")
