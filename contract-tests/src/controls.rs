@@ -133,6 +133,18 @@ const CONTROLS: &[(&str, Fault, &str, &str)] = &[
         "a lease that had ended was handed over",
     ),
     (
+        "hand_over_of_a_released_lease",
+        Fault::HandOverRevives,
+        "hand_over::g2_a_released_or_unknown_lease_is_not_handed_over",
+        "a lease that had ended was handed over",
+    ),
+    (
+        "hand_over_succeeds_twice",
+        Fault::HandOverIgnoresTheOwner,
+        "hand_over::g3_one_success_of_ten_racers",
+        "not one success",
+    ),
+    (
         "hand_over_keeps_the_fence",
         Fault::HandOverKeepsTheFence,
         "hand_over::g1_the_new_lease_is_the_one_asked_for",
@@ -155,6 +167,18 @@ const CONTROLS: &[(&str, Fault, &str, &str)] = &[
         Fault::HintsNeverCome,
         "wake_up::w9_a_release_by_another_client_wakes_the_first",
         "not woken",
+    ),
+    (
+        "an_interest_begins_at_the_first_poll",
+        Fault::InterestBeginsAtTheFirstPoll,
+        "wake_up::w9_a_hint_comes_with_a_release",
+        "no hint came",
+    ),
+    (
+        "a_release_by_id_tells_nobody",
+        Fault::ReleaseByIdTellsNobody,
+        "wake_up::w9_a_hint_comes_with_a_release",
+        "no hint came (by id: true)",
     ),
 ];
 

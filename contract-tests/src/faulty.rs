@@ -2,10 +2,11 @@
 //! or do not come at all.
 
 use std::fmt;
-use std::future::{Future, pending};
+use std::future::{Future, pending, poll_fn};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::task::Poll;
 
 use syncguard_core::{
     Acquired, AnyBackend, Backend, Capabilities, Error, ErrorCode, Key, Lease, LockId, LockRecord,
@@ -33,7 +34,7 @@ pub(crate) enum Hints {
     Passed,
     /// There are none, and that is said.
     Off,
-    /// Every second one does not come, and nobody is told.
+    /// Every second one is lost on its way from a backend that goes on telling.
     Lossy,
 }
 
@@ -54,7 +55,9 @@ struct Inner {
     /// The id of every attempt.
     attempts: Mutex<Vec<LockId>>,
     held: AtomicUsize,
-    interests: AtomicUsize,
+    hints: AtomicUsize,
+    /// Shared with every interest that has not ended.
+    interest: Arc<()>,
     open: watch::Sender<bool>,
 }
 
@@ -69,7 +72,8 @@ impl Faulty {
             calls: Mutex::default(),
             attempts: Mutex::default(),
             held: AtomicUsize::default(),
-            interests: AtomicUsize::default(),
+            hints: AtomicUsize::default(),
+            interest: Arc::default(),
             open: watch::Sender::new(false),
         };
         Self { inner: Arc::new(inner), hints: Hints::Passed, hands_over: true }
@@ -116,6 +120,11 @@ impl Faulty {
     /// carried out.
     pub(crate) fn held(&self) -> usize {
         self.inner.held.load(Ordering::SeqCst)
+    }
+
+    /// How many take an interest in hints at this moment.
+    pub(crate) fn interests(&self) -> usize {
+        Arc::strong_count(&self.inner.interest) - 1
     }
 
     async fn call<T>(
@@ -214,14 +223,23 @@ impl Backend for Faulty {
     }
 
     fn maybe_free(&self, key: &Key) -> impl Future<Output = ()> + Send + 'static {
-        let number = self.inner.interests.fetch_add(1, Ordering::SeqCst);
-        let hint: Pin<Box<dyn Future<Output = ()> + Send>> = match self.hints {
-            Hints::Passed => Box::pin(self.inner.backend.maybe_free(key)),
-            Hints::Lossy if number.is_multiple_of(2) => {
-                Box::pin(self.inner.backend.maybe_free(key))
-            }
-            Hints::Lossy | Hints::Off => Box::pin(pending()),
+        let (inner, hints) = (self.inner.clone(), self.hints);
+        let mut hint: Pin<Box<dyn Future<Output = ()> + Send>> = match hints {
+            Hints::Passed | Hints::Lossy => Box::pin(self.inner.backend.maybe_free(key)),
+            Hints::Off => Box::pin(pending()),
         };
-        hint
+        let interest = inner.interest.clone();
+        let mut lost = false;
+        // Unlike an async block, this keeps the backend's own, once that has resolved, until it is
+        // dropped itself.
+        poll_fn(move |context| {
+            let _lasts_as_long = &interest;
+            if lost || hint.as_mut().poll(context).is_pending() {
+                return Poll::Pending;
+            }
+            let before = inner.hints.fetch_add(1, Ordering::SeqCst);
+            lost = hints == Hints::Lossy && !before.is_multiple_of(2);
+            if lost { Poll::Pending } else { Poll::Ready(()) }
+        })
     }
 }

@@ -27,8 +27,11 @@
 //! Every trial uses keys of its own, so trials run in parallel and beside other users of the store.
 //! None of them depends on luck with time: what must hold while a lease lives is asked of leases
 //! that outlive any trial, and what must happen at its end is awaited. Where a backend's
-//! [`Capabilities`](syncguard_core::Capabilities) say that it differs, something else is asserted;
-//! nothing is left out.
+//! [`Capabilities`](syncguard_core::Capabilities) say that it differs, something else is asserted, but
+//! for two things that are left out: the trials of G1 to G4 below pass at once where a backend hands
+//! no leases over, and those of `without_hints` and `lossy_hints` where it pushes no hints, since they
+//! would repeat others. They are listed all the same: what a backend can do is known when the first
+//! trial connects.
 //!
 //! # Waiting and handing over
 //!
@@ -62,7 +65,7 @@
 //!
 //! Where it does not, the first in line is served by a release and an attempt. What concerns waiting
 //! is also put through clients who are cut off from the hints of the backend, and through ones who
-//! lose half of them.
+//! lose half of them, if it pushes hints.
 //!
 //! # Controls
 //!
@@ -140,7 +143,7 @@ where
             let runtime = suite.runtime.clone();
             runtime.block_on(async move {
                 let store = suite.store().await?;
-                // Otherwise there is nothing to take away.
+                // Otherwise there is nothing to take away, and it would repeat the case.
                 if store.one.capabilities().pushes_hints() {
                     run(case, store.with_hints(hints)).await?;
                 }

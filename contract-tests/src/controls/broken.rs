@@ -2,13 +2,14 @@
 
 use std::collections::HashMap;
 use std::future::{Future, pending};
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::SystemTime;
 
 use syncguard_core::{
     Acquired, Backend, Capabilities, Fence, Key, Lease, LockId, LockRecord, Result, Timestamp, Ttl,
 };
 use syncguard_memory::MemoryBackend;
+use tokio::sync::Notify;
 
 /// How a backend can be wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +37,8 @@ pub(crate) enum Fault {
     HandOverLeavesTheOldId,
     HandOverHasAGap,
     HintsNeverCome,
+    InterestBeginsAtTheFirstPoll,
+    ReleaseByIdTellsNobody,
 }
 
 /// A memory backend with one fault.
@@ -44,6 +47,8 @@ pub(crate) struct Broken {
     inner: MemoryBackend,
     fault: Fault,
     memo: Mutex<Memo>,
+    /// Told of releases that were not by id.
+    released: Arc<Notify>,
 }
 
 /// What the faults need to remember.
@@ -58,7 +63,8 @@ struct Memo {
 
 impl Broken {
     pub(crate) fn new(fault: Fault) -> Self {
-        Self { inner: MemoryBackend::new(), fault, memo: Mutex::default() }
+        let memo = Mutex::default();
+        Self { inner: MemoryBackend::new(), fault, memo, released: Arc::default() }
     }
 
     fn memo(&self) -> MutexGuard<'_, Memo> {
@@ -145,7 +151,9 @@ impl Backend for Broken {
                 return Ok(false);
             }
         }
-        self.release_by_id(lease.id()).await
+        let released = self.release_by_id(lease.id()).await?;
+        self.released.notify_waiters();
+        Ok(released)
     }
 
     async fn extend_by_id(&self, id: &LockId, mut ttl: Ttl) -> Result<Option<Lease>> {
@@ -260,12 +268,16 @@ impl Backend for Broken {
     }
 
     fn maybe_free(&self, key: &Key) -> impl Future<Output = ()> + Send + 'static {
-        let (lost, hint) = (self.fault == Fault::HintsNeverCome, self.inner.maybe_free(key));
+        let hint = self.inner.maybe_free(key);
+        let released = self.released.clone().notified_owned();
+        let (fault, inner, key) = (self.fault, self.inner.clone(), key.clone());
         async move {
-            if lost {
-                pending::<()>().await;
+            match fault {
+                Fault::HintsNeverCome => pending().await,
+                Fault::InterestBeginsAtTheFirstPoll => inner.maybe_free(&key).await,
+                Fault::ReleaseByIdTellsNobody => released.await,
+                _ => hint.await,
             }
-            hint.await;
         }
     }
 }

@@ -29,6 +29,7 @@ cases![
     w7_a_grant_that_comes_too_late_is_released,
     w7_shutdown_ends_all_who_stand_in_line,
     w8_the_limit_counts_from_the_call,
+    w8_the_limit_counts_from_the_call_for_one_who_moves_up,
     w8_a_failure_in_front_is_returned_as_itself,
     w8_retries_count_ones_own_attempts,
     w10_waiters_are_counted,
@@ -77,8 +78,12 @@ async fn w6_only_the_first_asks(store: Store) -> Result<()> {
     }
     until(async || Ok(faulty.count(Operation::Acquire) >= 5)).await?;
     assert_eq!(faulty.attempts_by_id().len(), 1, "more than one asks");
+    // One, or two for as long as the one replaces the other.
+    let interests = faulty.interests();
+    assert!(interests <= 2, "{interests} interests of eight");
     assert!(store.two.release(&lease).await?);
-    in_order(waiters).await
+    in_order(waiters).await?;
+    until(async || Ok(faulty.interests() == 0)).await
 }
 
 async fn w6_two_lines_of_eight_get_their_turns(store: Store) -> Result<()> {
@@ -195,8 +200,10 @@ async fn w7_who_is_dropped_after_any_poll_holds_nobody_up(store: Store) -> Resul
     panic!("no lock after {MOST_POLLS} polls");
 }
 
+const LEAVERS: [Leave; 3] = [Leave::Cancelled, Leave::Dropped, Leave::OutOfTime];
+
 async fn w7_a_grant_whose_reply_comes_too_late_goes_to_the_next(store: Store) -> Result<()> {
-    for leave in [Leave::Cancelled, Leave::Dropped] {
+    for leave in LEAVERS {
         let (faulty, locks, key, second) =
             leaves_in_its_attempt(&store, Trouble::HoldReply, leave).await?;
         let opened = Instant::now();
@@ -211,7 +218,7 @@ async fn w7_a_grant_whose_reply_comes_too_late_goes_to_the_next(store: Store) ->
 }
 
 async fn w7_a_grant_that_comes_too_late_is_released(store: Store) -> Result<()> {
-    for leave in [Leave::Cancelled, Leave::Dropped] {
+    for leave in LEAVERS {
         let (faulty, locks, key, second) =
             leaves_in_its_attempt(&store, Trouble::HoldRequest, leave).await?;
         // Nobody knows what will become of the first attempt, so the second does not wait for it.
@@ -233,6 +240,10 @@ async fn leaves_in_its_attempt(
     let (faulty, locks) = store.troubled(first_attempt(trouble));
     let token = CancellationToken::new();
     let request = patient(store, locks.lock(&key)).cancel(token.clone());
+    let request = match leave {
+        Leave::OutOfTime => request.wait(SHORT),
+        Leave::Cancelled | Leave::Dropped => request,
+    };
     let first = Waiter::for_turn(request).await;
     let second = Waiter::for_turn(patient(store, locks.lock(&key))).await;
     until(async || Ok(faulty.held() == 1)).await?;
@@ -275,6 +286,28 @@ async fn w8_the_limit_counts_from_the_call(store: Store) -> Result<()> {
     assert_eq!(code(outcome), ErrorCode::AcquisitionTimeout);
     assert!(SHORT <= waited && waited < SOON, "after {waited:?}");
     assert_eq!(faulty.attempts_by_id().len(), 1, "it was not its turn");
+    Ok(())
+}
+
+/// The second, when half of its time is over.
+async fn w8_the_limit_counts_from_the_call_for_one_who_moves_up(store: Store) -> Result<()> {
+    let key = fresh_key();
+    store.take(&key, LONG).await?;
+    let locks = store.locks();
+    let first = Waiter::for_guard(patient(&store, locks.lock(&key))).await;
+    let moves_up = async {
+        sleep(SHORT / 2).await;
+        first.drop_out().await;
+        // The limit ends before that, and one that began with the move after it.
+        sleep(SHORT * 3 / 4).await;
+    };
+    let second = locks.lock(&key).wait(SHORT).backoff(QUICK).acquire();
+    tokio::select! {
+        // However late they are looked at.
+        biased;
+        outcome = second => assert_eq!(code(outcome), ErrorCode::AcquisitionTimeout),
+        () = moves_up => panic!("the limit began anew"),
+    }
     Ok(())
 }
 

@@ -19,18 +19,27 @@ cases![
     w9_a_release_after_an_attempt_is_not_missed,
 ];
 
-/// A backend that pushes hints tells of a release, also one that came before the hint was polled.
-/// Of the others nothing is expected but that asking does no harm.
+/// A backend that pushes hints tells of a release, also one that came before the hint was polled, and
+/// also one by id. Of the others nothing is expected but that asking does no harm.
 async fn w9_a_hint_comes_with_a_release(store: Store) -> Result<()> {
     let key = fresh_key();
-    for _ in 0..3 {
-        let lease = store.take(&key, LONG).await?;
-        let hint = store.two.maybe_free(&key);
-        assert!(store.one.release(&lease).await?);
-        if store.wakes() {
-            assert!(timeout(SOON, hint).await.is_ok(), "no hint came");
+    for heard_of in [false, true] {
+        // Where there is one, no hint comes just because the backend begins to listen.
+        let _interest =
+            if heard_of { Some(interest(&store, &store.two, &key).await?) } else { None };
+        for by_id in [false, true, false, true] {
+            let lease = store.take(&key, LONG).await?;
+            let hint = store.two.maybe_free(&key);
+            assert!(if by_id {
+                store.one.release_by_id(lease.id()).await?
+            } else {
+                store.one.release(&lease).await?
+            });
+            if store.wakes() {
+                assert!(timeout(SOON, hint).await.is_ok(), "no hint came (by id: {by_id})");
+            }
+            assert!(!store.is_held(&fresh_key()).await?);
         }
-        assert!(!store.is_held(&fresh_key()).await?);
     }
     Ok(())
 }
@@ -104,17 +113,17 @@ async fn released_at_an_attempt(store: &Store, trouble: Trouble) -> Result<()> {
 /// another one is taken.
 async fn interest(
     store: &Store,
-    faulty: &Faulty,
+    client: &impl Backend,
     key: &Key,
 ) -> Result<Pin<Box<dyn Future<Output = ()> + Send>>> {
-    let mut first = Box::pin(faulty.maybe_free(key));
+    let mut first = Box::pin(client.maybe_free(key));
     let lease = other_clients_lease(store, key).await?;
     assert!(store.two.release(&lease).await?);
     if store.wakes() {
         assert!(timeout(SOON, first.as_mut()).await.is_ok(), "no hint came");
     }
     // Before the first one ends.
-    Ok(Box::pin(faulty.maybe_free(key)))
+    Ok(Box::pin(client.maybe_free(key)))
 }
 
 async fn release_when_held(store: &Store, faulty: &Faulty, lease: &Lease) -> Result<()> {

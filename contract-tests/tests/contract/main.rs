@@ -1,5 +1,6 @@
 //! The proof: the whole suite on every backend of this workspace, and the proof of the suite.
 
+mod crowd;
 mod firestore;
 mod log;
 mod postgres;

@@ -2,6 +2,7 @@
 
 #![allow(clippy::expect_used, clippy::unwrap_used, reason = "an assertion of a trial may panic")]
 
+mod crowd;
 mod errors;
 mod faults;
 mod full_queue;
@@ -9,6 +10,7 @@ mod hand_over;
 mod hints;
 mod other_client;
 mod overlaps;
+mod plans;
 mod pooler;
 mod racers;
 mod round_trips;
@@ -71,6 +73,7 @@ pub(crate) fn trials(runtime: &Handle) -> Vec<Trial> {
     all.extend(pooler::suite(runtime, &server));
 
     let own = [
+        crowd::cases(),
         errors::cases(),
         faults::cases(),
         full_queue::cases(),
@@ -78,6 +81,7 @@ pub(crate) fn trials(runtime: &Handle) -> Vec<Trial> {
         hints::cases(),
         other_client::cases(),
         overlaps::cases(),
+        plans::cases(),
         pooler::cases(),
         racers::cases(),
         round_trips::cases(),

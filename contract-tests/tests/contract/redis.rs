@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "an assertion of a trial may panic")]
 
+mod crowd;
 mod faults;
 mod hand_over;
 mod hints;
@@ -37,6 +38,7 @@ pub(crate) fn trials(runtime: &Handle, server: &Arc<Server>) -> Vec<Trial> {
     all.extend(hand_over::trials(&cases));
     all.extend(hints::trials(&cases));
     all.extend(moving_slot::trials(&cases));
+    all.extend(crowd::trials(&cases));
     all
 }
 

@@ -56,6 +56,7 @@ enum Leaves {
     Never,
     Dropped,
     Cancelled,
+    OutOfTime,
 }
 
 #[derive(Clone, Copy)]
@@ -75,13 +76,15 @@ struct Room {
 
 impl Visitor {
     fn new(random: &mut Rng, locks: LockManager) -> Self {
-        use Leaves::{Cancelled, Dropped, Never};
+        use Leaves::{Cancelled, Dropped, Never, OutOfTime};
         Self {
             locks,
             arrives: up_to(random, 40),
             works: up_to(random, 8),
             patience: up_to(random, 60),
-            leaves: random.choice([Never, Never, Never, Never, Dropped, Cancelled]).unwrap(),
+            leaves: random
+                .choice([Never, Never, Never, Never, Never, Never, Dropped, Cancelled, OutOfTime])
+                .unwrap(),
             releases: random
                 .choice([Releases::Awaited, Releases::Awaited, Releases::Dropped, Releases::Never])
                 .unwrap(),
@@ -103,20 +106,21 @@ impl Visitor {
     }
 
     async fn wait(&self, backoff: Backoff) -> Option<LockGuard> {
-        let token = CancellationToken::new();
         let request = self.locks.lock("key").ttl(HOUR).wait(HOUR).backoff(backoff);
-        let acquire = request.cancel(token.clone()).acquire();
+        let patience = self.patience;
         match self.leaves {
-            Leaves::Never => acquire.await.ok(),
-            Leaves::Dropped => timeout(self.patience, acquire).await.ok()?.ok(),
+            Leaves::Never => request.acquire().await.ok(),
+            Leaves::Dropped => timeout(patience, request.acquire()).await.ok()?.ok(),
             Leaves::Cancelled => {
-                let patience = self.patience;
+                let token = CancellationToken::new();
+                let request = request.cancel(token.clone());
                 drop(Handle::current().spawn(async move {
                     sleep(patience).await;
                     token.cancel();
                 }));
-                acquire.await.ok()
+                request.acquire().await.ok()
             }
+            Leaves::OutOfTime => request.wait(patience).acquire().await.ok(),
         }
     }
 

@@ -13,7 +13,7 @@ use support::line::{
     HOUR, MS, assert_no_line_remains, cancellable, patient, served_in_order, waiter, waiters,
 };
 use support::{Fault, Spoilt, millis};
-use syncguard::{Backoff, CancellationToken, ErrorCode, Jitter, LockManager, Operation};
+use syncguard::{Backend, Backoff, CancellationToken, ErrorCode, Jitter, LockManager, Operation};
 use tokio::runtime::{Builder, Handle};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
@@ -36,18 +36,22 @@ async fn w6_first_come_first_served() {
 
 #[tokio::test(start_paused = true)]
 async fn w6_only_the_first_in_line_asks() {
-    let asked_by = async |how_many| {
-        let backend = Spoilt::new();
+    let asked_by = async |backend: Spoilt, how_many| {
         let other = LockManager::new(backend.clone());
         let _held = other.lock("key").ttl(HOUR).acquire().await.unwrap();
         let locks = LockManager::new(backend.clone());
         let line = waiters(&locks, how_many).await;
         sleep(60_000 * MS).await;
+        assert_eq!(backend.interests(), usize::from(backend.capabilities().pushes_hints()));
         line.iter().for_each(JoinHandle::abort);
+        sleep(MS).await;
+        assert_eq!(backend.interests(), 0);
         backend.calls(Operation::Acquire).len()
     };
-    let (one, many) = (asked_by(1).await, asked_by(1_000).await);
-    assert!(many.abs_diff(one) <= 2, "{many} attempts of a thousand, {one} of one");
+    for backend in [Spoilt::new, Spoilt::with_hints_and_hand_over] {
+        let (one, many) = (asked_by(backend(), 1).await, asked_by(backend(), 1_000).await);
+        assert!(many.abs_diff(one) <= 2, "{many} attempts of a thousand, {one} of one");
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -220,13 +224,20 @@ async fn w7_what_undoes_an_attempt_tells_the_next() {
 
 #[tokio::test(start_paused = true)]
 async fn w8_the_limit_counts_from_the_call() {
-    let locks = LockManager::new(Spoilt::new());
-    let _held = locks.lock("key").ttl(HOUR).acquire().await.unwrap();
-    let _line = waiters(&locks, 3).await;
-    let start = Instant::now();
-    let error = locks.lock("key").wait(300 * MS).acquire().await.unwrap_err();
-    assert_eq!(error.code(), ErrorCode::AcquisitionTimeout);
-    assert_eq!(millis(start, Instant::now()), 300);
+    for moves_up in [false, true] {
+        let locks = LockManager::new(Spoilt::new());
+        let _held = locks.lock("key").ttl(HOUR).acquire().await.unwrap();
+        let line = waiters(&locks, 3).await;
+        let start = Instant::now();
+        let (outcome, ()) = tokio::join!(locks.lock("key").wait(300 * MS).acquire(), async {
+            sleep(150 * MS).await;
+            if moves_up {
+                line.iter().for_each(JoinHandle::abort);
+            }
+        });
+        assert_eq!(outcome.unwrap_err().code(), ErrorCode::AcquisitionTimeout);
+        assert_eq!(millis(start, Instant::now()), 300, "moves up: {moves_up}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -11,7 +11,7 @@ use syncguard_postgres::{
     Backend, Backoff, Key, Lease, LockManager, PostgresBackend, PostgresBackendBuilder,
 };
 
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, advance, pause, resume, sleep, timeout};
 
 use super::{Outcome, PATIENCE, cases, fresh_id, fresh_key, lease, minute, pool_of};
 use crate::log::logging;
@@ -26,6 +26,7 @@ cases![
     connections_that_end_early_are_an_outage,
     one_connection_hears_for_all_keys_and_clones,
     no_sign_is_left_when_nobody_waits,
+    the_connection_ends_when_nobody_has_waited_for_a_minute,
     the_connection_ends_with_the_backend_or_its_pool,
     another_runtime_goes_on_where_one_has_ended,
     a_connection_that_is_refused_is_tried_again,
@@ -92,11 +93,11 @@ impl Place {
         self.number(SIGNS).await
     }
 
-    async fn connections(&self) -> sqlx::Result<i64> {
+    pub(super) async fn connections(&self) -> sqlx::Result<i64> {
         self.number(CONNECTIONS).await
     }
 
-    async fn until(&self, sql: &str, expected: i64) -> Outcome {
+    pub(super) async fn until(&self, sql: &str, expected: i64) -> Outcome {
         let deadline = Instant::now() + PATIENCE;
         loop {
             match self.number(sql).await? {
@@ -136,7 +137,7 @@ impl Place {
 }
 
 /// Of all sessions that wait at this place.
-const SIGNS: &str = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 2 \
+pub(super) const SIGNS: &str = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 2 \
     AND mode = 'ShareLock' AND granted \
     AND classid = (hashtext($1 || '_freed')::bigint & 4294967295)::oid";
 
@@ -371,6 +372,34 @@ async fn told_of_a_release(place: &Place, key: &Key, hint: impl Future<Output = 
     let held = lease(holder.acquire(key, &fresh_id(), minute()).await)?.expect("it was free");
     assert!(holder.release(&held).await?);
     told(hint).await;
+    Ok(())
+}
+
+async fn the_connection_ends_when_nobody_has_waited_for_a_minute(server: Arc<Server>) -> Outcome {
+    let place = Place::new(&server).await?;
+    let warnings = logging("syncguard_postgres", |log| async move {
+        let (backend, key) = (place.builder().build()?, place.key().await?);
+        let begun = Instant::now();
+        drop(listening(&backend, &key).await);
+        place.until(SIGNS, 0).await?;
+        let half = Duration::from_secs(30);
+        let time_passes = async || {
+            pause();
+            advance(half).await;
+            resume();
+        };
+        time_passes().await;
+        // So that it can end, if it is to.
+        sleep(Duration::from_millis(100)).await;
+        let connections = place.connections().await?;
+        assert!(connections == 1 || begun.elapsed() >= 2 * half, "it has ended too early");
+        time_passes().await;
+        place.until(CONNECTIONS, 0).await?;
+        // And it begins anew.
+        told_of_a_release(&place, &key, listening(&backend, &key).await).await?;
+        Outcome::Ok(log.warnings())
+    });
+    assert_eq!(warnings.await?, [""; 0]);
     Ok(())
 }
 

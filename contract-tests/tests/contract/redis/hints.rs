@@ -237,7 +237,7 @@ async fn mute(server: Arc<Server>) -> Outcome {
 }
 
 /// How many connections the server has accepted.
-async fn connections(raw: &Raw) -> u64 {
+pub(super) async fn connections(raw: &Raw) -> u64 {
     let stats = raw.text(&["INFO", "stats"]).await.unwrap();
     let count = stats.lines().find_map(|line| line.strip_prefix("total_connections_received:"));
     count.unwrap().parse().unwrap()

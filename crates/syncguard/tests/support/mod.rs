@@ -11,8 +11,7 @@ pub mod line;
 
 use std::collections::VecDeque;
 use std::future::pending;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use syncguard_core::{
@@ -51,7 +50,8 @@ pub struct Spoilt {
     faults: Arc<Mutex<VecDeque<(Operation, Fault)>>>,
     calls: Arc<Mutex<Vec<(Operation, Instant)>>>,
     hints: Arc<Mutex<Hints>>,
-    hints_asked_for: Arc<AtomicUsize>,
+    /// In hints, each alive until it ends.
+    interests: Arc<Mutex<Vec<Weak<()>>>>,
     /// How much longer an acquire takes on its way.
     distance: Duration,
 }
@@ -93,7 +93,7 @@ impl Spoilt {
             faults: Arc::default(),
             calls: Arc::default(),
             hints: Arc::default(),
-            hints_asked_for: Arc::default(),
+            interests: Arc::default(),
             distance: Duration::ZERO,
         }
     }
@@ -110,7 +110,13 @@ impl Spoilt {
 
     /// How many interests were taken.
     pub fn hints_asked_for(&self) -> usize {
-        self.hints_asked_for.load(Ordering::Relaxed)
+        self.interests.lock().unwrap().len()
+    }
+
+    /// How many take an interest in hints at this moment.
+    pub fn interests(&self) -> usize {
+        let interests = self.interests.lock().unwrap();
+        interests.iter().filter(|interest| interest.strong_count() > 0).count()
     }
 
     /// What happens to the next calls of this operation, one after the other.
@@ -216,11 +222,13 @@ impl Backend for Spoilt {
     }
 
     fn maybe_free(&self, key: &Key) -> impl Future<Output = ()> + Send + 'static {
-        self.hints_asked_for.fetch_add(1, Ordering::Relaxed);
+        let interest = Arc::new(());
+        self.interests.lock().unwrap().push(Arc::downgrade(&interest));
         let hints = *self.hints.lock().unwrap();
         let hears = self.capabilities.pushes_hints();
         let hint = hears.then(|| self.store.maybe_free(key));
         async move {
+            let _interest = interest;
             match (hint, hints) {
                 (Some(hint), Hints::Told) => hint.await,
                 (Some(_), Hints::Hasty) => {}
