@@ -23,8 +23,9 @@ const TIME: Duration = Duration::from_secs(1);
 /// A key that was released this long ago, and told of, is free: nobody wants it whose way to the
 /// server is not that much longer.
 const REST_TOLD: Duration = Duration::from_millis(2);
-/// Where nobody is told, for so long that those who look now and then have a chance.
-const REST: Duration = Duration::from_millis(50);
+/// Where nobody is told, those who look now and then have a chance. But whoever waits here waits for
+/// the rest as well, so it is no longer than the streak was.
+const LONGEST_REST: Duration = Duration::from_millis(50);
 
 /// How often it looks whether there are others with a longer way: so little is lost by that.
 const LOOK: Duration = Duration::from_millis(150);
@@ -144,7 +145,8 @@ impl Streak {
             self.attempt = Next::New;
             return None;
         }
-        let patience = if long { REST } else { REST_TOLD };
+        let streak = self.began.map_or(LONGEST_REST, |began| now - began);
+        let patience = if long { streak.clamp(REST_TOLD, LONGEST_REST) } else { REST_TOLD };
         let to_come = if looks { self.turns.max(1) } else { self.turns };
         self.attempt = Next::Rests { to_come, patience, looks };
         Some(now + patience)
@@ -253,7 +255,7 @@ mod tests {
     async fn a_rest_is_short_where_others_are_told() {
         let now = Instant::now();
         assert_eq!(Streak::default().rest(true, true), Some(now + REST_TOLD));
-        assert_eq!(Streak::default().rest(false, false), Some(now + REST));
+        assert_eq!(Streak::default().rest(false, false), Some(now + LONGEST_REST));
     }
 
     #[tokio::test(start_paused = true)]
@@ -325,8 +327,14 @@ mod tests {
         assert_eq!(streak.rest(true, true), Some(Instant::now() + REST_TOLD));
         streak.granted();
         advance(MS).await;
-        let rest = streak.rest(true, false);
-        assert_eq!((rest, streak.hinted()), (Some(Instant::now() + REST), rest));
+        for (lasted, rested) in [(MS, REST_TOLD), (20 * MS, 20 * MS), (60 * MS, LONGEST_REST)] {
+            advance(lasted).await;
+            let rest = streak.rest(true, false);
+            assert_eq!((rest, streak.hinted()), (Some(Instant::now() + rested), rest));
+            advance(ALONE).await;
+            streak.granted();
+        }
+        streak.rest(true, false);
         streak.granted();
         advance(ALONE - MS).await;
         assert_eq!(streak.rest(true, false), Some(Instant::now() + REST_TOLD), "not for long");
