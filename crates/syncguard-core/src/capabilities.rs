@@ -62,7 +62,8 @@ impl Capabilities {
         self.ends_at_ttl
     }
 
-    /// Whether waiters are told of a release.
+    /// Whether waiters are told of a release, as a rule: while the connection for that is down, they
+    /// are not, and wait by timer.
     #[must_use]
     pub const fn pushes_hints(&self) -> bool {
         self.pushes_hints
