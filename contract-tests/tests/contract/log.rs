@@ -4,6 +4,7 @@
 
 use std::fmt::{Debug, Write};
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use tokio::runtime::Builder;
 use tokio::task::spawn_blocking;
@@ -38,6 +39,24 @@ where
         runtime.block_on(trial(log))
     });
     thread.await.unwrap()
+}
+
+/// Ends what hears of releases four times, early each time, by `cut_and_wait`, which waits until it
+/// hears again. That is an outage from the second time on, and the warning of it is returned.
+pub(crate) async fn warning_of_early_ends<E>(
+    log: &Log,
+    mut cut_and_wait: impl AsyncFnMut() -> Result<(), E>,
+) -> Result<String, E> {
+    let begun = Instant::now();
+    for cut in 1..=4 {
+        assert_eq!(log.warnings().len(), usize::from(cut > 2), "before cut {cut}");
+        cut_and_wait().await?;
+    }
+    // At least half of 100, 200, 400 and 800 ms.
+    assert!(begun.elapsed() >= Duration::from_millis(750), "{:?}", begun.elapsed());
+    let mut warnings = log.warnings();
+    assert_eq!(warnings.len(), 1, "{warnings:?}");
+    Ok(warnings.remove(0))
 }
 
 impl Log {

@@ -65,7 +65,7 @@ impl Interests {
         Self::default()
     }
 
-    /// Somebody waits for `name`, from this call on.
+    /// Somebody waits for `name`: what is returned resolves when it is woken after this call.
     pub fn register(&self, name: &str) -> Interest {
         let mut state = self.shared.state();
         let name: Arc<str> = match state.wanted.get_key_value(name) {
