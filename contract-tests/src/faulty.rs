@@ -28,9 +28,9 @@ pub(crate) enum Trouble {
     HoldReply,
 }
 
-/// What becomes of the hints of a backend that pushes them.
+/// What becomes of the notifications of a backend that pushes them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Hints {
+pub(crate) enum Notifications {
     Passed,
     /// There are none, and that is said.
     Off,
@@ -43,8 +43,8 @@ pub(crate) enum Hints {
 #[derive(Clone)]
 pub(crate) struct Faulty {
     inner: Arc<Inner>,
-    hints: Hints,
-    hands_over: bool,
+    notifications: Notifications,
+    supports_handoff: bool,
 }
 
 struct Inner {
@@ -55,7 +55,7 @@ struct Inner {
     /// The id of every attempt.
     attempts: Mutex<Vec<LockId>>,
     held: AtomicUsize,
-    hints: AtomicUsize,
+    notifications: AtomicUsize,
     /// Shared with every interest that has not ended.
     interest: Arc<()>,
     open: watch::Sender<bool>,
@@ -72,20 +72,24 @@ impl Faulty {
             calls: Mutex::default(),
             attempts: Mutex::default(),
             held: AtomicUsize::default(),
-            hints: AtomicUsize::default(),
+            notifications: AtomicUsize::default(),
             interest: Arc::default(),
             open: watch::Sender::new(false),
         };
-        Self { inner: Arc::new(inner), hints: Hints::Passed, hands_over: true }
+        Self {
+            inner: Arc::new(inner),
+            notifications: Notifications::Passed,
+            supports_handoff: true,
+        }
     }
 
-    pub(crate) const fn with_hints(mut self, hints: Hints) -> Self {
-        self.hints = hints;
+    pub(crate) const fn with_notifications(mut self, notifications: Notifications) -> Self {
+        self.notifications = notifications;
         self
     }
 
-    pub(crate) const fn without_hand_over(mut self) -> Self {
-        self.hands_over = false;
+    pub(crate) const fn without_handoff(mut self) -> Self {
+        self.supports_handoff = false;
         self
     }
 
@@ -122,7 +126,7 @@ impl Faulty {
         self.inner.held.load(Ordering::SeqCst)
     }
 
-    /// How many take an interest in hints at this moment.
+    /// How many take an interest in notifications at this moment.
     pub(crate) fn interests(&self) -> usize {
         Arc::strong_count(&self.inner.interest) - 1
     }
@@ -174,11 +178,11 @@ impl Backend for Faulty {
         if whole.ends_at_ttl() {
             left = left.with_end_at_ttl();
         }
-        if whole.pushes_hints() && self.hints != Hints::Off {
-            left = left.with_hints();
+        if whole.receives_notifications() && self.notifications != Notifications::Off {
+            left = left.with_notifications();
         }
-        if whole.hands_over() && self.hands_over {
-            left = left.with_hand_over();
+        if whole.supports_handoff() && self.supports_handoff {
+            left = left.with_handoff();
         }
         left
     }
@@ -217,16 +221,18 @@ impl Backend for Faulty {
         self.call(Operation::Find, self.inner.backend.find(id)).await
     }
 
-    async fn hand_over(&self, lease: &Lease, id: &LockId, ttl: Ttl) -> Result<Option<Lease>> {
-        let call = self.inner.backend.hand_over(lease, id, ttl);
-        self.call(Operation::HandOver, call).await
+    async fn handoff(&self, lease: &Lease, id: &LockId, ttl: Ttl) -> Result<Option<Lease>> {
+        let call = self.inner.backend.handoff(lease, id, ttl);
+        self.call(Operation::Handoff, call).await
     }
 
-    fn maybe_free(&self, key: &Key) -> impl Future<Output = ()> + Send + 'static {
-        let (inner, hints) = (self.inner.clone(), self.hints);
-        let mut hint: Pin<Box<dyn Future<Output = ()> + Send>> = match hints {
-            Hints::Passed | Hints::Lossy => Box::pin(self.inner.backend.maybe_free(key)),
-            Hints::Off => Box::pin(pending()),
+    fn notified(&self, key: &Key) -> impl Future<Output = ()> + Send + 'static {
+        let (inner, notifications) = (self.inner.clone(), self.notifications);
+        let mut notification: Pin<Box<dyn Future<Output = ()> + Send>> = match notifications {
+            Notifications::Passed | Notifications::Lossy => {
+                Box::pin(self.inner.backend.notified(key))
+            }
+            Notifications::Off => Box::pin(pending()),
         };
         let interest = inner.interest.clone();
         let mut lost = false;
@@ -234,11 +240,11 @@ impl Backend for Faulty {
         // dropped itself.
         poll_fn(move |context| {
             let _lasts_as_long = &interest;
-            if lost || hint.as_mut().poll(context).is_pending() {
+            if lost || notification.as_mut().poll(context).is_pending() {
                 return Poll::Pending;
             }
-            let before = inner.hints.fetch_add(1, Ordering::SeqCst);
-            lost = hints == Hints::Lossy && !before.is_multiple_of(2);
+            let before = inner.notifications.fetch_add(1, Ordering::SeqCst);
+            lost = notifications == Notifications::Lossy && !before.is_multiple_of(2);
             if lost { Poll::Pending } else { Poll::Ready(()) }
         })
     }

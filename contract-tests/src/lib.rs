@@ -29,7 +29,7 @@
 //! that outlive any trial, and what must happen at its end is awaited. Where a backend's
 //! [`Capabilities`](syncguard_core::Capabilities) say that it differs, something else is asserted, but
 //! for two things that are left out: the trials of G1 to G4 below pass at once where a backend hands
-//! no leases over, and those of `without_hints` and `lossy_hints` where it pushes no hints, since they
+//! no leases over, and those of `without_notifications` and `lossy_notifications` where it pushes no notifications, since they
 //! would repeat others. They are listed all the same: what a backend can do is known when the first
 //! trial connects.
 //!
@@ -43,29 +43,29 @@
 //! - W8 The limits count from the call, also for those who never become first. Out of time they get
 //!   `AcquisitionTimeout`, or the transient failure of whoever is in front. Retries are one's own
 //!   attempts; to stand in line is none.
-//! - W9 Where a backend pushes hints, a release by whomever wakes the first in line, and none is
+//! - W9 Where a backend pushes notifications, a release by whomever wakes the first in line, and none is
 //!   missed, at whatever moment of an attempt it comes. One in the same process does so without them.
-//!   Hints are only hints: all are served when there are none, and when half of them get lost.
+//!   Notifications are only notifications: all are served when there are none, and when half of them get lost.
 //! - W10 A manager tells how many wait.
 //! - O3 Every wait ends with one event: outcome, attempts of one's own, and time from the call.
 //!
-//! Where a backend [hands leases over](syncguard_core::Capabilities::hands_over):
+//! Where a backend [hands leases over](syncguard_core::Capabilities::supports_handoff):
 //!
-//! - G1 A hand-over grants the same key with the id and the TTL that are asked for and a higher fence.
+//! - G1 A handoff grants the same key with the id and the TTL that are asked for and a higher fence.
 //!   The old id is gone.
 //! - G2 A lease that is dead, unknown or replaced is not handed over, and nothing changes.
 //! - G3 Of those who race to release a lease or to hand it over exactly one succeeds.
 //! - G4 The key is held throughout.
-//! - G5 The release of a guard serves the first in line by one hand-over and no other call. It is
+//! - G5 The release of a guard serves the first in line by one handoff and no other call. It is
 //!   true, and the new guard is like any other.
-//! - G6 A hand-over that fails, carried out or not, leaves nobody waiting and no lease behind.
+//! - G6 A handoff that fails, carried out or not, leaves nobody waiting and no lease behind.
 //! - G7 Nor does one whose heir leaves, or whose releaser does, while it is under way.
-//! - G8 Hand-overs in a row are limited: after 16 grants where others are told of a release, and after
+//! - G8 Handoffs in a row are limited: after 16 grants where others are told of a release, and after
 //!   a second anyway, other clients get their turn.
 //!
 //! Where it does not, the first in line is served by a release and an attempt. What concerns waiting
-//! is also put through clients who are cut off from the hints of the backend, and through ones who
-//! lose half of them, if it pushes hints.
+//! is also put through clients who are cut off from the notifications of the backend, and through ones who
+//! lose half of them, if it pushes notifications.
 //!
 //! # Controls
 //!
@@ -97,7 +97,7 @@ use syncguard_core::{AnyBackend, Backend};
 use tokio::runtime::Handle;
 use tokio::sync::OnceCell;
 
-use crate::faulty::Hints;
+use crate::faulty::Notifications;
 use crate::store::Store;
 
 /// No case takes longer, however busy the machine; a case that does is one that hangs.
@@ -137,23 +137,27 @@ where
             runtime.block_on(async move { run(case, suite.store().await?).await })
         })
     };
-    let with_fewer_hints = |(title, hints): (&str, Hints), case: suite::Case| {
+    let with_fewer_notifications = |(title, notifications): (&str, Notifications),
+                                    case: suite::Case| {
         let suite = suite.clone();
         Trial::test(format!("{name}::{title}::{}", case.name()), move || {
             let runtime = suite.runtime.clone();
             runtime.block_on(async move {
                 let store = suite.store().await?;
                 // Otherwise there is nothing to take away, and it would repeat the case.
-                if store.one.capabilities().pushes_hints() {
-                    run(case, store.with_hints(hints)).await?;
+                if store.one.capabilities().receives_notifications() {
+                    run(case, store.with_notifications(notifications)).await?;
                 }
                 Ok(())
             })
         })
     };
-    let fewer_hints = [("without_hints", Hints::Off), ("lossy_hints", Hints::Lossy)]
-        .into_iter()
-        .flat_map(|fewer| suite::waiting().map(move |case| (fewer, case)));
+    let fewer_notifications = [
+        ("without_notifications", Notifications::Off),
+        ("lossy_notifications", Notifications::Lossy),
+    ]
+    .into_iter()
+    .flat_map(|fewer| suite::waiting().map(move |case| (fewer, case)));
     let same = suite.clone();
     let model = format!("{name}::model::random_operations_agree_with_memory");
     let model = Trial::test(model, move || {
@@ -167,7 +171,7 @@ where
     // It takes longest, so it comes first.
     iter::once(model)
         .chain(suite::cases().map(case))
-        .chain(fewer_hints.map(|(fewer, case)| with_fewer_hints(fewer, case)))
+        .chain(fewer_notifications.map(|(fewer, case)| with_fewer_notifications(fewer, case)))
         .collect()
 }
 

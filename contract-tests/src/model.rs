@@ -48,7 +48,7 @@ enum Step {
         by_id: bool,
     },
     /// To its rival. Where a backend cannot do that, it is a release and an acquire.
-    HandOver {
+    Handoff {
         id: usize,
         ttl: Duration,
     },
@@ -80,7 +80,7 @@ fn step(ttls: &'static [Duration]) -> impl Strategy<Value = Step> {
         4 => (0..IDS, ttl.clone()).prop_map(|(id, ttl)| Step::Acquire { id, ttl }),
         3 => (0..IDS, ttl.clone(), any::<bool>())
             .prop_map(|(id, ttl, by_id)| Step::Extend { id, ttl, by_id }),
-        3 => (0..IDS, ttl).prop_map(|(id, ttl)| Step::HandOver { id, ttl }),
+        3 => (0..IDS, ttl).prop_map(|(id, ttl)| Step::Handoff { id, ttl }),
         3 => (0..IDS, any::<bool>()).prop_map(|(id, by_id)| Step::Release { id, by_id }),
         1 => (0..KEYS).prop_map(|key| Step::Get { key }),
         1 => (0..IDS).prop_map(|id| Step::Find { id }),
@@ -177,14 +177,14 @@ impl Player {
             } else {
                 backend.release(&self.leases[id]).await?
             })),
-            Step::HandOver { id, ttl: duration } => {
+            Step::Handoff { id, ttl: duration } => {
                 let (lease, heir, duration) = (&self.leases[id], rival(id), ttl(duration));
                 if backend.find(&self.ids[heir]).await?.is_some() {
                     // A backend that repeats steps by itself takes this for its own first success.
                     return Ok(Answer::Nothing);
                 }
-                let granted = if backend.capabilities().hands_over() {
-                    backend.hand_over(lease, &self.ids[heir], duration).await?
+                let granted = if backend.capabilities().supports_handoff() {
+                    backend.handoff(lease, &self.ids[heir], duration).await?
                 } else if backend.release(lease).await? {
                     let acquired = backend.acquire(lease.key(), &self.ids[heir], duration).await?;
                     Some(store::granted(acquired))

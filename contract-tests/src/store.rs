@@ -14,7 +14,7 @@ use tokio::sync::Barrier;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
-use crate::faulty::{Faulty, Hints, Trouble};
+use crate::faulty::{Faulty, Notifications, Trouble};
 
 /// A TTL that outlives every case, so that a busy machine cannot end such a lease.
 pub(crate) const LONG: Duration = Duration::from_secs(3_600);
@@ -38,26 +38,27 @@ pub(crate) const SOON: Duration = Duration::from_secs(8);
 pub(crate) struct Store {
     pub(crate) one: AnyBackend,
     pub(crate) two: AnyBackend,
-    hints: Hints,
+    notifications: Notifications,
 }
 
 impl Store {
     pub(crate) fn new(one: AnyBackend, two: AnyBackend) -> Self {
-        Self { one, two, hints: Hints::Passed }
+        Self { one, two, notifications: Notifications::Passed }
     }
 
-    /// The same store, for clients who do not get all of its hints.
-    pub(crate) fn with_hints(&self, hints: Hints) -> Self {
+    /// The same store, for clients who do not get all of its notifications.
+    pub(crate) fn with_notifications(&self, notifications: Notifications) -> Self {
         let client = |client: &AnyBackend| {
             let client = Faulty::new(client.clone(), |_, _| Trouble::None);
-            AnyBackend::new(client.with_hints(hints))
+            AnyBackend::new(client.with_notifications(notifications))
         };
-        Self { one: client(&self.one), two: client(&self.two), hints }
+        Self { one: client(&self.one), two: client(&self.two), notifications }
     }
 
     /// Whether whoever waits is sure to hear of a release.
     pub(crate) fn wakes(&self) -> bool {
-        self.one.capabilities().pushes_hints() && self.hints == Hints::Passed
+        self.one.capabilities().receives_notifications()
+            && self.notifications == Notifications::Passed
     }
 
     /// How those pause who wait for another client. Where they are woken, it is by nothing else.

@@ -40,7 +40,7 @@ fn main() -> std::io::Result<ExitCode> {
         example(env!("CARGO_BIN_EXE_custom_backend"), none(), "", "released: true"),
         example(env!("CARGO_BIN_EXE_payment"), redis.clone(), "REDIS_URL", "finds it paid"),
         example(env!("CARGO_BIN_EXE_long_job"), redis.clone(), "REDIS_URL", "the job was stopped"),
-        example(env!("CARGO_BIN_EXE_hand_over"), redis.clone(), "REDIS_URL", "released it: true"),
+        example(env!("CARGO_BIN_EXE_handoff"), redis.clone(), "REDIS_URL", "released it: true"),
         example(env!("CARGO_BIN_EXE_choose_backend"), redis, "LOCKS", "the job ran once"),
         example(env!("CARGO_BIN_EXE_fenced_table"), postgres, "DATABASE_URL", "the balance is 150"),
         example(

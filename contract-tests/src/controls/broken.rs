@@ -31,12 +31,12 @@ pub(crate) enum Fault {
     LookShowsTheDead,
     FindIgnoresTheOwner,
     LookRenews,
-    HandOverIgnoresTheOwner,
-    HandOverRevives,
-    HandOverKeepsTheFence,
-    HandOverLeavesTheOldId,
-    HandOverHasAGap,
-    HintsNeverCome,
+    HandoffIgnoresTheOwner,
+    HandoffRevives,
+    HandoffKeepsTheFence,
+    HandoffLeavesTheOldId,
+    HandoffHasAGap,
+    NotificationsNeverCome,
     InterestBeginsAtTheFirstPoll,
     ReleaseByIdTellsNobody,
 }
@@ -232,21 +232,21 @@ impl Backend for Broken {
         }
     }
 
-    async fn hand_over(&self, lease: &Lease, id: &LockId, ttl: Ttl) -> Result<Option<Lease>> {
+    async fn handoff(&self, lease: &Lease, id: &LockId, ttl: Ttl) -> Result<Option<Lease>> {
         let mut lease = lease.clone();
         match self.fault {
-            Fault::HandOverIgnoresTheOwner => {
+            Fault::HandoffIgnoresTheOwner => {
                 let holder = self.inner.get(lease.key()).await?;
                 if let Some(holder) = holder {
                     let (key, fence) = (lease.key().clone(), lease.fence());
                     lease = Lease::new(key, holder.id().clone(), fence, holder.expires_at());
                 }
             }
-            Fault::HandOverRevives if self.inner.get(lease.key()).await?.is_none() => {
+            Fault::HandoffRevives if self.inner.get(lease.key()).await?.is_none() => {
                 let acquired = self.inner.acquire(lease.key(), id, ttl).await?;
                 return Ok(granted(acquired));
             }
-            Fault::HandOverHasAGap => {
+            Fault::HandoffHasAGap => {
                 if !self.inner.release(&lease).await? {
                     return Ok(None);
                 }
@@ -256,10 +256,10 @@ impl Backend for Broken {
             }
             _ => {}
         }
-        let new = self.inner.hand_over(&lease, id, ttl).await?;
+        let new = self.inner.handoff(&lease, id, ttl).await?;
         match (self.fault, new) {
-            (Fault::HandOverKeepsTheFence, Some(new)) => Ok(Some(with_fence(&new, lease.fence()))),
-            (Fault::HandOverLeavesTheOldId, Some(new)) => {
+            (Fault::HandoffKeepsTheFence, Some(new)) => Ok(Some(with_fence(&new, lease.fence()))),
+            (Fault::HandoffLeavesTheOldId, Some(new)) => {
                 self.memo().heirs.insert(lease.id().clone(), id.clone());
                 Ok(Some(new))
             }
@@ -267,16 +267,16 @@ impl Backend for Broken {
         }
     }
 
-    fn maybe_free(&self, key: &Key) -> impl Future<Output = ()> + Send + 'static {
-        let hint = self.inner.maybe_free(key);
+    fn notified(&self, key: &Key) -> impl Future<Output = ()> + Send + 'static {
+        let notification = self.inner.notified(key);
         let released = self.released.clone().notified_owned();
         let (fault, inner, key) = (self.fault, self.inner.clone(), key.clone());
         async move {
             match fault {
-                Fault::HintsNeverCome => pending().await,
-                Fault::InterestBeginsAtTheFirstPoll => inner.maybe_free(&key).await,
+                Fault::NotificationsNeverCome => pending().await,
+                Fault::InterestBeginsAtTheFirstPoll => inner.notified(&key).await,
                 Fault::ReleaseByIdTellsNobody => released.await,
-                _ => hint.await,
+                _ => notification.await,
             }
         }
     }

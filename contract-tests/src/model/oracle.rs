@@ -56,8 +56,8 @@ impl Oracle {
                 }
                 Answer::Released(released)
             }
-            Step::HandOver { id, .. } if !holds(id) => Answer::Nothing,
-            Step::HandOver { id, ttl } => {
+            Step::Handoff { id, .. } if !holds(id) => Answer::Nothing,
+            Step::Handoff { id, ttl } => {
                 let key = id % KEYS;
                 self.grants[key] += 1;
                 self.holders[key] = Some((rival(id), self.now + ttl));

@@ -10,7 +10,7 @@ use syncguard::{Backoff, CancellationToken, LockGuard, LockManager, LockRequest}
 use syncguard_core::{Backend, ErrorCode, Fence, Key, Operation, Result};
 use tokio::time::{Instant, sleep};
 
-use crate::faulty::{Faulty, Hints, Trouble};
+use crate::faulty::{Faulty, Notifications, Trouble};
 use crate::store::{
     LONG, MOST_POLLS, PAUSE, QUICK, SLOW, SOON, Store, code, fresh_key, poll_then_drop, race, until,
 };
@@ -328,8 +328,8 @@ async fn w8_a_failure_in_front_is_returned_as_itself(store: Store) -> Result<()>
 async fn w8_retries_count_ones_own_attempts(store: Store) -> Result<()> {
     let key = fresh_key();
     store.take(&key, LONG).await?;
-    // An attempt that a hint calls for is no retry.
-    let faulty = store.faulty(|_, _| Trouble::None).with_hints(Hints::Off);
+    // An attempt that a notification calls for is no retry.
+    let faulty = store.faulty(|_, _| Trouble::None).with_notifications(Notifications::Off);
     let locks = LockManager::new(faulty.clone());
     let first = Waiter::for_guard(locks.lock(&key).wait(LONG).backoff(QUICK)).await;
     let request = locks.lock(&key).wait(LONG).max_retries(1).backoff(QUICK);

@@ -24,7 +24,7 @@ mod acquire;
 mod background;
 mod cancel;
 mod errors;
-mod hand_over;
+mod handoff;
 mod hold;
 mod ids;
 mod keep_alive;
@@ -74,7 +74,7 @@ pub(crate) fn cases() -> impl Iterator<Item = Case> {
         acquire::CASES,
         release::CASES,
         lookup::CASES,
-        hand_over::CASES,
+        handoff::CASES,
         wait::CASES,
         line::CASES,
         wake_up::CASES,
@@ -89,7 +89,7 @@ pub(crate) fn cases() -> impl Iterator<Item = Case> {
     sections.into_iter().flatten().copied()
 }
 
-/// Those in which somebody waits, for clients who do not get all hints of the backend.
+/// Those in which somebody waits, for clients who do not get all notifications of the backend.
 pub(crate) fn waiting() -> impl Iterator<Item = Case> {
     let sections = [wait::CASES, line::CASES, wake_up::CASES, succession::CASES];
     sections.into_iter().flatten().copied()

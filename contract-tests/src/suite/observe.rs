@@ -11,7 +11,7 @@ use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Metadata, Subscriber};
 
-use crate::faulty::{Faulty, Hints, Trouble};
+use crate::faulty::{Faulty, Notifications, Trouble};
 use crate::store::{LONG, QUICK, SLOW, Store, code, fresh_id, fresh_key, until};
 use crate::waiter::Waiter;
 
@@ -160,8 +160,8 @@ async fn o2_spans_carry_fingerprints_codes_and_attempts(store: Store) -> Result<
         Operation::Get => Trouble::Refuse(ErrorCode::AuthFailed),
         _ => Trouble::None,
     });
-    // An attempt that a hint calls for is no retry.
-    let locks = LockManager::new(faulty.with_hints(Hints::Off));
+    // An attempt that a notification calls for is no retry.
+    let locks = LockManager::new(faulty.with_notifications(Notifications::Off));
     let backoff = Backoff::fixed(Duration::from_millis(1));
     let wait = |retries| locks.lock(&key).max_retries(retries).backoff(backoff);
     // A span that `tracing` first meets on a thread without a subscriber stays switched off until
@@ -191,7 +191,7 @@ async fn o2_spans_carry_fingerprints_codes_and_attempts(store: Store) -> Result<
 
 async fn o3_a_wait_tells_its_outcome_attempts_and_duration(store: Store) -> Result<()> {
     let (events, observer) = events();
-    let faulty = store.faulty(|_, _| Trouble::None).with_hints(Hints::Off);
+    let faulty = store.faulty(|_, _| Trouble::None).with_notifications(Notifications::Off);
     let locks = LockManager::builder(faulty.clone()).observer(observer).build();
     let key = fresh_key();
     let lease = store.take(&key, LONG).await?;
@@ -240,12 +240,12 @@ async fn o3_a_wait_that_was_served_in_line_took_no_attempt(store: Store) -> Resu
     let attempts =
         |event: &&Event| event.operation() == Operation::Acquire && event.id() == Some(id);
     let attempts = events.iter().filter(attempts).count();
-    let handed_over = events.iter().any(|event| event.operation() == Operation::HandOver);
+    let handed_off = events.iter().any(|event| event.operation() == Operation::Handoff);
     let wait = events.iter().rfind(|event| event.operation() == Operation::Wait);
     let wait = wait.expect("every wait ends with an event");
     assert_eq!((wait.outcome(), wait.id()), (Outcome::Done, Some(id)));
     assert_eq!(wait.attempts(), u32::try_from(attempts).ok());
-    assert_eq!(attempts == 0, handed_over);
+    assert_eq!(attempts == 0, handed_off);
     Ok(())
 }
 

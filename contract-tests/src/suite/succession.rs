@@ -23,12 +23,12 @@ cases![
     g5_a_guard_that_is_dropped_serves_the_first_in_line,
     g5_the_new_guard_is_like_any_other,
     g5_the_new_guard_is_kept_alive,
-    g5_nothing_is_handed_over_where_it_is_not_declared,
-    g6_a_hand_over_that_is_refused_leaves_nobody_waiting,
-    g6_a_hand_over_whose_reply_is_lost_leaves_nobody_waiting,
+    g5_nothing_is_handed_off_where_it_is_not_declared,
+    g6_a_handoff_that_is_refused_leaves_nobody_waiting,
+    g6_a_handoff_whose_reply_is_lost_leaves_nobody_waiting,
     g6_an_heir_that_looks_late_keeps_what_it_got,
-    g6_a_hand_over_whose_heir_gives_up_leaves_no_lease,
-    g6_a_hand_over_whose_heir_never_looks_leaves_no_lease,
+    g6_a_handoff_whose_heir_gives_up_leaves_no_lease,
+    g6_a_handoff_whose_heir_never_looks_leaves_no_lease,
     g7_an_heir_that_leaves_is_followed_by_the_next,
     g7_an_heir_that_leaves_alone_leaves_no_lease,
     g7_a_releaser_that_leaves_holds_nobody_up,
@@ -71,15 +71,15 @@ impl Scene {
             }
             let released = Some(Waiter::new(guard.release()).await);
             until(async || Ok(ends(&faulty) > 0)).await?;
-            if faulty.count(Operation::HandOver) > 0 || !faulty.capabilities().hands_over() {
+            if faulty.count(Operation::Handoff) > 0 || !faulty.capabilities().supports_handoff() {
                 return Ok(Self { faulty, locks, key, old, released, waiters: standing, tokens });
             }
         }
         panic!("not handed over");
     }
 
-    fn hands_over(&self) -> bool {
-        self.faulty.capabilities().hands_over()
+    fn supports_handoff(&self) -> bool {
+        self.faulty.capabilities().supports_handoff()
     }
 
     /// Those in line get the lock, one after the other.
@@ -109,7 +109,7 @@ impl Scene {
 
 /// How often a lease was to end.
 fn ends(faulty: &Faulty) -> usize {
-    faulty.count(Operation::HandOver) + faulty.count(Operation::Release)
+    faulty.count(Operation::Handoff) + faulty.count(Operation::Release)
 }
 
 fn slowly(request: LockRequest) -> LockRequest {
@@ -122,15 +122,15 @@ fn quickly(request: LockRequest) -> LockRequest {
 
 async fn g5_the_first_in_line_is_served_by_one_call(store: Store) -> Result<()> {
     let scene = Scene::new(&store, 1, slowly, |_, _| Trouble::None).await?;
-    let hands_over = scene.hands_over();
+    let supports_handoff = scene.supports_handoff();
     let Scene { faulty, old, released, waiters, .. } = scene;
     assert!(released.expect("it is under way").outcome().await?, "it was live");
     for waiter in waiters {
         let guard = waiter.outcome().await?;
-        if hands_over {
-            assert_eq!(faulty.calls(), [Operation::Acquire, Operation::HandOver]);
+        if supports_handoff {
+            assert_eq!(faulty.calls(), [Operation::Acquire, Operation::Handoff]);
         } else {
-            assert_eq!(faulty.count(Operation::HandOver), 0, "it is not declared");
+            assert_eq!(faulty.count(Operation::Handoff), 0, "it is not declared");
         }
         assert!(guard.fence() > old.fence());
         assert!(guard.release().await?);
@@ -147,9 +147,9 @@ async fn g5_a_guard_that_is_dropped_serves_the_first_in_line(store: Store) -> Re
     let waiter = Waiter::for_guard(request).await;
     drop(guard);
     let heir = waiter.outcome().await?;
-    let handed_over = usize::from(faulty.capabilities().hands_over());
+    let handed_off = usize::from(faulty.capabilities().supports_handoff());
     if begun.elapsed() < STREAK {
-        assert_eq!(faulty.count(Operation::HandOver), handed_over);
+        assert_eq!(faulty.count(Operation::Handoff), handed_off);
     }
     assert!(heir.fence() > fence);
     assert!(heir.release().await?);
@@ -195,8 +195,8 @@ async fn g5_the_new_guard_is_kept_alive(store: Store) -> Result<()> {
     Ok(())
 }
 
-async fn g5_nothing_is_handed_over_where_it_is_not_declared(store: Store) -> Result<()> {
-    let faulty = store.faulty(|_, _| Trouble::None).without_hand_over();
+async fn g5_nothing_is_handed_off_where_it_is_not_declared(store: Store) -> Result<()> {
+    let faulty = store.faulty(|_, _| Trouble::None).without_handoff();
     let locks = LockManager::new(faulty.clone());
     let key = fresh_key();
     let guard = locks.lock(&key).ttl(LONG).acquire().await?;
@@ -204,7 +204,7 @@ async fn g5_nothing_is_handed_over_where_it_is_not_declared(store: Store) -> Res
     let fence = guard.fence();
     assert!(guard.release().await?);
     assert!(waiter.outcome().await? > fence);
-    assert_eq!(faulty.count(Operation::HandOver), 0);
+    assert_eq!(faulty.count(Operation::Handoff), 0);
     assert_eq!(faulty.count(Operation::Release), 2);
     assert!(!store.is_held(&key).await?);
     Ok(())
@@ -219,7 +219,7 @@ const FAILURES: [ErrorCode; 6] = [
     ErrorCode::Internal,
 ];
 
-async fn g6_a_hand_over_that_is_refused_leaves_nobody_waiting(store: Store) -> Result<()> {
+async fn g6_a_handoff_that_is_refused_leaves_nobody_waiting(store: Store) -> Result<()> {
     for failure in FAILURES {
         all_are_served(&store, Trouble::Refuse(failure)).await?;
     }
@@ -227,7 +227,7 @@ async fn g6_a_hand_over_that_is_refused_leaves_nobody_waiting(store: Store) -> R
 }
 
 /// A backend that refuses a request as such has not carried it out.
-async fn g6_a_hand_over_whose_reply_is_lost_leaves_nobody_waiting(store: Store) -> Result<()> {
+async fn g6_a_handoff_whose_reply_is_lost_leaves_nobody_waiting(store: Store) -> Result<()> {
     for failure in FAILURES {
         if !matches!(failure, ErrorCode::AuthFailed | ErrorCode::InvalidArgument) {
             all_are_served(&store, Trouble::LoseReply(failure)).await?;
@@ -237,19 +237,19 @@ async fn g6_a_hand_over_whose_reply_is_lost_leaves_nobody_waiting(store: Store) 
 }
 
 async fn all_are_served(store: &Store, trouble: Trouble) -> Result<()> {
-    let mut scene = Scene::new(store, 3, quickly, first_hand_over(trouble)).await?;
+    let mut scene = Scene::new(store, 3, quickly, first_handoff(trouble)).await?;
     scene.serve_all().await?;
     scene.settled(store).await
 }
 
-fn first_hand_over(trouble: Trouble) -> impl Fn(Operation, usize) -> Trouble + Clone {
+fn first_handoff(trouble: Trouble) -> impl Fn(Operation, usize) -> Trouble + Clone {
     move |operation, before| match (operation, before) {
-        (Operation::HandOver, 0) => trouble,
+        (Operation::Handoff, 0) => trouble,
         _ => Trouble::None,
     }
 }
 
-/// The heir is not polled until the hand-over has failed and the old guard has done what it can
+/// The heir is not polled until the handoff has failed and the old guard has done what it can
 /// about that, so that it learns of everything at once, also that an attempt is due.
 async fn g6_an_heir_that_looks_late_keeps_what_it_got(store: Store) -> Result<()> {
     let troubles = [
@@ -258,9 +258,9 @@ async fn g6_an_heir_that_looks_late_keeps_what_it_got(store: Store) -> Result<()
         Trouble::LoseReply(ErrorCode::Internal),
     ];
     for trouble in troubles.into_iter().cycle().take(15) {
-        let (faulty, locks) = store.troubled(first_hand_over(trouble));
+        let (faulty, locks) = store.troubled(first_handoff(trouble));
         let key = fresh_key();
-        let heir = heir_of_a_failed_hand_over(&store, &faulty, &locks, &key).await?;
+        let heir = heir_of_a_failed_handoff(&store, &faulty, &locks, &key).await?;
         sleep(PAUSE * 2).await;
         let heir = heir.await?;
         locks.shutdown().await?;
@@ -273,7 +273,7 @@ async fn g6_an_heir_that_looks_late_keeps_what_it_got(store: Store) -> Result<()
 }
 
 /// The wait of one who stood first in line, and does not know yet what happened since.
-async fn heir_of_a_failed_hand_over(
+async fn heir_of_a_failed_handoff(
     store: &Store,
     faulty: &Faulty,
     locks: &LockManager,
@@ -286,33 +286,33 @@ async fn heir_of_a_failed_hand_over(
     let id = guard.id().clone();
     // It may fail: then it goes on in the background.
     let _ = guard.release().await;
-    until(async || Ok(faulty.count(Operation::HandOver) == 0 || ends(faulty) >= 2)).await?;
+    until(async || Ok(faulty.count(Operation::Handoff) == 0 || ends(faulty) >= 2)).await?;
     until(async || Ok(store.two.find(&id).await?.is_none())).await?;
     Ok(heir)
 }
 
-async fn g6_a_hand_over_whose_heir_never_looks_leaves_no_lease(store: Store) -> Result<()> {
+async fn g6_a_handoff_whose_heir_never_looks_leaves_no_lease(store: Store) -> Result<()> {
     for failure in [ErrorCode::ServiceUnavailable, ErrorCode::Internal] {
-        let (faulty, locks) = store.troubled(first_hand_over(Trouble::LoseReply(failure)));
+        let (faulty, locks) = store.troubled(first_handoff(Trouble::LoseReply(failure)));
         let key = fresh_key();
-        drop(heir_of_a_failed_hand_over(&store, &faulty, &locks, &key).await?);
+        drop(heir_of_a_failed_handoff(&store, &faulty, &locks, &key).await?);
         locks.shutdown().await?;
         assert_eq!(store.two.get(&key).await?, None, "a lease remains");
     }
     Ok(())
 }
 
-async fn g6_a_hand_over_whose_heir_gives_up_leaves_no_lease(store: Store) -> Result<()> {
+async fn g6_a_handoff_whose_heir_gives_up_leaves_no_lease(store: Store) -> Result<()> {
     // All that could find what it was granted fails.
     let trouble = |operation, before| match (operation, before) {
-        (Operation::HandOver, 0) => Trouble::LoseReply(ErrorCode::NetworkTimeout),
-        (Operation::HandOver | Operation::Acquire, 1..) => {
+        (Operation::Handoff, 0) => Trouble::LoseReply(ErrorCode::NetworkTimeout),
+        (Operation::Handoff | Operation::Acquire, 1..) => {
             Trouble::Refuse(ErrorCode::ServiceUnavailable)
         }
         _ => Trouble::None,
     };
     let mut scene = Scene::new(&store, 1, quickly, trouble).await?;
-    if scene.hands_over() {
+    if scene.supports_handoff() {
         until(async || Ok(scene.faulty.count(Operation::Acquire) >= 2)).await?;
     }
     scene.tokens[0].cancel();
@@ -324,9 +324,9 @@ async fn g6_a_hand_over_whose_heir_gives_up_leaves_no_lease(store: Store) -> Res
 
 async fn g7_an_heir_that_leaves_is_followed_by_the_next(store: Store) -> Result<()> {
     for trouble in [Trouble::HoldRequest, Trouble::HoldReply] {
-        let mut scene = Scene::new(&store, 2, quickly, first_hand_over(trouble)).await?;
+        let mut scene = Scene::new(&store, 2, quickly, first_handoff(trouble)).await?;
         let first = scene.waiters.remove(0);
-        if scene.hands_over() {
+        if scene.supports_handoff() {
             until(async || Ok(scene.faulty.held() == 1)).await?;
             scene.tokens[0].cancel();
             assert_eq!(code(first.outcome().await), ErrorCode::Aborted);
@@ -344,8 +344,8 @@ async fn g7_an_heir_that_leaves_is_followed_by_the_next(store: Store) -> Result<
 
 async fn g7_an_heir_that_leaves_alone_leaves_no_lease(store: Store) -> Result<()> {
     for trouble in [Trouble::HoldRequest, Trouble::HoldReply] {
-        let mut scene = Scene::new(&store, 1, quickly, first_hand_over(trouble)).await?;
-        if scene.hands_over() {
+        let mut scene = Scene::new(&store, 1, quickly, first_handoff(trouble)).await?;
+        if scene.supports_handoff() {
             until(async || Ok(scene.faulty.held() == 1)).await?;
         }
         scene.waiters.remove(0).drop_out().await;
@@ -357,8 +357,8 @@ async fn g7_an_heir_that_leaves_alone_leaves_no_lease(store: Store) -> Result<()
 
 async fn g7_a_releaser_that_leaves_holds_nobody_up(store: Store) -> Result<()> {
     for trouble in [Trouble::HoldRequest, Trouble::HoldReply] {
-        let mut scene = Scene::new(&store, 2, quickly, first_hand_over(trouble)).await?;
-        if scene.hands_over() {
+        let mut scene = Scene::new(&store, 2, quickly, first_handoff(trouble)).await?;
+        if scene.supports_handoff() {
             until(async || Ok(scene.faulty.held() == 1)).await?;
         }
         scene.released.take().expect("it is under way").drop_out().await;
@@ -404,10 +404,10 @@ async fn g8_other_clients_get_their_turn(store: Store) -> Result<()> {
     served.store(true, Ordering::SeqCst);
     assert!(guard.release().await?);
     workers.join_all().await.into_iter().collect::<Result<Vec<()>>>()?;
-    if faulty.capabilities().pushes_hints() {
+    if faulty.capabilities().receives_notifications() {
         let calls = faulty.calls();
-        let in_a_row = calls.split(|call| *call != Operation::HandOver).map(<[_]>::len);
-        assert!(in_a_row.max() < Some(16), "too many hand-overs in a row");
+        let in_a_row = calls.split(|call| *call != Operation::Handoff).map(<[_]>::len);
+        assert!(in_a_row.max() < Some(16), "too many handoffs in a row");
     }
     assert!(!store.is_held(&key).await?);
     Ok(())

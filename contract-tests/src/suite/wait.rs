@@ -8,7 +8,7 @@ use syncguard::{Backoff, CancellationToken, LockGuard, LockManager};
 use syncguard_core::{Acquired, Backend, ErrorCode, Operation, Result};
 use tokio::time::{Instant, sleep};
 
-use crate::faulty::{Hints, Trouble};
+use crate::faulty::{Notifications, Trouble};
 use crate::store::{
     LONG, PAUSE, QUICK, SLOW, SOON, Store, code, fresh_id, fresh_key, race, ttl, until, when,
 };
@@ -60,8 +60,8 @@ async fn w1_the_default_wait_is_5_seconds(store: Store) -> Result<()> {
 async fn w1_retries_are_limited(store: Store) -> Result<()> {
     let key = fresh_key();
     store.take(&key, LONG).await?;
-    // An attempt that a hint calls for is none of them.
-    let faulty = store.faulty(|_, _| Trouble::None).with_hints(Hints::Off);
+    // An attempt that a notification calls for is none of them.
+    let faulty = store.faulty(|_, _| Trouble::None).with_notifications(Notifications::Off);
     let locks = LockManager::new(faulty.clone());
     let request = locks.lock(&key).max_retries(3).backoff(QUICK);
     assert_eq!(code(request.acquire().await), ErrorCode::AcquisitionTimeout);

@@ -1,4 +1,4 @@
-//! W9: hints that a key may be free.
+//! W9: notifications that a key may be free.
 
 use std::pin::Pin;
 use std::time::Duration;
@@ -7,36 +7,39 @@ use syncguard::LockManager;
 use syncguard_core::{Backend, Key, Lease, Operation, Result};
 use tokio::time::{Instant, timeout};
 
-use crate::faulty::{Faulty, Hints, Trouble};
+use crate::faulty::{Faulty, Notifications, Trouble};
 use crate::store::{LONG, SLOW, SOON, Store, fresh_id, fresh_key, granted, ttl, until};
 use crate::waiter::Waiter;
 
 cases![
-    w9_a_hint_comes_with_a_release,
+    w9_a_notification_comes_with_a_release,
     w9_a_release_by_another_client_wakes_the_first,
-    w9_a_release_in_the_same_process_needs_no_hint,
+    w9_a_release_in_the_same_process_needs_no_notification,
     w9_a_release_before_an_attempt_is_not_missed,
     w9_a_release_after_an_attempt_is_not_missed,
 ];
 
-/// A backend that pushes hints tells of a release, also one that came before the hint was polled, and
+/// A backend that pushes notifications tells of a release, also one that came before the notification was polled, and
 /// also one by id. Of the others nothing is expected but that asking does no harm.
-async fn w9_a_hint_comes_with_a_release(store: Store) -> Result<()> {
+async fn w9_a_notification_comes_with_a_release(store: Store) -> Result<()> {
     let key = fresh_key();
     for heard_of in [false, true] {
-        // Where there is one, no hint comes just because the backend begins to listen.
+        // Where there is one, no notification comes just because the backend begins to listen.
         let _interest =
             if heard_of { Some(interest(&store, &store.two, &key).await?) } else { None };
         for by_id in [false, true, false, true] {
             let lease = store.take(&key, LONG).await?;
-            let hint = store.two.maybe_free(&key);
+            let notification = store.two.notified(&key);
             assert!(if by_id {
                 store.one.release_by_id(lease.id()).await?
             } else {
                 store.one.release(&lease).await?
             });
             if store.wakes() {
-                assert!(timeout(SOON, hint).await.is_ok(), "no hint came (by id: {by_id})");
+                assert!(
+                    timeout(SOON, notification).await.is_ok(),
+                    "no notification came (by id: {by_id})"
+                );
             }
             assert!(!store.is_held(&fresh_key()).await?);
         }
@@ -66,8 +69,9 @@ async fn w9_a_release_by_another_client_wakes_the_first(store: Store) -> Result<
     Ok(())
 }
 
-async fn w9_a_release_in_the_same_process_needs_no_hint(store: Store) -> Result<()> {
-    let faulty = store.faulty(|_, _| Trouble::None).with_hints(Hints::Off).without_hand_over();
+async fn w9_a_release_in_the_same_process_needs_no_notification(store: Store) -> Result<()> {
+    let faulty =
+        store.faulty(|_, _| Trouble::None).with_notifications(Notifications::Off).without_handoff();
     let locks = LockManager::new(faulty);
     loop {
         let (key, begun) = (fresh_key(), Instant::now());
@@ -116,14 +120,14 @@ async fn interest(
     client: &impl Backend,
     key: &Key,
 ) -> Result<Pin<Box<dyn Future<Output = ()> + Send>>> {
-    let mut first = Box::pin(client.maybe_free(key));
+    let mut first = Box::pin(client.notified(key));
     let lease = other_clients_lease(store, key).await?;
     assert!(store.two.release(&lease).await?);
     if store.wakes() {
-        assert!(timeout(SOON, first.as_mut()).await.is_ok(), "no hint came");
+        assert!(timeout(SOON, first.as_mut()).await.is_ok(), "no notification came");
     }
     // Before the first one ends.
-    Ok(Box::pin(client.maybe_free(key)))
+    Ok(Box::pin(client.notified(key)))
 }
 
 async fn release_when_held(store: &Store, faulty: &Faulty, lease: &Lease) -> Result<()> {

@@ -58,18 +58,18 @@ type Running = std::pin::Pin<Box<dyn Future<Output = ()>>>;
 type Case = (&'static str, fn(Emulator) -> Running);
 
 pub(crate) fn trials(runtime: &Handle, server: &Arc<Server>) -> Vec<Trial> {
-    let suite = |name, hints| {
+    let suite = |name, notifications| {
         let clients = server.clients(move |url| async move {
             let builder = match url.strip_prefix(REAL) {
                 Some(project) => FirestoreBackend::builder(project).time_limit(LIMIT),
                 None => Emulator::at(&url).builder(),
             };
-            builder.hints(hints).connect().await
+            builder.notifications(notifications).connect().await
         });
         contract_tests::trials(runtime, name, clients)
     };
     let mut all = suite("firestore", false);
-    all.extend(suite("firestore_hints", true));
+    all.extend(suite("firestore_notifications", true));
 
     let emulators = Arc::new(server.clients(|url| async move {
         let emulator = Emulator::at(&url);

@@ -6,8 +6,8 @@ mod crowd;
 mod errors;
 mod faults;
 mod full_queue;
-mod hand_over;
-mod hints;
+mod handoff;
+mod notifications;
 mod other_client;
 mod overlaps;
 mod plans;
@@ -77,8 +77,8 @@ pub(crate) fn trials(runtime: &Handle) -> Vec<Trial> {
         errors::cases(),
         faults::cases(),
         full_queue::cases(),
-        hand_over::cases(),
-        hints::cases(),
+        handoff::cases(),
+        notifications::cases(),
         other_client::cases(),
         overlaps::cases(),
         plans::cases(),

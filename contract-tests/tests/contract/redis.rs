@@ -4,9 +4,9 @@
 
 mod crowd;
 mod faults;
-mod hand_over;
-mod hints;
+mod handoff;
 mod moving_slot;
+mod notifications;
 mod records;
 
 use std::fmt::Debug;
@@ -35,8 +35,8 @@ pub(crate) fn trials(runtime: &Handle, server: &Arc<Server>) -> Vec<Trial> {
     let cases = Cases { runtime: runtime.clone(), server: server.clone() };
     let mut all = records::trials(&cases);
     all.extend(faults::trials(&cases));
-    all.extend(hand_over::trials(&cases));
-    all.extend(hints::trials(&cases));
+    all.extend(handoff::trials(&cases));
+    all.extend(notifications::trials(&cases));
     all.extend(moving_slot::trials(&cases));
     all.extend(crowd::trials(&cases));
     all

@@ -66,13 +66,13 @@ impl Backend for AnyBackend {
         self.0.find(id).await
     }
 
-    async fn hand_over(&self, lease: &Lease, id: &LockId, ttl: Ttl) -> Result<Option<Lease>> {
-        self.0.hand_over(lease, id, ttl).await
+    async fn handoff(&self, lease: &Lease, id: &LockId, ttl: Ttl) -> Result<Option<Lease>> {
+        self.0.handoff(lease, id, ttl).await
     }
 
     // No `async fn`: interest counts from the call.
-    fn maybe_free(&self, key: &Key) -> impl Future<Output = ()> + Send + 'static {
-        self.0.maybe_free(key)
+    fn notified(&self, key: &Key) -> impl Future<Output = ()> + Send + 'static {
+        self.0.notified(key)
     }
 }
 
@@ -95,13 +95,13 @@ trait Erased: fmt::Debug + Send + Sync {
     fn release_by_id<'a>(&'a self, id: &'a LockId) -> BoxFuture<'a, Result<bool>>;
     fn get<'a>(&'a self, key: &'a Key) -> BoxFuture<'a, Result<Option<LockRecord>>>;
     fn find<'a>(&'a self, id: &'a LockId) -> BoxFuture<'a, Result<Option<LockRecord>>>;
-    fn hand_over<'a>(
+    fn handoff<'a>(
         &'a self,
         lease: &'a Lease,
         id: &'a LockId,
         ttl: Ttl,
     ) -> BoxFuture<'a, Result<Option<Lease>>>;
-    fn maybe_free(&self, key: &Key) -> BoxFuture<'static, ()>;
+    fn notified(&self, key: &Key) -> BoxFuture<'static, ()>;
 }
 
 impl<B: Backend> Erased for B {
@@ -146,16 +146,16 @@ impl<B: Backend> Erased for B {
         Box::pin(Backend::find(self, id))
     }
 
-    fn hand_over<'a>(
+    fn handoff<'a>(
         &'a self,
         lease: &'a Lease,
         id: &'a LockId,
         ttl: Ttl,
     ) -> BoxFuture<'a, Result<Option<Lease>>> {
-        Box::pin(Backend::hand_over(self, lease, id, ttl))
+        Box::pin(Backend::handoff(self, lease, id, ttl))
     }
 
-    fn maybe_free(&self, key: &Key) -> BoxFuture<'static, ()> {
-        Box::pin(Backend::maybe_free(self, key))
+    fn notified(&self, key: &Key) -> BoxFuture<'static, ()> {
+        Box::pin(Backend::notified(self, key))
     }
 }

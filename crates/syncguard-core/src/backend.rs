@@ -160,7 +160,7 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
 
     /// Ends a live lease and grants its key to `id` for `ttl`, in one atomic step: nobody else can
     /// come in between. The runtime calls it where
-    /// [`Capabilities::hands_over`](crate::Capabilities::hands_over) says so.
+    /// [`Capabilities::supports_handoff`](crate::Capabilities::supports_handoff) says so.
     ///
     /// # Behavior
     ///
@@ -178,21 +178,21 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
     /// # Cancel safety
     ///
     /// A dropped future may still lead to a grant, as in [`acquire`](Self::acquire).
-    fn hand_over(
+    fn handoff(
         &self,
         lease: &Lease,
         id: &LockId,
         ttl: Ttl,
     ) -> impl Future<Output = Result<Option<Lease>>> + Send {
         let _ = (id, ttl);
-        let error = Error::new(ErrorCode::Internal, Operation::HandOver).with_key(lease.key());
+        let error = Error::new(ErrorCode::Internal, Operation::Handoff).with_key(lease.key());
         ready(Err(error.with_message("this backend cannot hand a lease over")))
     }
 
-    /// Resolves when `key` may have become free since this method was *called*: a hint that it is
+    /// Resolves when `key` may have become free since this method was *called*: a notification that it is
     /// worth trying again.
     ///
-    /// Interest counts from the call, not from the first poll, so that a waiter which calls this,
+    /// Notified counts from the call, not from the first poll, so that a waiter which calls this,
     /// tries, and then awaits the future misses nothing. It may resolve for no reason, for instance
     /// once when a subscription is in place or was renewed, and a backend that knows nothing leaves
     /// it pending, as the default body does: waiters also try again by themselves.
@@ -200,7 +200,7 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
     /// # Cancel safety
     ///
     /// Dropping the future ends the interest.
-    fn maybe_free(&self, key: &Key) -> impl Future<Output = ()> + Send + 'static {
+    fn notified(&self, key: &Key) -> impl Future<Output = ()> + Send + 'static {
         let _ = key;
         pending()
     }

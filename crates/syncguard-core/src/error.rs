@@ -82,7 +82,7 @@ pub enum Operation {
     /// Looking a lease up by its key.
     Get,
     /// Passing a lease on to the next in line.
-    HandOver,
+    Handoff,
     /// Giving a lease back.
     Release,
     /// Running a closure under a lock.
@@ -103,7 +103,7 @@ impl Operation {
             Self::Extend => "extend",
             Self::Find => "find",
             Self::Get => "get",
-            Self::HandOver => "hand-over",
+            Self::Handoff => "handoff",
             Self::Release => "release",
             Self::Run => "run",
             Self::Shutdown => "shutdown",

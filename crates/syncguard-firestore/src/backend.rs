@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use syncguard::Interest;
+use syncguard_backend::Notified;
 use syncguard_core::{
     Acquired, Backend, Capabilities, Clock, Error, ErrorCode, Key, Lease, LockId, LockRecord,
     Operation, Result, Ttl,
@@ -15,13 +15,13 @@ use crate::listener::Listener;
 use crate::steps::{Change, Holder};
 use crate::store::{Store, incomplete};
 
-/// Locks in Firestore. Clones share the connection and the stream that hints come from.
+/// Locks in Firestore. Clones share the connection and the stream that notifications come from.
 ///
 /// See the [crate](crate) for what it needs from the database and from the clocks.
 #[derive(Clone)]
 pub struct FirestoreBackend {
     store: Arc<Store>,
-    /// Where hints are turned on.
+    /// Where notifications are turned on.
     pub(crate) listener: Option<Arc<Listener>>,
 }
 
@@ -45,9 +45,9 @@ impl FirestoreBackend {
         FirestoreBackendBuilder::new(project_id)
     }
 
-    pub(crate) fn new(store: Store, hints: bool) -> Self {
+    pub(crate) fn new(store: Store, notifications: bool) -> Self {
         let store = Arc::new(store);
-        let listener = hints.then(|| Arc::new(Listener::new(store.clone())));
+        let listener = notifications.then(|| Arc::new(Listener::new(store.clone())));
         Self { store, listener }
     }
 
@@ -94,17 +94,17 @@ impl fmt::Debug for FirestoreBackend {
         f.debug_struct("FirestoreBackend")
             .field("names", &self.store.names)
             .field("time_limit", &self.store.time_limit)
-            .field("hints", &self.listener.is_some())
+            .field("notifications", &self.listener.is_some())
             .finish_non_exhaustive()
     }
 }
 
-// `hand_over` keeps its default body: it is for stores that pass a lease on in one trip, and here
+// `handoff` keeps its default body: it is for stores that pass a lease on in one trip, and here
 // the fence counter must be read before the next fence can be written.
 impl Backend for FirestoreBackend {
     fn capabilities(&self) -> Capabilities {
         let plain = Capabilities::new(Clock::Client);
-        if self.listener.is_some() { plain.with_hints() } else { plain }
+        if self.listener.is_some() { plain.with_notifications() } else { plain }
     }
 
     async fn acquire(&self, key: &Key, id: &LockId, ttl: Ttl) -> Result<Acquired> {
@@ -149,10 +149,10 @@ impl Backend for FirestoreBackend {
         found.map(|found| found.map(|(lock, _)| lock.record)).map_err(|error| error.with_id(id))
     }
 
-    /// Pending, unless [hints](FirestoreBackendBuilder::hints) are on.
-    fn maybe_free(&self, key: &Key) -> impl Future<Output = ()> + Send + 'static {
-        self.listener
-            .as_ref()
-            .map_or_else(Interest::never, |listener| listener.hint(&self.store.names.of(key).lock))
+    /// Pending, unless [notifications](FirestoreBackendBuilder::notifications) are on.
+    fn notified(&self, key: &Key) -> impl Future<Output = ()> + Send + 'static {
+        self.listener.as_ref().map_or_else(Notified::never, |listener| {
+            listener.notification(&self.store.names.of(key).lock)
+        })
     }
 }

@@ -27,7 +27,7 @@ const EMULATOR_HOST: &str = "FIRESTORE_EMULATOR_HOST";
 /// - database `(default)`
 /// - collections `locks` and `fence_counters`, as every SyncGuard client has them
 /// - time limit 5 seconds
-/// - no hints
+/// - no notifications
 /// - the clock of this machine
 #[derive(Clone)]
 #[must_use = "does nothing until it is connected or built"]
@@ -38,7 +38,7 @@ pub struct FirestoreBackendBuilder {
     fences: String,
     emulator: Option<String>,
     time_limit: Duration,
-    hints: bool,
+    notifications: bool,
     clock: ClientClock,
 }
 
@@ -51,7 +51,7 @@ impl FirestoreBackendBuilder {
             fences: "fence_counters".to_owned(),
             emulator: None,
             time_limit: Duration::from_secs(5),
-            hints: false,
+            notifications: false,
             clock: ClientClock::default(),
         }
     }
@@ -98,8 +98,8 @@ impl FirestoreBackendBuilder {
 
     /// Whether those who wait are told when a lock is released; off by default, since being told costs
     /// reads. Without, they try again by timer. See [what it does and costs](crate#waiting).
-    pub const fn hints(mut self, on: bool) -> Self {
-        self.hints = on;
+    pub const fn notifications(mut self, on: bool) -> Self {
+        self.notifications = on;
         self
     }
 
@@ -175,7 +175,7 @@ impl FirestoreBackendBuilder {
             clock: self.clock,
             time_limit: self.time_limit,
         };
-        Ok(FirestoreBackend::new(store, self.hints))
+        Ok(FirestoreBackend::new(store, self.notifications))
     }
 
     /// The emulator to connect to, if any, by this builder or by the environment variable.
@@ -223,7 +223,16 @@ fn invalid(message: &'static str) -> Error {
 
 impl fmt::Debug for FirestoreBackendBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { project, database, locks, fences, emulator, time_limit, hints, clock: _ } = self;
+        let Self {
+            project,
+            database,
+            locks,
+            fences,
+            emulator,
+            time_limit,
+            notifications,
+            clock: _,
+        } = self;
         f.debug_struct("FirestoreBackendBuilder")
             .field("project", project)
             .field("database", database)
@@ -231,7 +240,7 @@ impl fmt::Debug for FirestoreBackendBuilder {
             .field("fences", fences)
             .field("emulator", emulator)
             .field("time_limit", time_limit)
-            .field("hints", hints)
+            .field("notifications", notifications)
             .finish_non_exhaustive()
     }
 }

@@ -47,7 +47,7 @@
 //! # Waiting
 //!
 //! Those who wait for a lock try again by timer: at its end, or after a back-off. Each attempt that
-//! finds it held is billed as 2 reads. With [`hints(true)`](FirestoreBackendBuilder::hints) they are
+//! finds it held is billed as 2 reads. With [`notifications(true)`](FirestoreBackendBuilder::notifications) they are
 //! also told when it is released. The backend then listens to the lock documents that somebody in
 //! this process waits for: on one stream for all clones, on the connection that is there anyway, and
 //! to each document once, however many wait for it. The stream is opened by the first who waits.
@@ -64,15 +64,15 @@
 //! | the connection, and a stream without documents | nothing |
 //!
 //! Besides, a waiter tries again when it begins to be told: what came before, it may not have been
-//! told of. So hints pay where locks are held for long and seldom renewed, or where a lock must be
+//! told of. So notifications pay where locks are held for long and seldom renewed, or where a lock must be
 //! passed on at once; where short waits are common, the timer may cost less. Google's
 //! [price list](https://cloud.google.com/firestore/pricing) has the last word.
 //!
 //! Any deletion of a lock document wakes, whoever makes it: also a release by SyncGuard for
-//! TypeScript, which knows nothing of hints. A renewal or the next grant wakes nobody, and neither
+//! TypeScript, which knows nothing of notifications. A renewal or the next grant wakes nobody, and neither
 //! does a lease that ends by itself: that is what the timer is for. It is also all that is left while
 //! the database cannot be listened to, of which one warning goes to `tracing`; the stream is opened
-//! again, with a growing pause of up to 30 seconds, for as long as somebody waits. A hint can be lost,
+//! again, with a growing pause of up to 30 seconds, for as long as somebody waits. A notification can be lost,
 //! and then the wait takes as long as without.
 //!
 //! # Connections that vanish
@@ -192,9 +192,5 @@ pub use gcloud_sdk;
 pub use backend::FirestoreBackend;
 pub use clock::ClockOffset;
 pub use config::FirestoreBackendBuilder;
-pub use syncguard::{
-    AnyBackend, Backend, Backoff, CancellationToken, Capabilities, Clock, Error, ErrorCode, Event,
-    Fence, Fingerprint, Jitter, Key, Lease, LockGuard, LockId, LockManager, LockManagerBuilder,
-    LockRecord, LockRequest, Operation, Outcome, Reason, Result, Timestamp, Ttl,
-};
-pub use syncguard_core::Acquired;
+#[doc(inline)]
+pub use syncguard::*;

@@ -6,7 +6,7 @@ use gcloud_sdk::RequestTimeouts;
 use gcloud_sdk::google::firestore::v1::{ListenRequest, ListenResponse};
 use gcloud_sdk::tonic::codegen::tokio_stream::wrappers::UnboundedReceiverStream;
 use gcloud_sdk::tonic::{Request, Status, Streaming};
-use syncguard::{HintTask, Interest, Interests, Outage};
+use syncguard_backend::{ListenerTask, NotificationRegistry, Notified, ReconnectBackoff};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::time::timeout;
 
@@ -16,20 +16,20 @@ use crate::targets::Targets;
 /// Those who wait, and the task that listens for them.
 pub(crate) struct Listener {
     store: Arc<Store>,
-    interests: Interests,
-    task: HintTask,
+    interests: NotificationRegistry,
+    task: ListenerTask,
 }
 
 impl Listener {
     pub(crate) fn new(store: Arc<Store>) -> Self {
-        Self { store, interests: Interests::new(), task: HintTask::new() }
+        Self { store, interests: NotificationRegistry::new(), task: ListenerTask::new() }
     }
 
     /// Resolves when a lock document may have been deleted after this call.
-    pub(crate) fn hint(&self, document: &str) -> Interest {
-        let hint = self.interests.register(document);
+    pub(crate) fn notification(&self, document: &str) -> Notified {
+        let notification = self.interests.register(document);
         self.task.ensure_running(|| keep_listening(self.store.clone(), self.interests.clone()));
-        hint
+        notification
     }
 }
 
@@ -37,8 +37,8 @@ impl Listener {
 ///
 /// It stays open, without targets, when nobody does any more: that costs nothing, and waiters come
 /// and go too often to close it each time. If it ends then, the next who waits opens another.
-async fn keep_listening(store: Arc<Store>, interests: Interests) {
-    let mut outage = Outage::new();
+async fn keep_listening(store: Arc<Store>, interests: NotificationRegistry) {
+    let mut outage = ReconnectBackoff::new();
     loop {
         interests.somebody().await;
         let mut targets = Targets::new(&store.names.database);
@@ -60,7 +60,11 @@ async fn keep_listening(store: Arc<Store>, interests: Interests) {
 
 /// Listens on one stream until it ends, unless those who waited have gone: on a stream that asks for
 /// nothing, the server says nothing, not even that it is open.
-async fn listen(store: &Store, interests: &Interests, targets: &mut Targets) -> Result<(), Status> {
+async fn listen(
+    store: &Store,
+    interests: &NotificationRegistry,
+    targets: &mut Targets,
+) -> Result<(), Status> {
     let wanted = interests.wanted();
     if wanted.is_empty() {
         return Ok(());
@@ -136,7 +140,7 @@ mod tests {
     async fn before_silence() -> (FirestoreBackend, TcpListener) {
         let silence = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = silence.local_addr().unwrap().to_string();
-        let builder = FirestoreBackend::builder("p").emulator(address).hints(true);
+        let builder = FirestoreBackend::builder("p").emulator(address).notifications(true);
         (builder.connect().await.unwrap(), silence)
     }
 

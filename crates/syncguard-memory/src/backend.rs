@@ -53,7 +53,7 @@ impl Default for MemoryBackend {
 
 impl Backend for MemoryBackend {
     fn capabilities(&self) -> Capabilities {
-        Capabilities::new(Clock::Server).with_hints().with_hand_over()
+        Capabilities::new(Clock::Server).with_notifications().with_handoff()
     }
 
     async fn acquire(&self, key: &Key, id: &LockId, ttl: Ttl) -> Result<Acquired> {
@@ -91,12 +91,12 @@ impl Backend for MemoryBackend {
         Ok(store.find(id, now).cloned())
     }
 
-    async fn hand_over(&self, lease: &Lease, id: &LockId, ttl: Ttl) -> Result<Option<Lease>> {
+    async fn handoff(&self, lease: &Lease, id: &LockId, ttl: Ttl) -> Result<Option<Lease>> {
         let (mut store, now) = self.step();
-        store.hand_over(lease.id(), id, ttl, now).map_err(|error| error.with_key(lease.key()))
+        store.handoff(lease.id(), id, ttl, now).map_err(|error| error.with_key(lease.key()))
     }
 
-    fn maybe_free(&self, key: &Key) -> impl Future<Output = ()> + Send + 'static {
+    fn notified(&self, key: &Key) -> impl Future<Output = ()> + Send + 'static {
         self.step().0.freed(key)
     }
 }

@@ -31,9 +31,5 @@ mod store;
 
 pub use backend::MemoryBackend;
 pub use clock::ManualClock;
-pub use syncguard::{
-    AnyBackend, Backend, Backoff, CancellationToken, Capabilities, Clock, Error, ErrorCode, Event,
-    Fence, Fingerprint, Jitter, Key, Lease, LockGuard, LockId, LockManager, LockManagerBuilder,
-    LockRecord, LockRequest, Operation, Outcome, Reason, Result, Timestamp, Ttl,
-};
-pub use syncguard_core::Acquired;
+#[doc(inline)]
+pub use syncguard::*;

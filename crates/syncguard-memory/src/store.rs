@@ -51,7 +51,7 @@ impl Store {
     }
 
     /// Ends one lease and grants the next, if the first is live.
-    pub(crate) fn hand_over(
+    pub(crate) fn handoff(
         &mut self,
         from: &LockId,
         to: &LockId,

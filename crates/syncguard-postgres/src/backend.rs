@@ -7,17 +7,17 @@ use std::time::Duration;
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions, PgRow, Postgres};
 use sqlx::{ConnectOptions, Connection, Row};
-use syncguard::Interest;
+use syncguard_backend::Notified;
 use syncguard_core::{
     Acquired, Backend, Capabilities, Clock, Error, ErrorCode, Key, Lease, LockId, LockRecord,
     Operation, Result, Ttl,
 };
 use tokio::time::{Instant, timeout_at};
 
-use crate::config::{COMMAND_TIMEOUT, PostgresBackendBuilder, Tables, hints_of};
+use crate::config::{COMMAND_TIMEOUT, PostgresBackendBuilder, Tables, notifications_of};
 use crate::connections::Connections;
 use crate::error::{NO_CONNECTION, classify, is_conflict, timed_out};
-use crate::hints::Hints;
+use crate::notifications::Notifications;
 use crate::row;
 use crate::statement::{Protocol, Statement, Statements, Value, patience};
 
@@ -36,7 +36,7 @@ struct Shared {
     statements: Statements,
     command_timeout: Duration,
     /// If they are on.
-    hints: Option<Hints>,
+    notifications: Option<Notifications>,
     delete_trigger: bool,
 }
 
@@ -69,8 +69,8 @@ impl PostgresBackend {
     #[must_use]
     pub fn new(pool: PgPool) -> Self {
         let tables = Tables::default();
-        let hints = hints_of(&pool, None, &tables, COMMAND_TIMEOUT);
-        Self::on(pool, tables, COMMAND_TIMEOUT, hints, false)
+        let notifications = notifications_of(&pool, None, &tables, COMMAND_TIMEOUT);
+        Self::on(pool, tables, COMMAND_TIMEOUT, notifications, false)
     }
 
     /// Starts to build a backend with other settings, such as the names of the tables.
@@ -99,7 +99,7 @@ impl PostgresBackend {
         pool: PgPool,
         tables: Tables,
         command_timeout: Duration,
-        hints: Option<Hints>,
+        notifications: Option<Notifications>,
         delete_trigger: bool,
     ) -> Self {
         let statements = Statements::new(&tables, Protocol::of(&pool));
@@ -109,7 +109,7 @@ impl PostgresBackend {
                 tables,
                 statements,
                 command_timeout,
-                hints,
+                notifications,
                 delete_trigger,
             }),
         }
@@ -249,10 +249,11 @@ impl fmt::Debug for PostgresBackend {
 
 impl Backend for PostgresBackend {
     fn capabilities(&self) -> Capabilities {
-        let capabilities = Capabilities::new(Clock::Server).with_hand_over();
-        match &self.shared.hints {
-            Some(hints) if hints.are_heard() => capabilities.with_hints(),
-            _ => capabilities,
+        let capabilities = Capabilities::new(Clock::Server).with_handoff();
+        match &self.shared.notifications {
+            Some(notifications) if notifications.are_heard() => capabilities.with_notifications(),
+            // The statements notify whether this process listens or not.
+            _ => capabilities.with_sent_notifications_only(),
         }
     }
 
@@ -300,17 +301,17 @@ impl Backend for PostgresBackend {
         found.await.map_err(|error| error.with_id(id))
     }
 
-    async fn hand_over(&self, lease: &Lease, id: &LockId, ttl: Ttl) -> Result<Option<Lease>> {
+    async fn handoff(&self, lease: &Lease, id: &LockId, ttl: Ttl) -> Result<Option<Lease>> {
         let (from, key) = (lease.id().into(), lease.key().into());
         let values = |patience| [from, id.into(), Value::ttl(ttl), patience, key];
-        let row = self.run(Operation::HandOver, &self.statements().hand_over, values).await;
-        row.and_then(|row| row.map(|row| row::handed_over(row, lease.key(), id)).transpose())
+        let row = self.run(Operation::Handoff, &self.statements().handoff, values).await;
+        row.and_then(|row| row.map(|row| row::handed_off(row, lease.key(), id)).transpose())
             .map_err(|error| error.with_key(lease.key()))
     }
 
-    fn maybe_free(&self, key: &Key) -> impl Future<Output = ()> + Send + 'static {
-        let hints = self.shared.hints.as_ref();
-        hints.map_or_else(Interest::never, |hints| hints.maybe_free(key))
+    fn notified(&self, key: &Key) -> impl Future<Output = ()> + Send + 'static {
+        let notifications = self.shared.notifications.as_ref();
+        notifications.map_or_else(Notified::never, |notifications| notifications.notified(key))
     }
 }
 

@@ -6,7 +6,7 @@ use sqlx::postgres::{PgConnectOptions, PgPool};
 use syncguard_core::{Error, ErrorCode, Operation, Result};
 
 use crate::PostgresBackend;
-use crate::hints::{Hints, NOT_HEARD};
+use crate::notifications::{NOT_HEARD, Notifications};
 use crate::statement::Protocol;
 
 /// Builds a [`PostgresBackend`] on a pool, with settings other than the defaults.
@@ -23,7 +23,7 @@ pub struct PostgresBackendBuilder {
     lock_table: String,
     fence_table: String,
     command_timeout: Duration,
-    hints: bool,
+    notifications: bool,
     listen_on: Option<PgConnectOptions>,
     delete_trigger: bool,
 }
@@ -35,7 +35,7 @@ impl PostgresBackendBuilder {
             lock_table: LOCK_TABLE.to_owned(),
             fence_table: FENCE_TABLE.to_owned(),
             command_timeout: COMMAND_TIMEOUT,
-            hints: true,
+            notifications: true,
             listen_on: None,
             delete_trigger: false,
         }
@@ -67,11 +67,11 @@ impl PostgresBackendBuilder {
     }
 
     /// Whether those who wait are told of releases, which takes one more connection while somebody
-    /// waits. Without hints they try again by timer. See [the crate](crate#waiting).
+    /// waits. Without notifications they try again by timer. See [the crate](crate#waiting).
     ///
     /// Other processes are told of the releases of this one either way.
-    pub fn hints(mut self, hints: bool) -> Self {
-        self.hints = hints;
+    pub fn notifications(mut self, notifications: bool) -> Self {
+        self.notifications = notifications;
         self
     }
 
@@ -109,7 +109,7 @@ impl PostgresBackendBuilder {
             lock_table,
             fence_table,
             command_timeout,
-            hints,
+            notifications,
             listen_on,
             delete_trigger,
         } = self;
@@ -117,23 +117,25 @@ impl PostgresBackendBuilder {
             return Err(invalid("the command timeout is under 2 ms or over an hour"));
         }
         let tables = Tables::new(&lock_table, &fence_table)?;
-        let hints = hints.then(|| hints_of(&pool, listen_on, &tables, command_timeout)).flatten();
-        Ok(PostgresBackend::on(pool, tables, command_timeout, hints, delete_trigger))
+        let notifications = notifications
+            .then(|| notifications_of(&pool, listen_on, &tables, command_timeout))
+            .flatten();
+        Ok(PostgresBackend::on(pool, tables, command_timeout, notifications, delete_trigger))
     }
 }
 
-/// Hints, unless the settings of the pool tell that nothing can be heard through it.
-pub(crate) fn hints_of(
+/// Notifications, unless the settings of the pool tell that nothing can be heard through it.
+pub(crate) fn notifications_of(
     pool: &PgPool,
     listen_on: Option<PgConnectOptions>,
     tables: &Tables,
     limit: Duration,
-) -> Option<Hints> {
+) -> Option<Notifications> {
     if listen_on.is_none() && Protocol::of(pool) == Protocol::Simple {
         tracing::warn!("{NOT_HEARD}");
         return None;
     }
-    Some(Hints::new(pool.clone(), listen_on, tables.channel.clone(), limit))
+    Some(Notifications::new(pool.clone(), listen_on, tables.channel.clone(), limit))
 }
 
 pub(crate) const COMMAND_TIMEOUT: Duration = Duration::from_secs(5);

@@ -73,10 +73,10 @@
 //! - *Other clients.* The releases of SyncGuard for TypeScript tell nobody. A
 //!   [trigger](PostgresBackendBuilder::delete_trigger) on the lock table, if you ask for it, tells of
 //!   those.
-//! - *Turned off* by [`hints(false)`](PostgresBackendBuilder::hints). This process then waits by timer,
+//! - *Turned off* by [`notifications(false)`](PostgresBackendBuilder::notifications). This process then waits by timer,
 //!   and others are still told of its releases.
 //!
-//! [`Capabilities::pushes_hints`] says how it is. A holder can also hand its lease over to a waiter of
+//! [`Capabilities::receives_notifications`] says how it is. A holder can also hand its lease over to a waiter of
 //! its own process, in one statement, and then no release is to be told of.
 //!
 //! # What is stored
@@ -142,7 +142,7 @@ mod config;
 mod connections;
 mod error;
 pub mod fencing;
-mod hints;
+mod notifications;
 mod row;
 mod schema;
 mod statement;
@@ -151,9 +151,5 @@ mod transaction;
 pub use backend::PostgresBackend;
 pub use config::PostgresBackendBuilder;
 pub use sqlx;
-pub use syncguard::{
-    AnyBackend, Backend, Backoff, CancellationToken, Capabilities, Clock, Error, ErrorCode, Event,
-    Fence, Fingerprint, Jitter, Key, Lease, LockGuard, LockId, LockManager, LockManagerBuilder,
-    LockRecord, LockRequest, Operation, Outcome, Reason, Result, Timestamp, Ttl,
-};
-pub use syncguard_core::Acquired;
+#[doc(inline)]
+pub use syncguard::*;

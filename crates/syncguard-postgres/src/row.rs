@@ -62,9 +62,9 @@ pub(crate) fn acquired(row: Option<PgRow>, key: &Key, id: &LockId) -> Result<Acq
     }
 }
 
-/// The answer of `hand_over.sql`, for a lease that was live.
-pub(crate) fn handed_over(row: PgRow, key: &Key, id: &LockId) -> Result<Lease> {
-    let operation = Operation::HandOver;
+/// The answer of `handoff.sql`, for a lease that was live.
+pub(crate) fn handed_off(row: PgRow, key: &Key, id: &LockId) -> Result<Lease> {
+    let operation = Operation::Handoff;
     let columns = Columns { row, operation };
     if columns.number(1)?.is_none() {
         return Err(used_up(operation));

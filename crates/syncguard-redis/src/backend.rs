@@ -9,7 +9,7 @@ use fred::error::ErrorKind;
 use fred::interfaces::ClientLike;
 use fred::types::Value;
 use fred::types::config::Options;
-use syncguard::Interest;
+use syncguard_backend::Notified;
 use syncguard_core::{
     Acquired, Backend, Capabilities, Clock, Error, ErrorCode, Fence, Key, Lease, LockId,
     LockRecord, Operation, Result, Timestamp, Ttl, is_live,
@@ -18,8 +18,8 @@ use syncguard_core::{
 use crate::config::RedisBackendBuilder;
 use crate::connection::Connection;
 use crate::error::classify;
-use crate::hints::Hints;
 use crate::names::Names;
+use crate::notifications::Notifications;
 use crate::record;
 use crate::scripts::{self, Script};
 
@@ -29,7 +29,7 @@ pub struct RedisBackend {
     connection: Connection,
     options: Options,
     names: Names,
-    hints: Option<Arc<Hints>>,
+    notifications: Option<Arc<Notifications>>,
 }
 
 impl RedisBackend {
@@ -67,14 +67,16 @@ impl RedisBackend {
         connection: Connection,
         options: Options,
         names: Names,
-        hints: Option<Hints>,
+        notifications: Option<Notifications>,
     ) -> Self {
-        Self { connection, options, names, hints: hints.map(Arc::new) }
+        Self { connection, options, names, notifications: notifications.map(Arc::new) }
     }
 
     /// How a release is told to those who wait, for the script.
     fn verb(&self) -> String {
-        self.hints.as_ref().map_or_else(String::new, |hints| hints.verb().to_owned())
+        self.notifications
+            .as_ref()
+            .map_or_else(String::new, |notifications| notifications.verb().to_owned())
     }
 
     /// What a script declares that knows an id alone: the name of the index, and the prefix alone,
@@ -115,8 +117,8 @@ impl fmt::Debug for RedisBackend {
 
 impl Backend for RedisBackend {
     fn capabilities(&self) -> Capabilities {
-        let capabilities = Capabilities::new(Clock::Server).with_end_at_ttl().with_hand_over();
-        if self.hints.is_some() { capabilities.with_hints() } else { capabilities }
+        let capabilities = Capabilities::new(Clock::Server).with_end_at_ttl().with_handoff();
+        if self.notifications.is_some() { capabilities.with_notifications() } else { capabilities }
     }
 
     async fn acquire(&self, key: &Key, id: &LockId, ttl: Ttl) -> Result<Acquired> {
@@ -179,8 +181,8 @@ impl Backend for RedisBackend {
             .map_err(|error| error.with_id(id))
     }
 
-    async fn hand_over(&self, lease: &Lease, id: &LockId, ttl: Ttl) -> Result<Option<Lease>> {
-        let (key, operation) = (lease.key(), Operation::HandOver);
+    async fn handoff(&self, lease: &Lease, id: &LockId, ttl: Ttl) -> Result<Option<Lease>> {
+        let (key, operation) = (lease.key(), Operation::Handoff);
         let lock = self.names.lock(key, operation)?;
         let (counter, next) = (self.names.counter(&lock), self.names.index(id));
         let keys = [lock, self.names.index(lease.id()), counter, next];
@@ -193,11 +195,12 @@ impl Backend for RedisBackend {
         }
     }
 
-    fn maybe_free(&self, key: &Key) -> impl Future<Output = ()> + Send + 'static {
+    fn notified(&self, key: &Key) -> impl Future<Output = ()> + Send + 'static {
         // A key that no lock can have never becomes free.
         let lock = self.names.lock(key, Operation::Wait).ok();
-        let hints = self.hints.as_ref().zip(lock);
-        hints.map_or_else(Interest::never, |(hints, lock)| hints.freed(&lock))
+        let notifications = self.notifications.as_ref().zip(lock);
+        notifications
+            .map_or_else(Notified::never, |(notifications, lock)| notifications.freed(&lock))
     }
 }
 

@@ -10,8 +10,8 @@ use syncguard_core::{Error, ErrorCode, Operation, Result};
 use crate::RedisBackend;
 use crate::connection::{self, Connection};
 use crate::error::classify;
-use crate::hints::Hints;
 use crate::names::Names;
+use crate::notifications::Notifications;
 use crate::scripts::FIRST_KEY;
 use crate::tls;
 
@@ -24,13 +24,13 @@ const REDIRECTIONS: u32 = 5;
 ///
 /// - key prefix: `syncguard`
 /// - command timeout: 3 seconds
-/// - hints: yes
+/// - notifications: yes
 #[derive(Clone, Debug)]
 #[must_use = "options do nothing until `connect` or `build`"]
 pub struct RedisBackendBuilder {
     key_prefix: String,
     command_timeout: Duration,
-    hints: bool,
+    notifications: bool,
 }
 
 impl Default for RedisBackendBuilder {
@@ -38,7 +38,7 @@ impl Default for RedisBackendBuilder {
         Self {
             key_prefix: "syncguard".to_owned(),
             command_timeout: Duration::from_secs(3),
-            hints: true,
+            notifications: true,
         }
     }
 }
@@ -76,8 +76,8 @@ impl RedisBackendBuilder {
     /// Say no where the server or a proxy before it has no pub/sub, or where a connection more for a
     /// process that waits is one too many. Then waiting goes by timer alone, and the releases of this
     /// backend are not told to others either.
-    pub fn hints(mut self, hints: bool) -> Self {
-        self.hints = hints;
+    pub fn notifications(mut self, notifications: bool) -> Self {
+        self.notifications = notifications;
         self
     }
 
@@ -157,8 +157,9 @@ impl RedisBackendBuilder {
     }
 
     fn backend(self, connection: Connection, options: Options, names: Names) -> RedisBackend {
-        let hints = self.hints.then(|| Hints::new(connection.next(), self.command_timeout));
-        RedisBackend::from_parts(connection, options, names, hints)
+        let notifications =
+            self.notifications.then(|| Notifications::new(connection.next(), self.command_timeout));
+        RedisBackend::from_parts(connection, options, names, notifications)
     }
 
     fn options(&self, clustered: bool) -> Result<Options> {

@@ -45,7 +45,7 @@
 //! A user of the server's ACL needs the names of the prefix (`~syncguard:*`) and the commands
 //! `evalsha`, `eval`, `get`, `set`, `del`, `incr`, `decr`, `pexpire` and `time`. What fred sends
 //! when it connects comes on top: `ping` without a password, `select` for another database than 0,
-//! `cluster` in a cluster, and `role` behind sentinels. [Hints](#waiting) need a little more.
+//! `cluster` in a cluster, and `role` behind sentinels. [Notifications](#waiting) need a little more.
 //!
 //! # Waiting
 //!
@@ -63,7 +63,7 @@
 //! who waits tries again; where that fails, it is tried with growing pauses of up to 30 seconds. It ends
 //! with the last clone of the backend.
 //!
-//! A hint is never needed: without it, waiting goes by the time that the lease still has, and by the
+//! A notification is never needed: without it, waiting goes by the time that the lease still has, and by the
 //! back-off. That is how a lease is waited for that expires, or that another library releases. It is
 //! also what remains, with one warning in the log, where there is no connection, none that lasts, or none
 //! that may subscribe; and a release succeeds where the server refuses to publish. An ACL that lets both
@@ -74,11 +74,11 @@
 //! | to tell | `publish`, in a cluster `spublish` | `&syncguard:*` |
 //! | to be told | `subscribe`, `unsubscribe`, `ping`, in a cluster `ssubscribe` and `sunsubscribe` | `&syncguard:*` |
 //!
-//! [`hints(false)`](RedisBackendBuilder::hints) turns both off. Channels belong to no database: the
+//! [`notifications(false)`](RedisBackendBuilder::notifications) turns both off. Channels belong to no database: the
 //! waiters of one are woken by the releases of another with the same prefix, for nothing. And with an
 //! empty prefix, channels of your own may have the name of a lock.
 //!
-//! A [`hand_over`](Backend::hand_over) is one script as well. It publishes nothing, since nothing
+//! A [`handoff`](Backend::handoff) is one script as well. It publishes nothing, since nothing
 //! becomes free.
 //!
 //! # What is stored
@@ -166,8 +166,8 @@ mod backend;
 mod config;
 mod connection;
 mod error;
-mod hints;
 mod names;
+mod notifications;
 mod record;
 mod scripts;
 mod tls;
@@ -176,9 +176,5 @@ pub use backend::RedisBackend;
 pub use config::RedisBackendBuilder;
 pub use connection::Connection;
 pub use fred;
-pub use syncguard::{
-    AnyBackend, Backend, Backoff, CancellationToken, Capabilities, Clock, Error, ErrorCode, Event,
-    Fence, Fingerprint, Jitter, Key, Lease, LockGuard, LockId, LockManager, LockManagerBuilder,
-    LockRecord, LockRequest, Operation, Outcome, Reason, Result, Timestamp, Ttl,
-};
-pub use syncguard_core::Acquired;
+#[doc(inline)]
+pub use syncguard::*;

@@ -38,8 +38,8 @@ const HELD: &str = include_str!("scripts/held.lua");
 const INDEX: &str = include_str!("scripts/index.lua");
 const RENEW: &str = include_str!("scripts/renew.lua");
 const GRANT: &str = include_str!("scripts/grant.lua");
-const HAND_OVER_MINE: &str = include_str!("scripts/hand_over.lua");
-const HANDED_OVER: &str = include_str!("scripts/handed_over.lua");
+const HAND_OVER_MINE: &str = include_str!("scripts/handoff.lua");
+const HANDED_OVER: &str = include_str!("scripts/handed_off.lua");
 const RELEASE_MINE: &str = include_str!("scripts/release.lua");
 const RECORD: &str = "return text\n";
 

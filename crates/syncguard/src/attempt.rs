@@ -109,12 +109,12 @@ impl Attempts {
 }
 
 /// Hands a lease over instead of releasing it. Whether it was live, as for a release.
-pub(crate) async fn hand_over(heir: Heir, lease: &Lease) -> Result<bool> {
+pub(crate) async fn handoff(heir: Heir, lease: &Lease) -> Result<bool> {
     let (attempts, lease) = (heir.attempts().clone(), lease.clone());
-    let hand_over = async move {
+    let handoff = async move {
         let attempts = heir.attempts().clone();
         let sent = Instant::now();
-        match attempts.manager.backend.hand_over(&lease, heir.id(), attempts.ttl).await {
+        match attempts.manager.backend.handoff(&lease, heir.id(), attempts.ttl).await {
             Ok(Some(lease)) => {
                 // Until the heir has it, whose runtime may be gone by then.
                 let here = Handle::try_current().unwrap_or_else(|_| attempts.handle.clone());
@@ -133,7 +133,7 @@ pub(crate) async fn hand_over(heir: Heir, lease: &Lease) -> Result<bool> {
             }
         }
     };
-    attempts.to_its_end(hand_over).await
+    attempts.to_its_end(handoff).await
 }
 
 /// A request for a lease that was sent. When it is dropped before its end, it goes on in a task of

@@ -10,7 +10,7 @@ use tokio::sync::{Mutex, watch};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use crate::attempt::hand_over;
+use crate::attempt::handoff;
 use crate::background::unfinished;
 use crate::keep_alive::keep;
 use crate::manager::Inner;
@@ -234,13 +234,13 @@ impl Hold {
         let Inner { backend, lines, .. } = &*self.manager;
         let (lease, over) = (self.lease(), self.time_left().is_zero());
         let capabilities = backend.capabilities();
-        let told = capabilities.pushes_hints();
+        let told = capabilities.receives_notifications();
         let mut failure = None;
-        if capabilities.hands_over()
+        if capabilities.supports_handoff()
             && !over
             && let Some(heir) = lines.heir(self, told)
         {
-            match hand_over(heir, &lease).await {
+            match handoff(heir, &lease).await {
                 // What speaks against the grant need not speak against the release, which takes no
                 // memory on the server.
                 Err(error) if !error.is_transient() || error.code() == ErrorCode::RateLimited => {
@@ -255,7 +255,7 @@ impl Hold {
         } else {
             lines.freed(lease.key(), Some(self));
         }
-        // Or has the hand-over ended it?
+        // Or has the handoff ended it?
         failure.filter(|_| !released).map_or(Ok(released), Err)
     }
 

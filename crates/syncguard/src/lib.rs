@@ -10,8 +10,6 @@
 //! | [`LockRequest`] | what to ask for, and the verbs `acquire`, `try_acquire`, `run`, `adopt` |
 //! | [`LockGuard`] | a lock that is held |
 //! | [`Backoff`], [`Jitter`] | pauses between attempts |
-//! | [`Interests`], [`Interest`] | for backends: who waits for which key |
-//! | [`HintTask`], [`Outage`] | for backends: what hears for them, and when it cannot |
 //! | [`Event`], [`Outcome`], [`Reason`] | what an observer is told |
 //!
 //! # What it promises
@@ -38,27 +36,22 @@ mod attempt;
 mod background;
 mod backoff;
 mod guard;
-mod hint_task;
 mod hold;
-mod interests;
 mod keep_alive;
 mod line;
 mod manager;
 mod observe;
-mod outage;
 mod request;
 mod wait;
 
 pub use backoff::{Backoff, Jitter};
 pub use guard::LockGuard;
-pub use hint_task::HintTask;
-pub use interests::{Interest, Interests};
 pub use manager::{LockManager, LockManagerBuilder};
 pub use observe::{Event, Outcome, Reason};
-pub use outage::Outage;
 pub use request::LockRequest;
 pub use syncguard_core::{
-    AnyBackend, Backend, Capabilities, Clock, Error, ErrorCode, Fence, Fingerprint, Key, Lease,
-    LockId, LockRecord, Operation, Result, Timestamp, Ttl,
+    Acquired, AnyBackend, Backend, Capabilities, Clock, Error, ErrorCode, Fence, Fingerprint,
+    InvalidFence, InvalidKey, InvalidLockId, InvalidTtl, Key, Lease, LockId, LockRecord, Operation,
+    Result, Timestamp, Ttl,
 };
 pub use tokio_util::sync::CancellationToken;

@@ -4,7 +4,7 @@
 //! the lease is held in this process too, its release serves the first in line directly.
 
 mod heir;
-mod hint;
+mod notification;
 mod place;
 mod streak;
 
@@ -24,12 +24,12 @@ use crate::attempt::{Attempts, Undo};
 use crate::hold::Hold;
 
 pub(crate) use self::heir::Heir;
-pub(crate) use self::hint::Hint;
+pub(crate) use self::notification::Notification;
 pub(crate) use self::place::{Heard, Look, Place, Stir};
 
 /// The lines of all keys that are waited for, or held by a guard of this manager.
 ///
-/// No guard, no last handle of a hold, and no hint may be dropped under its mutex, and nobody woken:
+/// No guard, no last handle of a hold, and no notification may be dropped under its mutex, and nobody woken:
 /// they may come back to it.
 #[derive(Debug, Default)]
 pub(crate) struct Lines(Mutex<HashMap<Key, Line>>);
@@ -46,9 +46,9 @@ struct Line {
     freed: bool,
     /// How the last attempt failed, if it did.
     failure: Option<ErrorCode>,
-    /// Whether the first in line listens to hints, or did and left the next one its interest.
+    /// Whether the first in line listens to notifications, or did and left the next one its interest.
     listens: bool,
-    hint: Option<Hint>,
+    notification: Option<Notification>,
     streak: Streak,
 }
 

@@ -86,7 +86,7 @@ impl Event {
         self.key.as_ref().map(Key::fingerprint)
     }
 
-    /// The fingerprint of the lock id, where the caller had one. Of a hand-over it is the id of the new
+    /// The fingerprint of the lock id, where the caller had one. Of a handoff it is the id of the new
     /// lease; the old one, which ends with it, has no event of its own.
     #[must_use]
     pub fn id(&self) -> Option<Fingerprint> {
@@ -185,15 +185,15 @@ impl Observed {
         self.observe(Operation::Release, None, Some(id), call, |done| gone(*done, false)).await
     }
 
-    pub(crate) async fn hand_over(
+    pub(crate) async fn handoff(
         &self,
         lease: &Lease,
         id: &LockId,
         ttl: Ttl,
     ) -> Result<Option<Lease>> {
-        let call = self.backend.hand_over(lease, id, ttl);
+        let call = self.backend.handoff(lease, id, ttl);
         let (key, id) = (Some(lease.key()), Some(id));
-        self.observe(Operation::HandOver, key, id, call, |lease| gone(lease.is_some(), false)).await
+        self.observe(Operation::Handoff, key, id, call, |lease| gone(lease.is_some(), false)).await
     }
 
     pub(crate) async fn get(&self, key: &Key) -> Result<Option<LockRecord>> {

@@ -84,7 +84,7 @@ impl LockRequest {
     }
 
     /// How long to pause between attempts that nothing else calls for. Default:
-    /// [`Backoff::default`]. In line only the first one makes attempts. Where the backend pushes hints,
+    /// [`Backoff::default`]. In line only the first one makes attempts. Where the backend pushes notifications,
     /// this is what finds a key whose release nobody told of, so it may be long.
     pub const fn backoff(mut self, backoff: Backoff) -> Self {
         self.backoff = backoff;

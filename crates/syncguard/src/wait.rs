@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::attempt::{Attempt, Attempts, Undo};
 use crate::hold::after;
-use crate::line::{Heard, Hint, Look, Place, Stir};
+use crate::line::{Heard, Look, Notification, Place, Stir};
 use crate::manager::Inner;
 use crate::{Backoff, LockGuard};
 
@@ -72,8 +72,8 @@ impl Wait<'_> {
         retries: Option<u32>,
     ) -> Result<LockGuard> {
         let backend = &self.manager.backend.backend;
-        let hints = backend.capabilities().pushes_hints();
-        let interest = || Hint::new(backend.maybe_free(self.key));
+        let notifications = backend.capabilities().receives_notifications();
+        let interest = || Notification::new(backend.notified(self.key));
         let mut pauses = backoff.pauses(retries);
         // One id for all attempts, so that an attempt whose reply was lost finds its own lease (A4).
         let id = LockId::random().map_err(|error| error.with_key(self.key))?;
@@ -82,10 +82,10 @@ impl Wait<'_> {
         // A transient failure, if that is how the last attempt ended.
         let mut failure = None;
         let mut tried: Option<Instant> = None;
-        // When the next attempt is due. One that a hint calls for comes earlier and does not count.
+        // When the next attempt is due. One that a notification calls for comes earlier and does not count.
         let mut due: Option<Instant> = None;
-        // Until then no hint is listened to.
-        let mut hints_from: Option<Instant> = None;
+        // Until then no notification is listened to.
+        let mut notifications_from: Option<Instant> = None;
         let mut place = self.manager.lines.join(self.key, &id, self.attempts);
         loop {
             let until = match place.look() {
@@ -108,7 +108,7 @@ impl Wait<'_> {
             if until.is_some() || failure.is_some() && due.is_some() {
                 let next = *due.get_or_insert_with(|| Instant::now() + backoff.first());
                 let next = until.map_or(next, |until| next.min(until));
-                let deaf = hints_from.filter(|until| *until > Instant::now());
+                let deaf = notifications_from.filter(|until| *until > Instant::now());
                 let pause = async {
                     tokio::select! {
                         () = sleep_until(deaf.map_or(next, |until| next.min(until))) => None,
@@ -118,14 +118,14 @@ impl Wait<'_> {
                 match self.limits.bound(pause).await {
                     Err(stop) => return Err(self.stopped(stop, failure, &place)),
                     Ok(Some(Stir::Woken)) => continue,
-                    Ok(Some(Stir::Hinted)) => {
+                    Ok(Some(Stir::Notificationed)) => {
                         // The new interest begins before the old one ends, and before the attempt.
                         place.listen(interest());
-                        match place.hinted() {
+                        match place.notificationed() {
                             Heard::Try => {}
                             Heard::Rest => continue,
                             Heard::OldNews => {
-                                hints_from = Some(Instant::now() + PACE);
+                                notifications_from = Some(Instant::now() + PACE);
                                 continue;
                             }
                         }
@@ -184,9 +184,9 @@ impl Wait<'_> {
             if due.is_none() {
                 return Err(self.stopped(Stop::TimeUp, failure, &place));
             }
-            if hints && failure.is_none() && !place.listens() {
+            if notifications && failure.is_none() && !place.listens() {
                 // From here on a release is told of; it may have come before, so try again soon: at
-                // once when the backend listens, which it tells by a hint.
+                // once when the backend listens, which it tells by a notification.
                 place.listen(interest());
                 place.try_again_at(now + PACE);
             }
@@ -217,6 +217,6 @@ fn keep_one(kept: &mut Option<Undo>, another: Undo) {
     }
 }
 
-/// The least time between two attempts: neither a lease that is about to end nor hints that come
+/// The least time between two attempts: neither a lease that is about to end nor notifications that come
 /// for no reason may make a waiter ask in a tight loop.
 const PACE: Duration = Duration::from_millis(1);

@@ -137,7 +137,7 @@ impl Visitor {
 /// Lets them all come and go. For how long the key was free at most while somebody waited for it.
 async fn let_them_come(seed: u64, backend: &Spoilt, processes: usize, fails: bool) -> Duration {
     let mut random = Rng::with_seed(seed);
-    for operation in [Operation::Acquire, Operation::Release, Operation::HandOver] {
+    for operation in [Operation::Acquire, Operation::Release, Operation::Handoff] {
         backend.next(operation, faults(&mut random, fails));
     }
     let managers: Vec<_> = (0..processes).map(|_| LockManager::new(backend.clone())).collect();
@@ -184,8 +184,8 @@ fn each_seed(seeds: u64, fails: bool) {
             Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
         let backend = match seed % 3 {
             0 => Spoilt::new(),
-            1 => Spoilt::with_hand_over(),
-            _ => Spoilt::with_hints_and_hand_over(),
+            1 => Spoilt::with_handoff(),
+            _ => Spoilt::with_notifications_and_handoff(),
         };
         let processes = if seed % 2 == 0 { 1 } else { 2 };
         let idle = runtime.block_on(let_them_come(seed, &backend, processes, fails));
@@ -204,13 +204,13 @@ fn w7_g6_g7_nobody_is_forgotten_and_no_lease_remains_where_requests_fail() {
     each_seed(150, true);
 }
 
-/// On several threads the hand-over, the leaving heir and the shutdown meet at any moment.
+/// On several threads the handoff, the leaving heir and the shutdown meet at any moment.
 #[test]
-fn h3_no_lease_remains_after_a_shutdown_that_meets_a_hand_over() {
+fn h3_no_lease_remains_after_a_shutdown_that_meets_a_handoff() {
     let runtime = Builder::new_multi_thread().worker_threads(3).enable_all().build().unwrap();
     for _ in 0..2_000 {
         runtime.block_on(async {
-            let locks = LockManager::new(Spoilt::with_hand_over());
+            let locks = LockManager::new(Spoilt::with_handoff());
             let held = locks.lock("key").ttl(HOUR).acquire().await.unwrap();
             let waiter = waiter(&locks).await;
             drop(held);

@@ -20,7 +20,8 @@ use tokio::time::{Instant, sleep};
 
 #[tokio::test(start_paused = true)]
 async fn w6_first_come_first_served() {
-    for backend in [Spoilt::new(), Spoilt::with_hand_over(), Spoilt::with_hints_and_hand_over()] {
+    for backend in [Spoilt::new(), Spoilt::with_handoff(), Spoilt::with_notifications_and_handoff()]
+    {
         let locks = LockManager::new(backend);
         let held = locks.lock("key").ttl(HOUR).acquire().await.unwrap();
         let line = waiters(&locks, 40).await;
@@ -42,13 +43,16 @@ async fn w6_only_the_first_in_line_asks() {
         let locks = LockManager::new(backend.clone());
         let line = waiters(&locks, how_many).await;
         sleep(60_000 * MS).await;
-        assert_eq!(backend.interests(), usize::from(backend.capabilities().pushes_hints()));
+        assert_eq!(
+            backend.interests(),
+            usize::from(backend.capabilities().receives_notifications())
+        );
         line.iter().for_each(JoinHandle::abort);
         sleep(MS).await;
         assert_eq!(backend.interests(), 0);
         backend.calls(Operation::Acquire).len()
     };
-    for backend in [Spoilt::new, Spoilt::with_hints_and_hand_over] {
+    for backend in [Spoilt::new, Spoilt::with_notifications_and_handoff] {
         let (one, many) = (asked_by(backend(), 1).await, asked_by(backend(), 1_000).await);
         assert!(many.abs_diff(one) <= 2, "{many} attempts of a thousand, {one} of one");
     }
@@ -85,7 +89,7 @@ async fn w3_nobody_asks_in_a_tight_loop_where_another_process_took_over() {
 
 #[tokio::test(start_paused = true)]
 async fn w3_nobody_asks_when_a_lease_that_was_to_end_was_extended() {
-    let backend = Spoilt::with_hand_over();
+    let backend = Spoilt::with_handoff();
     let locks = LockManager::new(backend.clone());
     let held = locks.lock("key").ttl(300 * MS).keep_alive().acquire().await.unwrap();
     let waiter = patient(&locks, &CancellationToken::new());
@@ -99,7 +103,7 @@ async fn w3_nobody_asks_when_a_lease_that_was_to_end_was_extended() {
 
 #[tokio::test(start_paused = true)]
 async fn w6_a_late_release_does_not_hide_who_holds_the_key_by_now() {
-    let backend = Spoilt::with_hand_over();
+    let backend = Spoilt::with_handoff();
     let locks = LockManager::new(backend.clone());
     let overslept = locks.lock("key").ttl(300 * MS).acquire().await.unwrap();
     sleep(2_000 * MS).await;
@@ -112,7 +116,7 @@ async fn w6_a_late_release_does_not_hide_who_holds_the_key_by_now() {
     assert_eq!(backend.calls(Operation::Acquire).len(), asked, "behind a guard of this manager");
     held.release().await.unwrap();
     waiter.await.unwrap().unwrap().release().await.unwrap();
-    assert_eq!(backend.calls(Operation::HandOver).len(), 1);
+    assert_eq!(backend.calls(Operation::Handoff).len(), 1);
 }
 
 #[test]
@@ -127,7 +131,7 @@ fn w6_whoever_is_woken_may_look_at_the_manager() {
     std::thread::spawn(move || {
         let runtime = Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
-            let locks = LockManager::new(Spoilt::with_hand_over());
+            let locks = LockManager::new(Spoilt::with_handoff());
             let held = locks.lock("key").ttl(HOUR).acquire().await.unwrap();
             let waker = Arc::new(Nosy(locks.clone())).into();
             let mut waits = Box::pin(locks.lock("key").ttl(HOUR).wait(HOUR).acquire());
@@ -142,7 +146,7 @@ fn w6_whoever_is_woken_may_look_at_the_manager() {
 
 #[tokio::test(start_paused = true)]
 async fn w7_whoever_leaves_holds_up_nobody() {
-    let backend = Spoilt::with_hand_over();
+    let backend = Spoilt::with_handoff();
     let locks = LockManager::new(backend.clone());
     let held = locks.lock("key").ttl(HOUR).acquire().await.unwrap();
     let (first, third) = (CancellationToken::new(), CancellationToken::new());
@@ -164,7 +168,7 @@ async fn w7_whoever_leaves_holds_up_nobody() {
 
 #[tokio::test(start_paused = true)]
 async fn w7_whoever_leaves_in_the_middle_of_an_attempt_passes_on_what_it_brings() {
-    let backend = Spoilt::with_hand_over();
+    let backend = Spoilt::with_handoff();
     let locks = LockManager::new(backend.clone());
     backend.next(Operation::Acquire, [Fault::Late(700 * MS)]);
     let first = CancellationToken::new();
@@ -184,7 +188,7 @@ async fn w7_whoever_leaves_in_the_middle_of_an_attempt_passes_on_what_it_brings(
 
 #[tokio::test(start_paused = true)]
 async fn w7_a_panic_of_the_first_in_line_does_not_hold_up_the_next() {
-    let backend = Spoilt::with_hand_over();
+    let backend = Spoilt::with_handoff();
     let locks = LockManager::new(backend.clone());
     backend.next(Operation::Acquire, [Fault::Panics]);
     let first = Handle::current().spawn(locks.lock("key").acquire());
@@ -196,7 +200,7 @@ async fn w7_a_panic_of_the_first_in_line_does_not_hold_up_the_next() {
 
 #[tokio::test(start_paused = true)]
 async fn w7_shutdown_ends_all_who_stand_in_line() {
-    let locks = LockManager::new(Spoilt::with_hand_over());
+    let locks = LockManager::new(Spoilt::with_handoff());
     let held = locks.lock("key").ttl(HOUR).acquire().await.unwrap();
     let line = waiters(&locks, 5).await;
     locks.shutdown().await.unwrap();
@@ -292,7 +296,7 @@ async fn w10_a_manager_tells_how_many_wait_for_whatever_key() {
 
 #[tokio::test(start_paused = true)]
 async fn a_line_ends_with_the_last_who_needs_it() {
-    let locks = LockManager::new(Spoilt::with_hand_over());
+    let locks = LockManager::new(Spoilt::with_handoff());
     locks.lock("one").acquire().await.unwrap().release().await.unwrap();
     locks.lock("two").acquire().await.unwrap().detach();
     assert!(locks.lock("two").max_retries(0).acquire().await.is_err());
@@ -305,7 +309,7 @@ async fn a_line_ends_with_the_last_who_needs_it() {
 
 #[tokio::test(start_paused = true)]
 async fn a_line_ends_with_a_lease_that_was_lost() {
-    let locks = LockManager::new(Spoilt::with_hand_over());
+    let locks = LockManager::new(Spoilt::with_handoff());
     let guard = locks.lock("key").ttl(300 * MS).acquire().await.unwrap();
     guard.lost().await;
     guard.detach();

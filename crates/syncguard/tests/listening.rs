@@ -5,8 +5,8 @@
 mod support;
 
 use support::line::{HOUR, MS, Waiter, patient, waiter, waiters};
-use support::{Fault, Hints, Spoilt, millis};
-use syncguard::{Backoff, CancellationToken, Interests, Jitter, LockGuard, LockManager, Operation};
+use support::{Fault, Notifications, Spoilt, millis};
+use syncguard::{Backoff, CancellationToken, Jitter, LockGuard, LockManager, Operation};
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::time::{Instant, sleep};
 
@@ -25,7 +25,7 @@ async fn two_behind_another_manager(
 
 #[tokio::test(start_paused = true)]
 async fn w9_whoever_moves_up_goes_on_listening() {
-    let backend = Spoilt::with_hints_and_hand_over();
+    let backend = Spoilt::with_notifications_and_handoff();
     let (held, token, first, second) = two_behind_another_manager(&backend).await;
     let attempts = backend.calls(Operation::Acquire).len();
     token.cancel();
@@ -40,8 +40,8 @@ async fn w9_whoever_moves_up_goes_on_listening() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn w9_a_hint_is_not_lost_with_whom_it_came_to() {
-    let backend = Spoilt::with_hints_and_hand_over();
+async fn w9_a_notification_is_not_lost_with_whom_it_came_to() {
+    let backend = Spoilt::with_notifications_and_handoff();
     let (held, token, first, second) = two_behind_another_manager(&backend).await;
     backend.next(Operation::Acquire, [Fault::Hangs]);
     held.release().await.unwrap();
@@ -54,10 +54,10 @@ async fn w9_a_hint_is_not_lost_with_whom_it_came_to() {
 }
 
 #[test]
-fn w9_a_hint_outlives_the_runtime_of_whom_it_came_to() {
+fn w9_a_notification_outlives_the_runtime_of_whom_it_came_to() {
     let runtime = || Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
     let (ends, stays) = (runtime(), runtime());
-    let backend = Spoilt::with_hints_and_hand_over();
+    let backend = Spoilt::with_notifications_and_handoff();
     let others = LockManager::new(backend.clone());
     let locks = LockManager::new(backend);
     let held = stays.block_on(others.lock("key").ttl(HOUR).acquire()).unwrap();
@@ -80,15 +80,15 @@ fn w9_a_hint_outlives_the_runtime_of_whom_it_came_to() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn w9_a_hint_of_an_earlier_release_makes_nobody_ask() {
-    let backend = Spoilt::with_hints_and_hand_over();
+async fn w9_a_notification_of_an_earlier_release_makes_nobody_ask() {
+    let backend = Spoilt::with_notifications_and_handoff();
     let others = LockManager::new(backend.clone());
     let held = others.lock("key").ttl(HOUR).acquire().await.unwrap();
     let locks = LockManager::new(backend.clone());
     let waiter = patient(&locks, &CancellationToken::new());
     sleep(10 * MS).await;
     held.release().await.unwrap();
-    // Past the line, before the hint has reached it.
+    // Past the line, before the notification has reached it.
     let guard = locks.lock("key").ttl(HOUR).try_acquire().await.unwrap().unwrap();
     let attempts = backend.calls(Operation::Acquire).len();
     sleep(100 * MS).await;
@@ -96,13 +96,13 @@ async fn w9_a_hint_of_an_earlier_release_makes_nobody_ask() {
 
     guard.release().await.unwrap();
     waiter.await.unwrap().unwrap().release().await.unwrap();
-    assert_eq!(backend.calls(Operation::HandOver).len(), 1);
+    assert_eq!(backend.calls(Operation::Handoff).len(), 1);
     assert_eq!(backend.calls(Operation::Acquire).len(), attempts, "it was handed over");
 }
 
 #[tokio::test(start_paused = true)]
-async fn w8_an_attempt_that_a_hint_calls_for_is_no_retry() {
-    let backend = Spoilt::with_hints_and_hand_over();
+async fn w8_an_attempt_that_a_notification_calls_for_is_no_retry() {
+    let backend = Spoilt::with_notifications_and_handoff();
     let take = || LockManager::new(backend.clone()).lock("key").ttl(HOUR).try_acquire();
     let mut held = take().await.unwrap().unwrap();
     let locks = LockManager::new(backend.clone());
@@ -111,7 +111,7 @@ async fn w8_an_attempt_that_a_hint_calls_for_is_no_retry() {
     sleep(10 * MS).await;
     for _ in 0..5 {
         held.release().await.unwrap();
-        // Before the hint has reached the waiter.
+        // Before the notification has reached the waiter.
         held = take().await.unwrap().unwrap();
         let attempts = backend.calls(Operation::Acquire).len();
         sleep(10 * MS).await;
@@ -125,15 +125,15 @@ async fn w8_an_attempt_that_a_hint_calls_for_is_no_retry() {
 
 #[tokio::test(start_paused = true)]
 async fn w9_an_interest_that_was_lost_is_replaced_at_the_next_attempt() {
-    let backend = Spoilt::with_hints_and_hand_over();
+    let backend = Spoilt::with_notifications_and_handoff();
     let held = LockManager::new(backend.clone()).lock("key").ttl(HOUR).acquire().await.unwrap();
     let locks = LockManager::new(backend.clone());
     let every_10_s = Backoff::fixed(10_000 * MS).with_jitter(Jitter::None);
     let request = locks.lock("key").wait(HOUR).backoff(every_10_s);
-    backend.hints(Hints::Lost);
+    backend.notifications(Notifications::Lost);
     let waiter = Handle::current().spawn(request.acquire());
     sleep(9_000 * MS).await;
-    backend.hints(Hints::Told);
+    backend.notifications(Notifications::Told);
     let attempts = backend.calls(Operation::Acquire).len();
     sleep(2_000 * MS).await;
     assert_eq!(backend.calls(Operation::Acquire).len(), attempts + 1, "by its timer");
@@ -145,8 +145,8 @@ async fn w9_an_interest_that_was_lost_is_replaced_at_the_next_attempt() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn w9_a_guard_whose_time_is_up_swallows_no_hint() {
-    let backend = Spoilt::with_hints_and_hand_over();
+async fn w9_a_guard_whose_time_is_up_swallows_no_notification() {
+    let backend = Spoilt::with_notifications_and_handoff();
     let locks = LockManager::new(backend.clone());
     // Nobody looks at it any more, so nobody notices.
     let overslept = locks.lock("key").ttl(300 * MS).acquire().await.unwrap();
@@ -162,31 +162,31 @@ async fn w9_a_guard_whose_time_is_up_swallows_no_hint() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn w9_hints_without_a_reason_are_no_tight_loop_behind_an_own_guard() {
-    let backend = Spoilt::with_hints_and_hand_over();
+async fn w9_notifications_without_a_reason_are_no_tight_loop_behind_an_own_guard() {
+    let backend = Spoilt::with_notifications_and_handoff();
     let locks = LockManager::new(backend.clone());
     let held = locks.lock("key").ttl(HOUR).acquire().await.unwrap();
-    backend.hints(Hints::Hasty);
+    backend.notifications(Notifications::Hasty);
     let waiter = waiter(&locks).await;
     // It listens after its first attempt, by the back-off.
     sleep(1_000 * MS).await;
-    let asked = backend.hints_asked_for();
+    let asked = backend.notifications_asked_for();
     assert!((500..=1_010).contains(&asked), "{asked} interests in a second");
-    backend.hints(Hints::Told);
+    backend.notifications(Notifications::Told);
     held.release().await.unwrap();
     waiter.await.unwrap().unwrap().release().await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
-async fn w9_a_panic_of_a_hint_ends_one_wait_and_not_the_whole_line() {
-    let backend = Spoilt::with_hints_and_hand_over();
+async fn w9_a_panic_of_a_notification_ends_one_wait_and_not_the_whole_line() {
+    let backend = Spoilt::with_notifications_and_handoff();
     let others = LockManager::new(backend.clone());
     let held = others.lock("key").ttl(HOUR).acquire().await.unwrap();
     let locks = LockManager::new(backend.clone());
     let line = waiters(&locks, 10).await;
-    backend.hints(Hints::Panic);
+    backend.notifications(Notifications::Panic);
     sleep(5 * MS).await;
-    backend.hints(Hints::Told);
+    backend.notifications(Notifications::Told);
     sleep(100 * MS).await;
     held.release().await.unwrap();
     let mut panicked = 0;
@@ -197,24 +197,6 @@ async fn w9_a_panic_of_a_hint_ends_one_wait_and_not_the_whole_line() {
         }
     }
     assert_eq!(panicked, 1, "of ten");
-}
-
-#[tokio::test(start_paused = true)]
-async fn w9_an_interest_that_comes_and_goes_is_one_change() {
-    let interests = Interests::new();
-    // The task that owns the connection may be busy for long.
-    for _ in 0..1_000 {
-        drop(interests.register("key"));
-    }
-    assert_eq!(interests.changes().await.len(), 1);
-}
-
-#[test]
-fn o_who_waits_is_shown_without_names() {
-    let interests = Interests::new();
-    let interest = interests.register("customer-4711");
-    let shown = format!("{interests:?} {interest:?}");
-    assert_eq!(shown, "Interests { wanted: 1, .. } Interest { .. }");
 }
 
 #[tokio::test(start_paused = true)]
@@ -235,7 +217,7 @@ async fn w9_a_release_during_an_attempt_is_not_missed() {
 
 #[tokio::test(start_paused = true)]
 async fn w9_a_loss_is_told_to_the_first_in_line() {
-    let backend = Spoilt::with_hand_over();
+    let backend = Spoilt::with_handoff();
     let locks = LockManager::new(backend.clone());
     let held = locks.lock("key").ttl(300 * MS).keep_alive().acquire().await.unwrap();
     let request = locks.lock("key").wait(HOUR).backoff(Backoff::fixed(10_000 * MS));

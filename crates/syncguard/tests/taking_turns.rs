@@ -1,4 +1,4 @@
-//! G8: hand-overs in a row are limited, so that other processes get their turn.
+//! G8: handoffs in a row are limited, so that other processes get their turn.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use support::line::{HOUR, MS, Waiter, heir_of_a_dropped_release, waiter, waiters};
-use support::{Hints, Spoilt};
+use support::{Notifications, Spoilt};
 use syncguard::{Backoff, Jitter, LockGuard, LockManager, Result};
 use tokio::runtime::Handle;
 use tokio::time::{Instant, sleep};
@@ -40,7 +40,7 @@ async fn assert_others_get_their_chance(guard: LockGuard, other: Waiter, line: V
 
 #[tokio::test(start_paused = true)]
 async fn g8_others_get_their_turn_after_sixteen_grants() {
-    let backend = Spoilt::with_hints_and_hand_over();
+    let backend = Spoilt::with_notifications_and_handoff();
     let (locks, others) = (LockManager::new(backend.clone()), LockManager::new(backend.clone()));
     let order = Arc::new(Mutex::new(Vec::new()));
     let note = |who: &'static str, waiter: Waiter| {
@@ -71,7 +71,7 @@ async fn g8_others_get_their_turn_after_sixteen_grants() {
 
 #[tokio::test(start_paused = true)]
 async fn g8_others_get_a_chance_after_a_second_where_nobody_is_told() {
-    for backend in [Spoilt::new(), Spoilt::with_hand_over()] {
+    for backend in [Spoilt::new(), Spoilt::with_handoff()] {
         let (locks, others) =
             (LockManager::new(backend.clone()), LockManager::new(backend.clone()));
         let held = locks.lock("key").ttl(HOUR).acquire().await.unwrap();
@@ -82,11 +82,11 @@ async fn g8_others_get_a_chance_after_a_second_where_nobody_is_told() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn g8_a_streak_that_begins_with_a_hand_over_ends_too() {
-    let backend = Spoilt::with_hand_over();
+async fn g8_a_streak_that_begins_with_a_handoff_ends_too() {
+    let backend = Spoilt::with_handoff();
     let locks = LockManager::new(backend.clone());
     let heir = heir_of_a_dropped_release(&backend, &locks).await;
-    // The line has ended, and with it the streak: the next grant of the new one is a hand-over.
+    // The line has ended, and with it the streak: the next grant of the new one is a handoff.
     let guard = heir.await.unwrap();
     let others = LockManager::new(backend.clone());
     let other = Handle::current().spawn(looks_often(&others));
@@ -97,7 +97,7 @@ async fn g8_a_streak_that_begins_with_a_hand_over_ends_too() {
 /// For how long another process waits beside a line that is busy for 20 s, with work of 5 ms, and
 /// whose way to the store is a millisecond shorter.
 async fn waits_beside_a_busy_line(listens: bool) -> Duration {
-    let backend = Spoilt::with_hints_and_hand_over();
+    let backend = Spoilt::with_notifications_and_handoff();
     let others = LockManager::new(backend.farther_by(MS));
     let locks = LockManager::new(backend.clone());
     let mut line = Vec::new();
@@ -146,7 +146,7 @@ async fn g8_whoever_is_farther_away_gets_a_turn() {
 #[tokio::test(start_paused = true)]
 async fn g8_whoever_is_farther_away_gets_a_share() {
     for (near, far) in [(MS, MS), (MS, 2 * MS), (2 * MS, 3 * MS)] {
-        let store = Spoilt::with_hints_and_hand_over();
+        let store = Spoilt::with_notifications_and_handoff();
         let counts: [Arc<AtomicUsize>; 2] = Default::default();
         for (distance, count) in [near, far].into_iter().zip(&counts) {
             let locks = LockManager::new(store.farther_by(distance));
@@ -171,14 +171,14 @@ async fn g8_whoever_is_farther_away_gets_a_share() {
 
 #[tokio::test(start_paused = true)]
 async fn g8_others_who_are_not_told_get_a_chance_where_the_line_is() {
-    let backend = Spoilt::with_hints_and_hand_over();
+    let backend = Spoilt::with_notifications_and_handoff();
     let (locks, others) = (LockManager::new(backend.clone()), LockManager::new(backend.clone()));
     let first = locks.lock("key").ttl(HOUR).acquire().await.unwrap();
-    backend.hints(Hints::Lost);
+    backend.notifications(Notifications::Lost);
     let start = Instant::now();
     let other = Handle::current().spawn(looks_often(&others));
     sleep(7 * MS).await;
-    backend.hints(Hints::Told);
+    backend.notifications(Notifications::Told);
     let line = waiters(&locks, 1_000).await;
     let busy = Handle::current().spawn(async move {
         first.release().await.unwrap();

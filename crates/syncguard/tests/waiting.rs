@@ -241,14 +241,14 @@ async fn w4_an_attempt_that_lands_after_the_release_of_a_later_one_is_undone() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn w3_hints_without_a_reason_are_no_tight_loop() {
-    /// Its hints come at once, and the lease of its locks is about to end for ever.
+async fn w3_notifications_without_a_reason_are_no_tight_loop() {
+    /// Its notifications come at once, and the lease of its locks is about to end for ever.
     #[derive(Clone, Debug)]
     struct Hasty(Spoilt);
 
     impl Backend for Hasty {
         fn capabilities(&self) -> Capabilities {
-            self.0.capabilities().with_hints()
+            self.0.capabilities().with_notifications()
         }
         async fn acquire(&self, key: &Key, id: &LockId, ttl: Ttl) -> Result<Acquired, Error> {
             self.0.acquire(key, id, ttl).await?;
@@ -272,7 +272,7 @@ async fn w3_hints_without_a_reason_are_no_tight_loop() {
         async fn find(&self, id: &LockId) -> Result<Option<LockRecord>, Error> {
             self.0.find(id).await
         }
-        fn maybe_free(&self, _key: &Key) -> impl Future<Output = ()> + Send + 'static {
+        fn notified(&self, _key: &Key) -> impl Future<Output = ()> + Send + 'static {
             std::future::ready(())
         }
     }

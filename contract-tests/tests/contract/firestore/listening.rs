@@ -1,4 +1,4 @@
-//! Hints: a stream that listens to the documents of locks.
+//! Notifications: a stream that listens to the documents of locks.
 
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -23,7 +23,7 @@ cases![
     w_a_plain_delete_is_told,
     w_a_release_before_the_stream_is_open_is_told,
     w_a_renewal_wakes_nobody,
-    w_no_stream_without_hints_or_without_waiters,
+    w_no_stream_without_notifications_or_without_waiters,
     w_one_stream_for_many_keys,
     w_targets_go_with_those_who_wait,
     w_a_target_stays_as_long_as_one_who_was_told,
@@ -37,10 +37,10 @@ cases![
     w_streams_that_end_early_are_an_outage,
 ];
 
-/// A proxy, and a backend behind it that gets hints. Whoever else there is comes another way.
+/// A proxy, and a backend behind it that gets notifications. Whoever else there is comes another way.
 async fn listening(emulator: &Emulator) -> (Proxy, FirestoreBackend) {
     let proxy = Proxy::before(&emulator.address);
-    let waiting = builder(&proxy.address()).hints(true).connect().await.unwrap();
+    let waiting = builder(&proxy.address()).notifications(true).connect().await.unwrap();
     (proxy, waiting)
 }
 
@@ -62,15 +62,15 @@ async fn until(condition: impl Fn() -> bool) {
     }
 }
 
-type Hint = Pin<Box<dyn Future<Output = ()> + Send>>;
+type Notification = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// A hint that comes with nothing but what happens from now on, and is told of all that does.
-async fn settled(proxy: &Proxy, waiting: &FirestoreBackend, lease: &Lease) -> Hint {
-    let mut first = pin!(waiting.maybe_free(lease.key()));
+/// A notification that comes with nothing but what happens from now on, and is told of all that does.
+async fn settled(proxy: &Proxy, waiting: &FirestoreBackend, lease: &Lease) -> Notification {
+    let mut first = pin!(waiting.notified(lease.key()));
     first.as_mut().await;
     renew(proxy, waiting, lease).await;
     // The first one still waits, so that the target stays.
-    Box::pin(waiting.maybe_free(lease.key()))
+    Box::pin(waiting.notified(lease.key()))
 }
 
 /// Renews a lease until that is told. The emulator can lose a change that comes just when a target
@@ -93,8 +93,8 @@ async fn cut(proxy: &mut Proxy) {
     until(|| proxy.overheard.ended() > before).await;
 }
 
-fn is_pending(hint: Pin<&mut (impl Future<Output = ()> + ?Sized)>) -> bool {
-    hint.poll(&mut Context::from_waker(Waker::noop())) == Poll::Pending
+fn is_pending(notification: Pin<&mut (impl Future<Output = ()> + ?Sized)>) -> bool {
+    notification.poll(&mut Context::from_waker(Waker::noop())) == Poll::Pending
 }
 
 fn streams_asked_for(proxy: &Proxy) -> usize {
@@ -106,19 +106,19 @@ async fn w_a_release_is_told(emulator: Emulator) {
     let other = emulator.backend().await;
     for _ in 0..3 {
         let lease = take(&other).await;
-        let hint = settled(&proxy, &waiting, &lease).await;
+        let notification = settled(&proxy, &waiting, &lease).await;
         assert!(other.release(&lease).await.unwrap());
-        hint.await;
+        notification.await;
     }
 }
 
-/// As other clients do it, which know nothing of hints.
+/// As other clients do it, which know nothing of notifications.
 async fn w_a_plain_delete_is_told(emulator: Emulator) {
     let (proxy, waiting) = listening(&emulator).await;
     let lease = take(&waiting).await;
-    let hint = settled(&proxy, &waiting, &lease).await;
+    let notification = settled(&proxy, &waiting, &lease).await;
     emulator.raw().await.delete(&format!("locks/{}", lease.key().as_str())).await;
-    hint.await;
+    notification.await;
 }
 
 async fn w_a_release_before_the_stream_is_open_is_told(emulator: Emulator) {
@@ -126,38 +126,38 @@ async fn w_a_release_before_the_stream_is_open_is_told(emulator: Emulator) {
     let lease = take(&waiting).await;
     let open = Arc::new(Notify::new());
     proxy.judge_next(LISTEN, [Verdict::Wait(open.clone())]);
-    let hint = waiting.maybe_free(lease.key());
+    let notification = waiting.notified(lease.key());
     assert!(waiting.release(&lease).await.unwrap());
     open.notify_one();
-    hint.await;
+    notification.await;
 }
 
 async fn w_a_renewal_wakes_nobody(emulator: Emulator) {
     let (proxy, waiting) = listening(&emulator).await;
     let other = emulator.backend().await;
     let lease = take(&other).await;
-    let mut hint = settled(&proxy, &waiting, &lease).await;
+    let mut notification = settled(&proxy, &waiting, &lease).await;
     for _ in 0..3 {
         renew(&proxy, &other, &lease).await;
     }
     // This is told later on the same stream, so all that was heard.
-    waiting.maybe_free(&fresh_key()).await;
-    assert!(is_pending(hint.as_mut()));
+    waiting.notified(&fresh_key()).await;
+    assert!(is_pending(notification.as_mut()));
     assert!(other.release_by_id(lease.id()).await.unwrap());
-    hint.await;
+    notification.await;
 }
 
-async fn w_no_stream_without_hints_or_without_waiters(emulator: Emulator) {
+async fn w_no_stream_without_notifications_or_without_waiters(emulator: Emulator) {
     let (proxy, without) = emulator.through_proxy().await;
-    assert!(!without.capabilities().pushes_hints());
+    assert!(!without.capabilities().receives_notifications());
     let lease = take(&without).await;
-    let hint = without.maybe_free(lease.key());
+    let notification = without.notified(lease.key());
     assert!(without.release(&lease).await.unwrap());
-    assert!(is_pending(pin!(hint)));
+    assert!(is_pending(pin!(notification)));
     assert_eq!(streams_asked_for(&proxy), 0);
 
     let (proxy, with) = listening(&emulator).await;
-    assert!(with.capabilities().pushes_hints());
+    assert!(with.capabilities().receives_notifications());
     let locks = LockManager::new(with);
     let guard = locks.lock(fresh_key()).acquire().await.unwrap();
     assert!(guard.release().await.unwrap());
@@ -174,9 +174,9 @@ async fn w_one_stream_for_many_keys(emulator: Emulator) {
     }
     assert_eq!(proxy.overheard.targets(), 30);
     assert_eq!(proxy.overheard.open(), 1);
-    for (hint, lease) in &mut waits {
+    for (notification, lease) in &mut waits {
         assert!(other.release(lease).await.unwrap());
-        hint.await;
+        notification.await;
     }
     assert_eq!(proxy.overheard.open(), 1);
 }
@@ -185,7 +185,7 @@ async fn w_targets_go_with_those_who_wait(emulator: Emulator) {
     let (proxy, waiting) = listening(&emulator).await;
     let (one, two) = (take(&waiting).await, take(&waiting).await);
     let first = settled(&proxy, &waiting, &one).await;
-    let mut second = Box::pin(waiting.maybe_free(one.key()));
+    let mut second = Box::pin(waiting.notified(one.key()));
     let other = settled(&proxy, &waiting, &two).await;
     assert_eq!(proxy.overheard.targets(), 2);
     drop((first, other));
@@ -205,10 +205,10 @@ async fn w_targets_go_with_those_who_wait(emulator: Emulator) {
 /// Whoever was told asks again before giving up the interest, and so keeps the target.
 async fn w_a_target_stays_as_long_as_one_who_was_told(emulator: Emulator) {
     let (proxy, waiting) = listening(&emulator).await;
-    let mut told = Box::pin(waiting.maybe_free(&fresh_key()));
+    let mut told = Box::pin(waiting.notified(&fresh_key()));
     told.as_mut().await;
     // This is told later on the same stream.
-    let mut told_later = Box::pin(waiting.maybe_free(&fresh_key()));
+    let mut told_later = Box::pin(waiting.notified(&fresh_key()));
     told_later.as_mut().await;
     assert_eq!(proxy.overheard.targets(), 2);
     drop((told, told_later));
@@ -228,18 +228,18 @@ async fn w_a_stream_that_was_cut_is_opened_again(emulator: Emulator) {
     of_one.await;
     of_two.as_mut().await;
     renew(&proxy, &other, &two).await;
-    let hint = waiting.maybe_free(two.key());
+    let notification = waiting.notified(two.key());
     assert!(other.release(&two).await.unwrap());
-    hint.await;
+    notification.await;
     assert!(streams_asked_for(&proxy) >= 3);
 }
 
 async fn w_a_stream_that_is_not_answered_is_given_up(emulator: Emulator) {
     let proxy = Proxy::before(&emulator.address);
     let hasty = builder(&proxy.address()).time_limit(Duration::from_secs(1));
-    let waiting = hasty.hints(true).connect().await.unwrap();
+    let waiting = hasty.notifications(true).connect().await.unwrap();
     proxy.judge_next(LISTEN, [Verdict::Hang]);
-    waiting.maybe_free(&fresh_key()).await;
+    waiting.notified(&fresh_key()).await;
     assert!(streams_asked_for(&proxy) >= 2);
 }
 
@@ -249,16 +249,16 @@ async fn w_a_limit_of_the_client_does_not_end_the_stream(emulator: Emulator) {
     let Raw(client) = Raw::connect(&proxy.address()).await;
     let client = client.with_request_timeouts(RequestTimeouts::new().with_total(limit));
     let patient = FirestoreBackend::builder(PROJECT).time_limit(LIMIT);
-    let waiting = patient.hints(true).build(client).unwrap();
+    let waiting = patient.notifications(true).build(client).unwrap();
     let other = emulator.backend().await;
     let lease = take(&other).await;
-    let mut first = pin!(waiting.maybe_free(lease.key()));
+    let mut first = pin!(waiting.notified(lease.key()));
     first.as_mut().await;
     assert!(proxy.limits().is_empty(), "the server was given a limit");
     sleep(limit + Duration::from_millis(500)).await;
-    let hint = waiting.maybe_free(lease.key());
+    let notification = waiting.notified(lease.key());
     assert!(other.release(&lease).await.unwrap());
-    hint.await;
+    notification.await;
     assert_eq!(streams_asked_for(&proxy), 1);
 }
 
@@ -267,10 +267,10 @@ async fn w_the_last_clone_ends_the_stream(emulator: Emulator) {
     let other = emulator.backend().await;
     let lease = take(&other).await;
     let last = waiting.clone();
-    let hint = settled(&proxy, &waiting, &lease).await;
+    let notification = settled(&proxy, &waiting, &lease).await;
     drop(waiting);
     assert!(other.release(&lease).await.unwrap());
-    hint.await;
+    notification.await;
     assert_eq!(proxy.overheard.ended(), 0);
     drop(last);
     until(|| proxy.overheard.ended() == 1).await;
@@ -283,22 +283,22 @@ async fn w_a_runtime_that_is_gone_is_replaced(emulator: Emulator) {
     let elsewhere = Runtime::new().unwrap();
     let first = {
         let _inside = elsewhere.enter();
-        waiting.maybe_free(lease.key())
+        waiting.notified(lease.key())
     };
     first.await;
     elsewhere.shutdown_background();
     until(|| proxy.overheard.ended() == 1).await;
-    let mut hints = Vec::new();
+    let mut notifications = Vec::new();
     while proxy.overheard.targets() == 0 {
         // As one who waits does after each attempt.
-        hints.push(Box::pin(waiting.maybe_free(lease.key())));
+        notifications.push(Box::pin(waiting.notified(lease.key())));
         sleep(Duration::from_millis(20)).await;
     }
-    hints[0].as_mut().await;
+    notifications[0].as_mut().await;
     renew(&proxy, &other, &lease).await;
-    let hint = waiting.maybe_free(lease.key());
+    let notification = waiting.notified(lease.key());
     assert!(other.release(&lease).await.unwrap());
-    hint.await;
+    notification.await;
 }
 
 async fn w_waiting_goes_on_by_timer_where_listening_is_refused(emulator: Emulator) {
@@ -335,13 +335,13 @@ async fn w_an_outage_is_one_warning(emulator: Emulator) {
     let outages = move |log: Log| async move {
         let (mut proxy, waiting) = listening(&emulator).await;
         let lease = take(&waiting).await;
-        waiting.maybe_free(lease.key()).await;
+        waiting.notified(lease.key()).await;
         cut(&mut proxy).await;
-        waiting.maybe_free(lease.key()).await;
+        waiting.notified(lease.key()).await;
         assert_eq!(log.warnings(), [""; 0], "a stream that ends is no outage");
 
         let refused = refuse(&proxy, Code::PermissionDenied);
-        let _hint = waiting.maybe_free(lease.key());
+        let _notification = waiting.notified(lease.key());
         cut(&mut proxy).await;
         until(|| refused.load(Ordering::Relaxed) >= 3).await;
         assert_eq!(log.warnings().len(), 1);
@@ -354,11 +354,11 @@ async fn w_streams_that_end_early_are_an_outage(emulator: Emulator) {
     let cuts = move |log: Log| async move {
         let (mut proxy, waiting) = listening(&emulator).await;
         let key = fresh_key();
-        waiting.maybe_free(&key).await;
+        waiting.notified(&key).await;
         let begun = Instant::now();
         for _ in 1..=4 {
             cut(&mut proxy).await;
-            waiting.maybe_free(&key).await;
+            waiting.notified(&key).await;
         }
         // At least half of 100, 200, 400 and 800 ms.
         assert!(begun.elapsed() >= Duration::from_millis(750), "{:?}", begun.elapsed());

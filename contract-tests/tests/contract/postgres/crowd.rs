@@ -6,7 +6,7 @@ use std::time::Duration;
 use syncguard_postgres::{Backend, LockManager};
 use tokio::time::sleep;
 
-use super::hints::{Place, SIGNS};
+use super::notifications::{Place, SIGNS};
 use super::{Outcome, cases, fresh_id, fresh_key, lease, minute, pool_of};
 use crate::crowd::Crowd;
 use contract_tests::servers::Server;

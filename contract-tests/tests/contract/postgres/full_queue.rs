@@ -10,7 +10,7 @@ use syncguard_postgres::Backend;
 use syncguard_postgres::sqlx;
 use syncguard_postgres::sqlx::postgres::PgPool;
 
-use super::hints::{Place, listening};
+use super::notifications::{Place, listening};
 use super::{Outcome, cases, execute, pool_of};
 use contract_tests::servers::Server;
 
@@ -26,12 +26,12 @@ async fn a_release_that_somebody_waits_for_succeeds(server: Arc<Server>) -> Outc
     let full = place.on(full_queue(&place, FULL).await?).build()?;
 
     let (_, held) = place.holder().await?;
-    let _hint = listening(&waiter, held.key()).await;
+    let _notification = listening(&waiter, held.key()).await;
     assert!(full.release(&held).await?);
     assert_eq!(waiter.get(held.key()).await?, None);
 
     let (_, held) = place.holder().await?;
-    let _hint = listening(&waiter, held.key()).await;
+    let _notification = listening(&waiter, held.key()).await;
     let mut transaction = full.pool().begin().await?;
     assert!(full.release_in(&mut transaction, &held).await?);
     transaction.commit().await?;
@@ -46,7 +46,7 @@ async fn so_it_does_where_the_queue_fills_up_after_the_look(server: Arc<Server>)
     let full = place.on(pool).build()?;
 
     let (_, held) = place.holder().await?;
-    let _hint = listening(&waiter, held.key()).await;
+    let _notification = listening(&waiter, held.key()).await;
     assert!(full.release(&held).await?);
     assert_eq!(waiter.get(held.key()).await?, None);
     let looks = sqlx::query_scalar::<_, i64>("SELECT last_value FROM looks");
@@ -61,7 +61,7 @@ async fn so_does_a_plain_delete_in_spite_of_the_trigger(server: Arc<Server>) -> 
     let full = full_queue(&place, FULL).await?;
 
     let (_, held) = place.holder().await?;
-    let _hint = listening(&waiter, held.key()).await;
+    let _notification = listening(&waiter, held.key()).await;
     let delete = format!("DELETE FROM {} WHERE lock_id = '{}'", place.table, held.id().as_str());
     assert_eq!(execute(&full, delete).await?, 1);
     assert_eq!(waiter.get(held.key()).await?, None);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use syncguard_postgres::sqlx::{AssertSqlSafe, query, query_scalar};
 use syncguard_postgres::{Backend, Lease, PostgresBackend};
 
-use super::hints::Place;
+use super::notifications::Place;
 use super::{Outcome, cases, fresh_id, fresh_key, lease, minute, pool_of};
 use contract_tests::servers::Server;
 
@@ -16,7 +16,7 @@ async fn a_lease_is_found_by_its_key_where_many_came_and_went(server: Arc<Server
     bloat(&place).await?;
     let by_lease = async |backend: PostgresBackend, held: Lease| {
         assert!(backend.extend(&held, minute()).await?.is_some());
-        let held = backend.hand_over(&held, &fresh_id(), minute()).await?.expect("it was live");
+        let held = backend.handoff(&held, &fresh_id(), minute()).await?.expect("it was live");
         assert!(backend.release(&held).await?);
         Ok(())
     };
@@ -53,7 +53,7 @@ async fn scans(
     work: impl AsyncFnOnce(PostgresBackend, Lease) -> Outcome,
 ) -> Outcome<i64> {
     let pool = pool_of(1).connect_lazy_with(place.options());
-    let backend = place.on(pool.clone()).hints(false).build()?;
+    let backend = place.on(pool.clone()).notifications(false).build()?;
     let held = lease(backend.acquire(&fresh_key(), &fresh_id(), minute()).await)?;
     let before = place.number(SCANS).await?;
     work(backend, held.expect("it was free")).await?;

@@ -15,7 +15,7 @@ use tokio::runtime::Handle;
 use tokio::sync::OnceCell;
 use tokio::time::{Instant, advance, pause, resume, sleep, timeout};
 
-use super::hints::{Place, listening, told};
+use super::notifications::{Place, listening, told};
 use super::{Outcome, PATIENCE, backend, cases, fresh_id, fresh_key, lease, minute, pool_of};
 use crate::log::logging;
 use contract_tests::servers::Server;
@@ -51,17 +51,17 @@ async fn a_pooler_is_noticed_once_and_gets_no_sign(server: Arc<Server>) -> Outco
     let through_pooler = pooler.options(&place.options());
     for pool in [pooled, place.pool.clone()] {
         let backend = place.on(pool).listen_on(through_pooler.clone()).build()?;
-        assert!(backend.capabilities().pushes_hints());
+        assert!(backend.capabilities().receives_notifications());
         let (waiter, key) = (backend.clone(), fresh_key());
         let warnings = logging("syncguard_postgres", |log| async move {
-            let first = waiter.maybe_free(&key);
+            let first = waiter.notified(&key);
             noticed(&waiter).await;
-            let second = waiter.maybe_free(&key);
+            let second = waiter.notified(&key);
             // The next test is as silent, also about what it finds.
             pause();
             advance(Duration::from_secs(10 * 60 + 1)).await;
             resume();
-            assert!(waiter.capabilities().pushes_hints(), "it is to be tested again");
+            assert!(waiter.capabilities().receives_notifications(), "it is to be tested again");
             noticed(&waiter).await;
             let both = async {
                 tokio::select! { () = first => {}, () = second => {} }
@@ -92,7 +92,7 @@ async fn a_pooler_is_noticed_once_and_gets_no_sign(server: Arc<Server>) -> Outco
 /// Waits until a test has found that nothing is heard.
 async fn noticed(backend: &PostgresBackend) {
     let noticed = async {
-        while backend.capabilities().pushes_hints() {
+        while backend.capabilities().receives_notifications() {
             sleep(Duration::from_millis(10)).await;
         }
     };
@@ -103,13 +103,13 @@ async fn a_pool_of_a_pooler_is_told_of_as_it_is_built(server: Arc<Server>) -> Ou
     let place = Place::new(&server).await?;
     let pooler = Pooler::start(&place.options())?;
     let pooled = pooler.pool(&place.options()).await?;
-    let build = |hints| {
-        let builder = place.on(pooled.clone()).hints(hints);
+    let build = |notifications| {
+        let builder = place.on(pooled.clone()).notifications(notifications);
         logging("syncguard_postgres", |log| async move {
             let backend = builder.build().unwrap();
-            assert!(!backend.capabilities().pushes_hints());
-            let hint = backend.maybe_free(&fresh_key());
-            assert!(timeout(Duration::from_millis(50), hint).await.is_err());
+            assert!(!backend.capabilities().receives_notifications());
+            let notification = backend.notified(&fresh_key());
+            assert!(timeout(Duration::from_millis(50), notification).await.is_err());
             log.warnings()
         })
     };
@@ -128,10 +128,10 @@ async fn releases_through_a_pooler_are_heard_on_a_direct_connection(
     let backend = place.on(pooled).listen_on(place.options()).build()?;
     let key = fresh_key();
     let held = lease(backend.acquire(&key, &fresh_id(), minute()).await)?.expect("it was free");
-    let hint = listening(&backend, &key).await;
+    let notification = listening(&backend, &key).await;
     assert!(backend.release(&held).await?);
-    told(hint).await;
-    assert!(backend.capabilities().pushes_hints());
+    told(notification).await;
+    assert!(backend.capabilities().receives_notifications());
     Ok(())
 }
 

@@ -8,7 +8,7 @@ use syncguard_postgres::{Acquired, Backend, Key, PostgresBackend};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-use super::hints::{Place, listening, told};
+use super::notifications::{Place, listening, told};
 use super::{Outcome, cases, fresh_id, fresh_key, lease, minute, pool_of};
 use contract_tests::servers::Server;
 
@@ -27,7 +27,7 @@ async fn counted(server: &Server, options: fn(PgConnectOptions) -> PgConnectOpti
     let wire = Wire::to(&place.options()).await?;
     let through_wire = options(place.options()).host("127.0.0.1").port(wire.port);
     let pool = pool_of(1).connect_with(through_wire).await?;
-    let backend = place.on(pool).hints(false).build()?;
+    let backend = place.on(pool).notifications(false).build()?;
     // The first use of a statement prepares it.
     every_operation(&backend, &fresh_key()).await?;
     let trips = async |key: &Key| {
@@ -39,9 +39,9 @@ async fn counted(server: &Server, options: fn(PgConnectOptions) -> PgConnectOpti
 
     // A release that tells somebody takes no more.
     let (waiter, key) = (place.builder().build()?, fresh_key());
-    let hint = listening(&waiter, &key).await;
+    let notification = listening(&waiter, &key).await;
     assert_eq!(trips(&key).await?, OPERATIONS);
-    told(hint).await;
+    told(notification).await;
     Ok(())
 }
 
@@ -51,7 +51,7 @@ async fn every_operation(backend: &PostgresBackend, key: &Key) -> Outcome {
     let again = backend.acquire(key, &fresh_id(), minute()).await?;
     assert!(matches!(again, Acquired::Held { .. }));
     assert!(backend.extend(&held, minute()).await?.is_some());
-    let held = backend.hand_over(&held, &fresh_id(), minute()).await?.expect("it was live");
+    let held = backend.handoff(&held, &fresh_id(), minute()).await?.expect("it was live");
     assert!(backend.get(key).await?.is_some() && backend.find(held.id()).await?.is_some());
     assert!(backend.extend_by_id(held.id(), minute()).await?.is_some());
     assert!(backend.release(&held).await?);

@@ -7,7 +7,7 @@ use libtest_mimic::Trial;
 use syncguard_redis::{Backend, LockManager};
 
 use super::faults::{options, raw, spare, url};
-use super::hints::{channels, connections, until};
+use super::notifications::{channels, connections, until};
 use super::{Cases, Outcome, fresh_key, take};
 use crate::crowd::Crowd;
 use contract_tests::servers::Server;

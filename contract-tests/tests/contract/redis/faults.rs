@@ -69,7 +69,7 @@ pub(super) async fn every_operation(backend: &RedisBackend, key: &Key) -> Outcom
     backend.extend_by_id(lease.id(), long()).await?.unwrap();
     backend.get(key).await?.unwrap();
     backend.find(lease.id()).await?.unwrap();
-    let next = backend.hand_over(&lease, &fresh_id(), long()).await?.unwrap();
+    let next = backend.handoff(&lease, &fresh_id(), long()).await?.unwrap();
     assert!(backend.release(&next).await?);
     assert!(!backend.release_by_id(next.id()).await?);
     Ok(())
@@ -88,7 +88,7 @@ async fn round_trips(server: Arc<Server>) -> Outcome {
     every_operation(&backend, &fresh_key()).await?;
     assert_eq!(raw.calls("evalsha").await, OPERATIONS);
     assert_eq!(raw.calls("eval").await, 0);
-    // Of the releases, one has released; a hand-over leaves nothing free.
+    // Of the releases, one has released; a handoff leaves nothing free.
     assert_eq!(raw.calls("publish").await, 1);
     // All that clients sent: the operations, and these questions.
     let stats = raw.text(&["INFO", "commandstats"]).await.unwrap();
@@ -242,7 +242,7 @@ async fn refuses_writes(
     assert_code(take(backend, &key).await, code);
     assert_code(backend.extend(held, long()).await, code);
     assert_code(backend.extend_by_id(held.id(), long()).await, code);
-    assert_code(backend.hand_over(held, &fresh_id(), long()).await, code);
+    assert_code(backend.handoff(held, &fresh_id(), long()).await, code);
     assert!(backend.get(&key).await?.is_none());
     assert_eq!(backend.get(held.key()).await?.unwrap().id(), held.id());
     assert_eq!(raw.number(&["DBSIZE"]).await, keys);

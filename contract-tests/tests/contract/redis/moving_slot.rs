@@ -10,7 +10,7 @@ use syncguard_redis::{Backend, ErrorCode, Lease, RedisBackend, Result};
 use tokio::time::{Instant, sleep};
 
 use super::faults::{every_operation, look, options, raw, spare};
-use super::hints::{channels, hint, until, waits, wakes_up};
+use super::notifications::{channels, notification, until, waits, wakes_up};
 use super::{Cases, Outcome, Raw, assert_code, fresh_id, fresh_key, long, take};
 use contract_tests::servers::{Server, Spare};
 
@@ -107,7 +107,7 @@ async fn moving_slot(server: Arc<Server>) -> Outcome {
     // Who waits has followed.
     let followed = async || channels(&to.raw, "SHARDCHANNELS").await.len() == stays.len();
     until("all are subscribed", followed).await;
-    let told = leases.each_ref().map(|lease| hint(&backend, lease.key()));
+    let told = leases.each_ref().map(|lease| notification(&backend, lease.key()));
     for lease in leases {
         assert_eq!(look(&backend, lease.key()).await?.unwrap().id(), lease.id());
         assert_eq!(backend.find(lease.id()).await?.unwrap().key(), lease.key());
@@ -133,7 +133,7 @@ async fn hides_nothing(backend: &RedisBackend, leases: &[Lease]) -> Outcome {
         assert_code(backend.find(id).await, unavailable);
         assert_code(backend.extend_by_id(id, long()).await, unavailable);
         assert_code(backend.release_by_id(id).await, unavailable);
-        assert_code(backend.hand_over(lease, &fresh_id(), long()).await, unavailable);
+        assert_code(backend.handoff(lease, &fresh_id(), long()).await, unavailable);
     }
     Ok(())
 }

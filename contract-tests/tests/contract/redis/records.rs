@@ -315,7 +315,7 @@ async fn all_refused(backend: &RedisBackend, raw: &Raw, lease: &Lease, names: &[
     assert_code(backend.extend_by_id(id, long()).await, internal);
     assert_code(backend.release_by_id(id).await, internal);
     assert_code(backend.find(id).await, internal);
-    assert_code(backend.hand_over(lease, &fresh_id(), long()).await, internal);
+    assert_code(backend.handoff(lease, &fresh_id(), long()).await, internal);
     for (name, before) in names.iter().zip(before) {
         assert_eq!(raw.run(&["DUMP", name]).await, before);
     }

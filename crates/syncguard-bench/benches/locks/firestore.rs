@@ -24,10 +24,10 @@ pub(crate) use requests::Requests;
 
 type Client = GoogleApi<FirestoreClient<GoogleAuthMiddleware>>;
 
-const WITH_HINTS: &str = "SyncGuard, hints";
+const WITH_NOTIFICATIONS: &str = "SyncGuard, notifications";
 
 /// No other library is on it.
-pub(crate) const ON_THE_HOT_KEY: &[&str] = &[LOCK_MANAGER, WITH_HINTS];
+pub(crate) const ON_THE_HOT_KEY: &[&str] = &[LOCK_MANAGER, WITH_NOTIFICATIONS];
 
 const DATABASE: &str = "projects/bench/databases/(default)";
 
@@ -44,12 +44,12 @@ pub(crate) async fn uncontended(url: &str, pace: Pace) -> Outcome {
 }
 
 pub(crate) async fn contestant(url: &str, name: &str) -> Outcome<Contestant> {
-    Ok(Contestant::lock_manager(backend(url, name == WITH_HINTS).await?))
+    Ok(Contestant::lock_manager(backend(url, name == WITH_NOTIFICATIONS).await?))
 }
 
-pub(crate) async fn backend(url: &str, hints: bool) -> Outcome<FirestoreBackend> {
+pub(crate) async fn backend(url: &str, notifications: bool) -> Outcome<FirestoreBackend> {
     let builder = FirestoreBackend::builder("bench").time_limit(Duration::from_secs(20));
-    let builder = builder.hints(hints);
+    let builder = builder.notifications(notifications);
     Ok(builder.build(connect(url).await?)?)
 }
 

@@ -7,12 +7,12 @@
 -- the time after that, as in extend.sql: a lease that somebody renewed during the wait is live, and
 -- one that died in it was not released.
 --
--- Why nobody who waits is missed, though nobody is told where nobody waits: see hints.rs. The try
+-- Why nobody who waits is missed, though nobody is told where nobody waits: see notifications.rs. The try
 -- waits for nothing, and what it takes is held until the commit.
 --
 -- Why nobody is told while the server's queue of notifications is nearly full. One session anywhere
 -- that listens and sits idle in a transaction lets it fill up, and where it is full the commit of a
--- NOTIFY fails: the lease would live on for want of a hint. Who waits goes on by timer. The last tenth
+-- NOTIFY fails: the lease would live on for want of a notification. Who waits goes on by timer. The last tenth
 -- is for what others send between the look and the commit.
 WITH patience AS MATERIALIZED (
     SELECT CASE WHEN $3::bigint IS NOT NULL

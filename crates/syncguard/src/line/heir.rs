@@ -43,7 +43,7 @@ impl Heir {
         self.deliver(Some(delivery), |line| {
             line.holder = Arc::downgrade(hold);
             line.failure = None;
-            line.streak.handed_over();
+            line.streak.handed_off();
         });
     }
 

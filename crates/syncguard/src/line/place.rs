@@ -9,7 +9,7 @@ use std::task::Poll;
 use syncguard_core::{ErrorCode, Key};
 use tokio::time::Instant;
 
-use super::{Delivery, Hint, Line, Lines, Seat, State, lock, settle};
+use super::{Delivery, Line, Lines, Notification, Seat, State, lock, settle};
 use crate::LockGuard;
 use crate::attempt::Undo;
 
@@ -34,10 +34,10 @@ pub(crate) enum Stir {
     /// Things stand differently now.
     Woken,
     /// The key may be free.
-    Hinted,
+    Notificationed,
 }
 
-/// What a hint comes to.
+/// What a notification comes to.
 pub(crate) enum Heard {
     /// The key may be free for this process.
     Try,
@@ -54,12 +54,12 @@ pub(crate) struct Place<'a> {
     key: Key,
     number: u64,
     seat: Arc<Seat>,
-    hint: Option<Hint>,
+    notification: Option<Notification>,
 }
 
 impl<'a> Place<'a> {
     pub(super) const fn new(lines: &'a Lines, key: Key, number: u64, seat: Arc<Seat>) -> Self {
-        Self { lines, key, number, seat, hint: None }
+        Self { lines, key, number, seat, notification: None }
     }
 
     /// How things stand.
@@ -79,8 +79,8 @@ impl<'a> Place<'a> {
             Some((number, first)) if *number == self.number && first.state != State::Served => {}
             _ => return Look::Wait,
         }
-        if line.hint.is_some() {
-            _other = mem::replace(&mut self.hint, line.hint.take());
+        if line.notification.is_some() {
+            _other = mem::replace(&mut self.notification, line.notification.take());
         }
         holder = line.holder.upgrade();
         // Of a holder whose time is up nothing is known but what an attempt was told.
@@ -90,31 +90,31 @@ impl<'a> Place<'a> {
         until.map_or(Look::Try, Look::Held)
     }
 
-    /// Resolves when it is time to look again, or with a hint where they are listened to.
-    pub(crate) async fn stirred(&mut self, hints: bool) -> Stir {
-        let hint = poll_fn(|cx| {
+    /// Resolves when it is time to look again, or with a notification where they are listened to.
+    pub(crate) async fn stirred(&mut self, notifications: bool) -> Stir {
+        let notification = poll_fn(|cx| {
             // Taken out, so that one that panics is not polled again, nor left to the next in line.
-            let Some(mut hint) = self.hint.take_if(|_| hints) else {
+            let Some(mut notification) = self.notification.take_if(|_| notifications) else {
                 return Poll::Pending;
             };
-            let polled = Pin::new(&mut hint).poll(cx);
-            self.hint = Some(hint);
+            let polled = Pin::new(&mut notification).poll(cx);
+            self.notification = Some(notification);
             polled
         });
         tokio::select! {
             () = self.seat.woken.notified() => Stir::Woken,
-            () = hint => Stir::Hinted,
+            () = notification => Stir::Notificationed,
         }
     }
 
-    /// Whether there is an interest in hints.
+    /// Whether there is an interest in notifications.
     pub(crate) const fn listens(&self) -> bool {
-        self.hint.is_some()
+        self.notification.is_some()
     }
 
-    /// Takes an interest in hints, in place of the one that there was.
-    pub(crate) fn listen(&mut self, hint: Hint) {
-        self.hint = Some(hint);
+    /// Takes an interest in notifications, in place of the one that there was.
+    pub(crate) fn listen(&mut self, notification: Notification) {
+        self.notification = Some(notification);
         self.with_line(|line| line.listens = true);
     }
 
@@ -123,8 +123,8 @@ impl<'a> Place<'a> {
         self.with_line(|line| line.held_until = line.held_until.map(|until| until.min(soon)));
     }
 
-    /// After a hint.
-    pub(crate) fn hinted(&self) -> Heard {
+    /// After a notification.
+    pub(crate) fn notificationed(&self) -> Heard {
         // Dropped after the mutex is free.
         let mut holder = None;
         let heard = self.with_line(|line| {
@@ -132,7 +132,7 @@ impl<'a> Place<'a> {
             if holder.as_ref().is_some_and(|hold| hold.deadline() > Instant::now()) {
                 return Heard::OldNews;
             }
-            line.held_until = line.streak.hinted();
+            line.held_until = line.streak.notificationed();
             line.held_until.map_or(Heard::Try, |_| Heard::Rest)
         });
         heard.unwrap_or(Heard::Rest)
@@ -192,22 +192,22 @@ impl Drop for Place<'_> {
         let mut lines = lock(&self.lines.0);
         // They are dropped after the mutex is free: what was handed over too late is released.
         let delivered = lock(&self.seat.delivered).take();
-        let (mut hint, mut unused) = (self.hint.take(), None);
+        let (mut notification, mut unused) = (self.notification.take(), None);
         let mut moves_up = false;
         if let Some(line) = lines.get_mut(&self.key) {
             let was_first = line.places.keys().next() == Some(&self.number);
             line.places.remove(&self.number);
             if line.places.is_empty() {
                 line.listens = false;
-                unused = line.hint.take();
-            } else if was_first || hint.is_some() {
-                if hint.is_some() {
-                    mem::swap(&mut line.hint, &mut hint);
+                unused = line.notification.take();
+            } else if was_first || notification.is_some() {
+                if notification.is_some() {
+                    mem::swap(&mut line.notification, &mut notification);
                 }
                 moves_up = true;
             }
         }
         settle(lines, &self.key, moves_up);
-        drop((delivered, hint, unused));
+        drop((delivered, notification, unused));
     }
 }

@@ -1,7 +1,7 @@
 //! How those who wait in several processes take turns.
 //!
 //! A process keeps a key for a *streak* of grants, since to hand a lease over is cheaper than to
-//! release it. Then it rests: it lets so many hints pass by, each a release, the first one its own,
+//! release it. Then it rests: it lets so many notifications pass by, each a release, the first one its own,
 //! that every other process which waits has had its turn. How many those are nobody knows, so it
 //! learns: less when the key was still free after its rest, and slowly more while others are faster
 //! after it. To ask in vain costs a request, but to rest for too long leaves the key idle.
@@ -59,10 +59,10 @@ enum Next {
     New,
     /// The streak goes on: the first in line was told of the release before others.
     GoesOn,
-    /// Whether the rest was too long: it ends by its time, unless so many hints come before that and
+    /// Whether the rest was too long: it ends by its time, unless so many notifications come before that and
     /// one more.
     Rests { to_come: u32, patience: Duration, looks: bool },
-    /// Whether the rest was too short: it ended with a hint.
+    /// Whether the rest was too short: it ended with a notification.
     Rested { looks: bool },
 }
 
@@ -114,7 +114,7 @@ impl Streak {
     }
 
     /// A lease was handed over.
-    pub(crate) fn handed_over(&mut self) {
+    pub(crate) fn handed_off(&mut self) {
         self.began.get_or_insert_with(Instant::now);
         self.grants += 1;
     }
@@ -129,7 +129,7 @@ impl Streak {
         told && self.grants >= GRANTS || self.began.is_some_and(|began| began.elapsed() >= TIME)
     }
 
-    /// The turns of others begin with a release. Until when to rest, unless hints come; not at all
+    /// The turns of others begin with a release. Until when to rest, unless notifications come; not at all
     /// where nothing would end the rest in time.
     pub(crate) fn rest(&mut self, told: bool, listens: bool) -> Option<Instant> {
         let now = Instant::now();
@@ -152,8 +152,8 @@ impl Streak {
         Some(now + patience)
     }
 
-    /// A hint has come. Until when to rest all the same, if it is still the turn of others.
-    pub(crate) fn hinted(&mut self) -> Option<Instant> {
+    /// A notification has come. Until when to rest all the same, if it is still the turn of others.
+    pub(crate) fn notificationed(&mut self) -> Option<Instant> {
         match &mut self.attempt {
             Next::Rests { to_come: 0, looks, .. } => self.attempt = Next::Rested { looks: *looks },
             Next::Rests { to_come, patience, .. } => {
@@ -178,14 +178,14 @@ mod tests {
     fn streak_of(grants: u32) -> Streak {
         let mut streak = Streak::default();
         streak.granted();
-        (1..grants).for_each(|_| streak.handed_over());
+        (1..grants).for_each(|_| streak.handed_off());
         streak
     }
 
-    /// After a rest that ended with a hint, others were faster.
+    /// After a rest that ended with a notification, others were faster.
     fn too_soon(streak: &mut Streak) {
         streak.rest(true, true);
-        while streak.hinted().is_some() {}
+        while streak.notificationed().is_some() {}
         streak.held();
     }
 
@@ -207,17 +207,17 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn g8_it_is_over_after_a_second_anyway() {
         let granted = streak_of(1);
-        let mut handed_over = Streak::default();
-        handed_over.handed_over();
-        for streak in [&granted, &handed_over] {
+        let mut handed_off = Streak::default();
+        handed_off.handed_off();
+        for streak in [&granted, &handed_off] {
             assert!(!streak.is_over(true) && !streak.is_over(false));
         }
         advance(999 * MS).await;
-        for streak in [&granted, &handed_over] {
+        for streak in [&granted, &handed_off] {
             assert!(!streak.is_over(true) && !streak.is_over(false));
         }
         advance(MS).await;
-        for streak in [&granted, &handed_over] {
+        for streak in [&granted, &handed_off] {
             assert!(streak.is_over(true) && streak.is_over(false));
         }
     }
@@ -259,15 +259,15 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_rest_lets_as_many_hints_pass_as_were_learnt() {
+    async fn a_rest_lets_as_many_notifications_pass_as_were_learnt() {
         for turns in 1..4 {
             let mut streak = learnt(turns);
             streak.rest(true, true);
             for _ in 0..turns {
                 advance(MS).await;
-                assert_eq!(streak.hinted(), Some(Instant::now() + REST_TOLD));
+                assert_eq!(streak.notificationed(), Some(Instant::now() + REST_TOLD));
             }
-            assert_eq!(streak.hinted(), None);
+            assert_eq!(streak.notificationed(), None);
         }
     }
 
@@ -277,7 +277,7 @@ mod tests {
         streak.rest(true, true);
         streak.granted();
         assert_eq!(streak.rest(true, true), Some(Instant::now() + REST_TOLD));
-        assert_eq!(streak.hinted(), None);
+        assert_eq!(streak.notificationed(), None);
         streak.granted();
         assert_eq!(streak.rest(true, false), None, "nothing would end the rest in time");
     }
@@ -288,7 +288,7 @@ mod tests {
         for listens in [false, true, false] {
             let rest = streak.rest(true, listens);
             assert_eq!(rest, Some(Instant::now() + REST_TOLD));
-            assert_eq!(streak.hinted(), rest, "its own release does not end it");
+            assert_eq!(streak.notificationed(), rest, "its own release does not end it");
             streak.granted();
             assert_eq!(streak.turns, 0);
             advance(LOOK - MS).await;
@@ -308,12 +308,12 @@ mod tests {
         // One that has released it by then.
         let mut streak = streak_of(16);
         streak.rest(true, true);
-        assert!(streak.hinted().is_some(), "its own");
-        assert!(streak.hinted().is_none());
+        assert!(streak.notificationed().is_some(), "its own");
+        assert!(streak.notificationed().is_none());
         streak.granted();
         assert_eq!(streak.turns, 1);
         // They are gone.
-        assert!(streak.rest(true, true).is_some() && streak.hinted().is_some());
+        assert!(streak.rest(true, true).is_some() && streak.notificationed().is_some());
         streak.granted();
         assert_eq!(streak.turns, 0);
     }
@@ -330,7 +330,7 @@ mod tests {
         for (lasted, rested) in [(MS, REST_TOLD), (20 * MS, 20 * MS), (60 * MS, LONGEST_REST)] {
             advance(lasted).await;
             let rest = streak.rest(true, false);
-            assert_eq!((rest, streak.hinted()), (Some(Instant::now() + rested), rest));
+            assert_eq!((rest, streak.notificationed()), (Some(Instant::now() + rested), rest));
             advance(ALONE).await;
             streak.granted();
         }
@@ -356,12 +356,12 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn it_learns_nothing_from_attempts_at_later_hints() {
+    async fn it_learns_nothing_from_attempts_at_later_notifications() {
         let mut streak = Streak::default();
         for _ in 0..3 {
             too_soon(&mut streak);
             for _ in 0..10 {
-                assert_eq!(streak.hinted(), None);
+                assert_eq!(streak.notificationed(), None);
                 streak.held();
             }
         }
@@ -371,7 +371,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn it_learns_nothing_from_attempts_that_no_hint_called_for() {
+    async fn it_learns_nothing_from_attempts_that_no_notification_called_for() {
         let mut streak = learnt(1);
         for _ in 0..10 {
             streak.rest(true, true);
@@ -385,7 +385,7 @@ mod tests {
         let mut streak = Streak::default();
         (0..3).for_each(|_| too_soon(&mut streak));
         streak.rest(true, true);
-        assert_eq!(streak.hinted(), None);
+        assert_eq!(streak.notificationed(), None);
         streak.granted();
         (0..3).for_each(|_| too_soon(&mut streak));
         assert_eq!(streak.turns, 0);
@@ -398,14 +398,14 @@ mod tests {
         let mut streak = learnt(3);
         streak.rest(true, true);
         streak.granted();
-        assert_eq!(streak.turns, 2, "without a hint");
+        assert_eq!(streak.turns, 2, "without a notification");
         streak.rest(true, true);
-        assert!(streak.hinted().is_some() && streak.hinted().is_some());
+        assert!(streak.notificationed().is_some() && streak.notificationed().is_some());
         streak.granted();
         assert_eq!(streak.turns, 1, "after those that were to come");
         streak.rest(true, true);
-        assert!(streak.hinted().is_some());
-        assert!(streak.hinted().is_none());
+        assert!(streak.notificationed().is_some());
+        assert!(streak.notificationed().is_none());
         streak.granted();
         assert_eq!(streak.turns, 1, "all had their turn, and one more");
     }
@@ -429,9 +429,9 @@ mod tests {
             streak.rest(true, true);
             streak.granted();
             streak.goes_on();
-            // A race that is lost after a plain release, and another one after a hint.
+            // A race that is lost after a plain release, and another one after a notification.
             streak.held();
-            assert!(streak.hinted().is_none());
+            assert!(streak.notificationed().is_none());
             streak.held();
         }
         assert_eq!(streak.turns, 0);

@@ -74,7 +74,7 @@ pub fn assert_no_line_remains(locks: &LockManager) {
     assert!(shown.contains("lines: Lines(Mutex { data: {},"), "{shown}");
 }
 
-/// Drops a release at a moment when its hand-over is under way and its heir, which is returned, is
+/// Drops a release at a moment when its handoff is under way and its heir, which is returned, is
 /// asleep. Both go on: the heir is served, and then a release finds nothing left, which ends the line.
 pub async fn heir_of_a_dropped_release(
     backend: &Spoilt,
@@ -83,7 +83,7 @@ pub async fn heir_of_a_dropped_release(
     let held = locks.lock("key").ttl(HOUR).acquire().await.unwrap();
     let mut heir = Box::pin(locks.lock("key").ttl(HOUR).wait(HOUR).acquire());
     assert!(poll_once(heir.as_mut()).is_pending());
-    backend.next(Operation::HandOver, [Fault::Late(10 * MS)]);
+    backend.next(Operation::Handoff, [Fault::Late(10 * MS)]);
     backend.next(Operation::Release, [Fault::Late(20 * MS)]);
     tokio::select! {
         biased;

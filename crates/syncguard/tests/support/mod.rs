@@ -49,16 +49,16 @@ pub struct Spoilt {
     capabilities: Capabilities,
     faults: Arc<Mutex<VecDeque<(Operation, Fault)>>>,
     calls: Arc<Mutex<Vec<(Operation, Instant)>>>,
-    hints: Arc<Mutex<Hints>>,
-    /// In hints, each alive until it ends.
+    notifications: Arc<Mutex<Notifications>>,
+    /// In notifications, each alive until it ends.
     interests: Arc<Mutex<Vec<Weak<()>>>>,
     /// How much longer an acquire takes on its way.
     distance: Duration,
 }
 
-/// What happens to an interest in hints that is taken.
+/// What happens to an interest in notifications that is taken.
 #[derive(Clone, Copy, Debug, Default)]
-pub enum Hints {
+pub enum Notifications {
     /// It hears of the next release.
     #[default]
     Told,
@@ -71,18 +71,18 @@ pub enum Hints {
 }
 
 impl Spoilt {
-    /// Without hints and without hand-over.
+    /// Without notifications and without handoff.
     pub fn new() -> Self {
         // So that the tests see the timers.
         Self::with(Capabilities::new(Clock::Server))
     }
 
-    pub fn with_hand_over() -> Self {
-        Self::with(Capabilities::new(Clock::Server).with_hand_over())
+    pub fn with_handoff() -> Self {
+        Self::with(Capabilities::new(Clock::Server).with_handoff())
     }
 
-    pub fn with_hints_and_hand_over() -> Self {
-        Self::with(Capabilities::new(Clock::Server).with_hints().with_hand_over())
+    pub fn with_notifications_and_handoff() -> Self {
+        Self::with(Capabilities::new(Clock::Server).with_notifications().with_handoff())
     }
 
     fn with(capabilities: Capabilities) -> Self {
@@ -92,7 +92,7 @@ impl Spoilt {
             capabilities,
             faults: Arc::default(),
             calls: Arc::default(),
-            hints: Arc::default(),
+            notifications: Arc::default(),
             interests: Arc::default(),
             distance: Duration::ZERO,
         }
@@ -104,16 +104,16 @@ impl Spoilt {
     }
 
     /// What happens to the interests that are taken from now on.
-    pub fn hints(&self, hints: Hints) {
-        *self.hints.lock().unwrap() = hints;
+    pub fn notifications(&self, notifications: Notifications) {
+        *self.notifications.lock().unwrap() = notifications;
     }
 
     /// How many interests were taken.
-    pub fn hints_asked_for(&self) -> usize {
+    pub fn notifications_asked_for(&self) -> usize {
         self.interests.lock().unwrap().len()
     }
 
-    /// How many take an interest in hints at this moment.
+    /// How many take an interest in notifications at this moment.
     pub fn interests(&self) -> usize {
         let interests = self.interests.lock().unwrap();
         interests.iter().filter(|interest| interest.strong_count() > 0).count()
@@ -215,29 +215,29 @@ impl Backend for Spoilt {
         self.pass(Operation::Find, async move { store.find(&id).await }).await
     }
 
-    async fn hand_over(&self, lease: &Lease, id: &LockId, ttl: Ttl) -> Result<Option<Lease>> {
+    async fn handoff(&self, lease: &Lease, id: &LockId, ttl: Ttl) -> Result<Option<Lease>> {
         let (store, lease, id) = (self.store.clone(), lease.clone(), id.clone());
-        let call = async move { store.hand_over(&lease, &id, ttl).await };
-        self.pass(Operation::HandOver, call).await
+        let call = async move { store.handoff(&lease, &id, ttl).await };
+        self.pass(Operation::Handoff, call).await
     }
 
-    fn maybe_free(&self, key: &Key) -> impl Future<Output = ()> + Send + 'static {
+    fn notified(&self, key: &Key) -> impl Future<Output = ()> + Send + 'static {
         let interest = Arc::new(());
         self.interests.lock().unwrap().push(Arc::downgrade(&interest));
-        let hints = *self.hints.lock().unwrap();
-        let hears = self.capabilities.pushes_hints();
-        let hint = hears.then(|| self.store.maybe_free(key));
+        let notifications = *self.notifications.lock().unwrap();
+        let hears = self.capabilities.receives_notifications();
+        let notification = hears.then(|| self.store.notified(key));
         async move {
             let _interest = interest;
-            match (hint, hints) {
-                (Some(hint), Hints::Told) => hint.await,
-                (Some(_), Hints::Hasty) => {}
-                (Some(_), Hints::Panic) => {
+            match (notification, notifications) {
+                (Some(notification), Notifications::Told) => notification.await,
+                (Some(_), Notifications::Hasty) => {}
+                (Some(_), Notifications::Panic) => {
                     // Not before it was left to wait.
                     sleep(Duration::from_millis(10)).await;
                     panic!("a backend with a bug");
                 }
-                (None, _) | (Some(_), Hints::Lost) => pending().await,
+                (None, _) | (Some(_), Notifications::Lost) => pending().await,
             }
         }
     }

@@ -1,4 +1,4 @@
-//! A lease that is handed over: what is stored then, and what a hand-over that fails leaves.
+//! A lease that is handed over: what is stored then, and what a handoff that fails leaves.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,14 +14,14 @@ use contract_tests::servers::Server;
 
 pub(super) fn trials(cases: &Cases) -> Vec<Trial> {
     vec![
-        cases.trial("hand_over::hand_over_writes_what_a_grant_writes", written),
-        cases.trial("hand_over::hand_over_of_a_record_in_another_writing", other_writing),
-        cases.trial("hand_over::hand_over_to_the_same_id", same_id),
-        cases.trial("hand_over::hand_over_sent_again_finds_its_own_grant", sent_again),
-        cases.trial("hand_over::r1_hand_over_of_a_lease_that_is_gone_changes_nothing", gone),
-        cases.trial("hand_over::a6_a_used_up_counter_leaves_the_old_lease", used_up),
-        cases.trial("hand_over::e2_an_id_key_in_use_leaves_the_old_lease", index_in_use),
-        cases.trial("hand_over::hand_over_takes_an_id_key_that_was_left_behind", left_behind),
+        cases.trial("handoff::handoff_writes_what_a_grant_writes", written),
+        cases.trial("handoff::handoff_of_a_record_in_another_writing", other_writing),
+        cases.trial("handoff::handoff_to_the_same_id", same_id),
+        cases.trial("handoff::handoff_sent_again_finds_its_own_grant", sent_again),
+        cases.trial("handoff::r1_handoff_of_a_lease_that_is_gone_changes_nothing", gone),
+        cases.trial("handoff::a6_a_used_up_counter_leaves_the_old_lease", used_up),
+        cases.trial("handoff::e2_an_id_key_in_use_leaves_the_old_lease", index_in_use),
+        cases.trial("handoff::handoff_takes_an_id_key_that_was_left_behind", left_behind),
     ]
 }
 
@@ -38,14 +38,14 @@ fn counter(key: &Key) -> String {
 }
 
 /// The next lease is stored as if it had been acquired, and of the old one nothing is left.
-async fn assert_handed_over(
+async fn assert_handed_off(
     backend: &RedisBackend,
     raw: &Raw,
     old: &Lease,
     id: &LockId,
 ) -> Result<Lease, Box<dyn std::error::Error + Send + Sync>> {
     let (key, ttl) = (old.key(), ttl(Duration::from_secs(600)));
-    let lease = backend.hand_over(old, id, ttl).await?.unwrap();
+    let lease = backend.handoff(old, id, ttl).await?.unwrap();
     assert_eq!((lease.key(), lease.id()), (key, id));
 
     let record = backend.get(key).await?.unwrap();
@@ -83,7 +83,7 @@ async fn written(server: Arc<Server>) -> Outcome {
     let (backend, raw) = connect(&server).await?;
     let mut lease = take(&backend, &fresh_key()).await?;
     for fence in 2..5 {
-        lease = assert_handed_over(&backend, &raw, &lease, &fresh_id()).await?;
+        lease = assert_handed_off(&backend, &raw, &lease, &fresh_id()).await?;
         assert_eq!(lease.fence().get(), fence);
     }
     assert!(backend.release(&lease).await?);
@@ -100,7 +100,7 @@ async fn other_writing(server: Arc<Server>) -> Outcome {
         if with_index {
             raw.run(&["SET", &index(lease.id()), &lock(lease.key())]).await;
         }
-        let next = assert_handed_over(&backend, &raw, &lease, &fresh_id()).await?;
+        let next = assert_handed_off(&backend, &raw, &lease, &fresh_id()).await?;
         assert_eq!(next.fence().get(), 8);
     }
     Ok(())
@@ -109,7 +109,7 @@ async fn other_writing(server: Arc<Server>) -> Outcome {
 async fn same_id(server: Arc<Server>) -> Outcome {
     let (backend, raw) = connect(&server).await?;
     let lease = take(&backend, &fresh_key()).await?;
-    let next = assert_handed_over(&backend, &raw, &lease, lease.id()).await?;
+    let next = assert_handed_off(&backend, &raw, &lease, lease.id()).await?;
     assert_eq!(next.fence().get(), 2);
     assert_eq!(backend.find(lease.id()).await?.unwrap().fence(), next.fence());
     assert!(backend.release(&next).await?);
@@ -146,7 +146,7 @@ async fn gone(server: Arc<Server>) -> Outcome {
         for lease in [&released, &replaced, &unknown, &dead] {
             for next in [fresh_id(), lease.id().clone()] {
                 let before = stored(&raw, lease, &next).await;
-                assert!(backend.hand_over(lease, &next, long()).await?.is_none());
+                assert!(backend.handoff(lease, &next, long()).await?.is_none());
                 assert_eq!(stored(&raw, lease, &next).await, before);
             }
         }
@@ -155,7 +155,7 @@ async fn gone(server: Arc<Server>) -> Outcome {
     Ok(())
 }
 
-/// The hand-over is refused with nothing changed, and the old lease is as live as before.
+/// The handoff is refused with nothing changed, and the old lease is as live as before.
 async fn assert_refused(
     backend: &RedisBackend,
     raw: &Raw,
@@ -164,7 +164,7 @@ async fn assert_refused(
 ) -> Outcome {
     let before = stored(raw, lease, next).await;
     assert_code(
-        backend.hand_over(lease, next, ttl(Duration::from_secs(60))).await,
+        backend.handoff(lease, next, ttl(Duration::from_secs(60))).await,
         ErrorCode::Internal,
     );
     assert_eq!(stored(raw, lease, next).await, before);
@@ -186,7 +186,7 @@ async fn used_up(server: Arc<Server>) -> Outcome {
         }
     }
     raw.run(&["SET", &counter, "899999999999999"]).await;
-    let next = backend.hand_over(&lease, &fresh_id(), long()).await?.unwrap();
+    let next = backend.handoff(&lease, &fresh_id(), long()).await?.unwrap();
     assert_eq!(next.fence(), Fence::MAX_GRANTED);
     Ok(())
 }
@@ -195,11 +195,11 @@ async fn used_up(server: Arc<Server>) -> Outcome {
 async fn sent_again(server: Arc<Server>) -> Outcome {
     let (backend, _) = connect(&server).await?;
     let (lease, next) = (take(&backend, &fresh_key()).await?, fresh_id());
-    let granted = backend.hand_over(&lease, &next, long()).await?.unwrap();
-    assert_eq!(backend.hand_over(&lease, &next, long()).await?.unwrap(), granted);
-    assert!(backend.hand_over(&lease, &fresh_id(), long()).await?.is_none());
+    let granted = backend.handoff(&lease, &next, long()).await?.unwrap();
+    assert_eq!(backend.handoff(&lease, &next, long()).await?.unwrap(), granted);
+    assert!(backend.handoff(&lease, &fresh_id(), long()).await?.is_none());
     assert!(backend.release(&granted).await?);
-    assert!(backend.hand_over(&lease, &next, long()).await?.is_none());
+    assert!(backend.handoff(&lease, &next, long()).await?.is_none());
     Ok(())
 }
 
@@ -216,7 +216,7 @@ async fn index_in_use(server: Arc<Server>) -> Outcome {
     // That of the old lease may be missing, but it may not hold anything else.
     raw.run(&["SET", &index(lease.id()), "text"]).await;
     let before = stored(&raw, &lease, other.id()).await;
-    let refused = backend.hand_over(&lease, &fresh_id(), long()).await;
+    let refused = backend.handoff(&lease, &fresh_id(), long()).await;
     assert_code(refused, ErrorCode::Internal);
     assert_eq!(stored(&raw, &lease, other.id()).await, before);
     Ok(())
@@ -227,13 +227,13 @@ async fn left_behind(server: Arc<Server>) -> Outcome {
     let lease = take(&backend, &fresh_key()).await?;
     let next = fresh_id();
     raw.run(&["SET", &index(&next), &lock(lease.key()), "PX", "5000"]).await;
-    assert_handed_over(&backend, &raw, &lease, &next).await?;
+    assert_handed_off(&backend, &raw, &lease, &next).await?;
 
     // A name of another kind is none that a lock can have.
     let counter = Key::new(&format!("fence:{}", lock(lease.key()))).unwrap();
     let fence = Fence::new(7).unwrap();
     let bad = Lease::new(counter, fresh_id(), fence, Timestamp::from_millis(1));
-    let refused = backend.hand_over(&bad, &fresh_id(), long()).await;
+    let refused = backend.handoff(&bad, &fresh_id(), long()).await;
     assert_code(refused, ErrorCode::InvalidArgument);
     Ok(())
 }

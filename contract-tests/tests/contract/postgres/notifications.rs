@@ -30,7 +30,7 @@ cases![
     the_connection_ends_with_the_backend_or_its_pool,
     another_runtime_goes_on_where_one_has_ended,
     a_connection_that_is_refused_is_tried_again,
-    without_hints_nobody_listens,
+    without_notifications_nobody_listens,
     a_trigger_tells_of_a_plain_delete,
 ];
 
@@ -164,50 +164,53 @@ impl Overheard {
     }
 }
 
-/// Waits until a sign is up for a key, where there was none, and gives the next hint.
-pub(super) async fn listening(backend: &PostgresBackend, key: &Key) -> Hint {
-    let mut in_place = Box::pin(backend.maybe_free(key));
+/// Waits until a sign is up for a key, where there was none, and gives the next notification.
+pub(super) async fn listening(backend: &PostgresBackend, key: &Key) -> Notification {
+    let mut in_place = Box::pin(backend.notified(key));
     told(&mut in_place).await;
     // The interest goes on from one to the other, and so the sign stays.
-    Box::pin(backend.maybe_free(key))
+    Box::pin(backend.notified(key))
 }
 
-pub(super) type Hint = Pin<Box<dyn Future<Output = ()> + Send>>;
+pub(super) type Notification = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-pub(super) async fn told(hint: impl Future<Output = ()>) {
-    timeout(PATIENCE, hint).await.expect("nobody told");
+pub(super) async fn told(notification: impl Future<Output = ()>) {
+    timeout(PATIENCE, notification).await.expect("nobody told");
 }
 
 async fn a_waiter_is_told_of_each_kind_of_release(server: Arc<Server>) -> Outcome {
     let place = Place::new(&server).await?;
     let waiter = place.builder().build()?;
-    assert!(waiter.capabilities().pushes_hints());
+    assert!(waiter.capabilities().receives_notifications());
 
     let (holder, held) = place.holder().await?;
-    let hint = listening(&waiter, held.key()).await;
+    let notification = listening(&waiter, held.key()).await;
     assert!(holder.release(&held).await?);
-    told(hint).await;
+    told(notification).await;
 
     let (holder, held) = place.holder().await?;
-    let hint = listening(&waiter, held.key()).await;
+    let notification = listening(&waiter, held.key()).await;
     assert!(holder.release_by_id(held.id()).await?);
-    told(hint).await;
+    told(notification).await;
 
     let (holder, held) = place.holder().await?;
-    let mut hint = listening(&waiter, held.key()).await;
+    let mut notification = listening(&waiter, held.key()).await;
     let mut transaction = holder.pool().begin().await?;
     assert!(holder.release_in(&mut transaction, &held).await?);
-    assert!(timeout(Duration::from_millis(50), &mut hint).await.is_err(), "before the commit");
+    assert!(
+        timeout(Duration::from_millis(50), &mut notification).await.is_err(),
+        "before the commit"
+    );
     transaction.commit().await?;
-    told(hint).await;
+    told(notification).await;
 
     // As text, and its own.
     let own =
         lease(waiter.acquire(&place.key().await?, &fresh_id(), minute()).await)?.expect("free");
-    let hint = listening(&waiter, own.key()).await;
+    let notification = listening(&waiter, own.key()).await;
     let as_text = pool_of(1).connect_lazy_with(place.options().statement_cache_capacity(0));
     assert!(place.on(as_text).build()?.release(&own).await?);
-    told(hint).await;
+    told(notification).await;
     Ok(())
 }
 
@@ -237,7 +240,7 @@ async fn nobody_is_told_where_nobody_waits(server: Arc<Server>) -> Outcome {
     for _ in 0..20 {
         let held = lease(backend.acquire(&fresh_key(), &fresh_id(), minute()).await)?;
         let held = held.expect("it was free");
-        let held = backend.hand_over(&held, &fresh_id(), minute()).await?.expect("it was live");
+        let held = backend.handoff(&held, &fresh_id(), minute()).await?.expect("it was live");
         assert!(backend.release(&held).await?);
         assert!(!backend.release(&held).await?);
     }
@@ -246,9 +249,9 @@ async fn nobody_is_told_where_nobody_waits(server: Arc<Server>) -> Outcome {
     // Only for the key that is waited for, and with no word of it.
     let (holder, held) = place.holder().await?;
     let (_, other) = place.holder().await?;
-    let hint = listening(&backend, held.key()).await;
+    let notification = listening(&backend, held.key()).await;
     assert!(holder.release(&other).await? && holder.release(&held).await?);
-    told(hint).await;
+    told(notification).await;
     let name = place.name(held.key()).await?;
     assert_eq!(overheard.so_far(&place).await?, [name]);
     Ok(())
@@ -263,13 +266,16 @@ async fn a_release_that_is_under_way_when_the_wait_begins_is_not_missed(
     let mut transaction = holder.pool().begin().await?;
     assert!(holder.release_in(&mut transaction, &held).await?);
 
-    let mut hint = Box::pin(waiter.maybe_free(held.key()));
+    let mut notification = Box::pin(waiter.notified(held.key()));
     let tries = "SELECT count(*) FROM pg_stat_activity WHERE application_name = $1 \
         AND query LIKE '%pg_try_advisory_lock_shared%'";
     place.until(tries, 1).await?;
-    assert!(timeout(Duration::from_millis(100), &mut hint).await.is_err(), "before the commit");
+    assert!(
+        timeout(Duration::from_millis(100), &mut notification).await.is_err(),
+        "before the commit"
+    );
     transaction.commit().await?;
-    told(hint).await;
+    told(notification).await;
     assert_eq!(waiter.get(held.key()).await?, None);
     Ok(())
 }
@@ -280,16 +286,16 @@ async fn what_was_waited_for_while_the_connection_was_lost_is_tried_again(
     let place = Place::new(&server).await?;
     let waiter = place.builder().build()?;
     let (holder, held) = place.holder().await?;
-    let mut hint = listening(&waiter, held.key()).await;
+    let mut notification = listening(&waiter, held.key()).await;
     for _ in 0..3 {
         assert_eq!((place.signs().await?, place.terminate().await?), (1, 1));
         // A release now may find no sign. So the waiter is woken as soon as there is one again.
-        told(&mut hint).await;
+        told(&mut notification).await;
         place.until(SIGNS, 1).await?;
-        hint = Box::pin(waiter.maybe_free(held.key()));
+        notification = Box::pin(waiter.notified(held.key()));
     }
     assert!(holder.release(&held).await?);
-    told(hint).await;
+    told(notification).await;
     Ok(())
 }
 
@@ -298,11 +304,11 @@ async fn connections_that_end_early_are_an_outage(server: Arc<Server>) -> Outcom
     let place = Place::new(&server).await?;
     let warning = logging("syncguard_postgres", |log| async move {
         let (waiter, key) = (place.builder().build()?, place.key().await?);
-        let mut hint = listening(&waiter, &key).await;
+        let mut notification = listening(&waiter, &key).await;
         let warning = warning_of_early_ends(&log, async || {
             assert_eq!(place.terminate().await?, 1);
-            told(&mut hint).await;
-            hint = Box::pin(waiter.maybe_free(&key));
+            told(&mut notification).await;
+            notification = Box::pin(waiter.notified(&key));
             Outcome::Ok(())
         });
         warning.await
@@ -318,15 +324,15 @@ async fn one_connection_hears_for_all_keys_and_clones(server: Arc<Server>) -> Ou
     let waiting: Vec<_> = (0..2_000)
         .map(|_| {
             let (clone, key) = (backend.clone(), fresh_key());
-            let hint: Hint = Box::pin(clone.maybe_free(&key));
-            (hint, key)
+            let notification: Notification = Box::pin(clone.notified(&key));
+            (notification, key)
         })
         .collect();
     let mut keys = Vec::new();
-    let mut hints = Vec::new();
-    for (mut hint, key) in waiting {
-        told(&mut hint).await;
-        hints.push(backend.maybe_free(&key));
+    let mut notifications = Vec::new();
+    for (mut notification, key) in waiting {
+        told(&mut notification).await;
+        notifications.push(backend.notified(&key));
         keys.push(key);
     }
     let signs = place.signs().await?;
@@ -335,9 +341,9 @@ async fn one_connection_hears_for_all_keys_and_clones(server: Arc<Server>) -> Ou
 
     let (holder, last) = (place.on(place.pool.clone()).build()?, keys.pop().expect("many"));
     let held = lease(holder.acquire(&last, &fresh_id(), minute()).await)?.expect("it was free");
-    let hint = backend.clone().maybe_free(&last);
+    let notification = backend.clone().notified(&last);
     assert!(holder.release(&held).await?);
-    told(hint).await;
+    told(notification).await;
     Ok(())
 }
 
@@ -345,11 +351,11 @@ async fn no_sign_is_left_when_nobody_waits(server: Arc<Server>) -> Outcome {
     let place = Place::new(&server).await?;
     let backend = place.builder().build()?;
     let [one, two] = [place.key().await?, place.key().await?];
-    let hint = listening(&backend, &one).await;
+    let notification = listening(&backend, &one).await;
     drop(listening(&backend, &two).await);
     let overheard = place.overhear().await;
     place.until(SIGNS, 1).await?;
-    drop(hint);
+    drop(notification);
     place.until(SIGNS, 0).await?;
 
     let mut overheard = overheard?;
@@ -362,12 +368,16 @@ async fn no_sign_is_left_when_nobody_waits(server: Arc<Server>) -> Outcome {
     told_of_a_release(&place, &one, listening(&backend, &one).await).await
 }
 
-/// Resolves with the hint, after a release of the key by somebody else.
-async fn told_of_a_release(place: &Place, key: &Key, hint: impl Future<Output = ()>) -> Outcome {
+/// Resolves with the notification, after a release of the key by somebody else.
+async fn told_of_a_release(
+    place: &Place,
+    key: &Key,
+    notification: impl Future<Output = ()>,
+) -> Outcome {
     let holder = place.on(place.pool.clone()).build()?;
     let held = lease(holder.acquire(key, &fresh_id(), minute()).await)?.expect("it was free");
     assert!(holder.release(&held).await?);
-    told(hint).await;
+    told(notification).await;
     Ok(())
 }
 
@@ -403,7 +413,7 @@ async fn the_connection_ends_with_the_backend_or_its_pool(server: Arc<Server>) -
     let place = Place::new(&server).await?;
     let backend = place.builder().build()?;
     let clone = backend.clone();
-    let _hint = listening(&backend, &place.key().await?).await;
+    let _notification = listening(&backend, &place.key().await?).await;
     drop(backend);
     let _next = listening(&clone, &place.key().await?).await;
     assert_eq!(place.connections().await?, 1);
@@ -413,7 +423,7 @@ async fn the_connection_ends_with_the_backend_or_its_pool(server: Arc<Server>) -
     let own = pool_of(2).connect_lazy_with(place.options());
     let listen_on = place.options().application_name(&place.table);
     let backend = place.on(own.clone()).listen_on(listen_on).build()?;
-    let _hint = listening(&backend, &place.key().await?).await;
+    let _notification = listening(&backend, &place.key().await?).await;
     own.close().await;
     place.until(CONNECTIONS, 0).await?;
     Ok(())
@@ -449,27 +459,27 @@ async fn a_connection_that_is_refused_is_tried_again(server: Arc<Server>) -> Out
     let listen_on = super::as_user(&place.options(), &user).application_name(&place.table);
     let backend = place.on(place.pool.clone()).listen_on(listen_on).build()?;
     let key = fresh_key();
-    let mut hint = Box::pin(backend.maybe_free(&key));
-    assert!(timeout(Duration::from_millis(300), &mut hint).await.is_err());
+    let mut notification = Box::pin(backend.notified(&key));
+    assert!(timeout(Duration::from_millis(300), &mut notification).await.is_err());
     let held = lease(backend.acquire(&key, &fresh_id(), minute()).await)?.expect("it was free");
     assert!(backend.release(&held).await?);
-    assert!(backend.capabilities().pushes_hints());
+    assert!(backend.capabilities().receives_notifications());
 
     super::execute(&place.pool, format!("ALTER ROLE {user} LOGIN")).await?;
-    told(hint).await;
-    told_of_a_release(&place, &key, backend.maybe_free(&key)).await
+    told(notification).await;
+    told_of_a_release(&place, &key, backend.notified(&key)).await
 }
 
-async fn without_hints_nobody_listens(server: Arc<Server>) -> Outcome {
+async fn without_notifications_nobody_listens(server: Arc<Server>) -> Outcome {
     let place = Place::new(&server).await?;
-    let silent = place.builder().hints(false).build()?;
+    let silent = place.builder().notifications(false).build()?;
     let as_text = pool_of(1).connect_lazy_with(place.options().statement_cache_capacity(0));
     let as_text = place.on(as_text).build()?;
     let (holder, held) = place.holder().await?;
     for backend in [silent, as_text] {
-        assert!(!backend.capabilities().pushes_hints());
-        let hint = backend.maybe_free(held.key());
-        assert!(timeout(Duration::from_millis(100), hint).await.is_err());
+        assert!(!backend.capabilities().receives_notifications());
+        let notification = backend.notified(held.key());
+        assert!(timeout(Duration::from_millis(100), notification).await.is_err());
     }
     assert_eq!((place.connections().await?, place.signs().await?), (0, 0));
     assert!(holder.release(&held).await?);
@@ -480,9 +490,12 @@ async fn a_trigger_tells_of_a_plain_delete(server: Arc<Server>) -> Outcome {
     let place = Place::new(&server).await?;
     let waiter = place.builder().delete_trigger(true).build()?;
     let (holder, held) = place.holder().await?;
-    let mut hint = listening(&waiter, held.key()).await;
+    let mut notification = listening(&waiter, held.key()).await;
     place.delete(held.key()).await?;
-    assert!(timeout(Duration::from_millis(200), &mut hint).await.is_err(), "there is no trigger");
+    assert!(
+        timeout(Duration::from_millis(200), &mut notification).await.is_err(),
+        "there is no trigger"
+    );
 
     // Added to tables that are there, and twice.
     waiter.setup_schema().await?;
@@ -495,16 +508,16 @@ async fn a_trigger_tells_of_a_plain_delete(server: Arc<Server>) -> Outcome {
     let id = fresh_id();
     lease(holder.acquire(held.key(), &id, minute()).await)?.expect("it was free");
     place.delete(held.key()).await?;
-    told(hint).await;
+    told(notification).await;
     assert_eq!(overheard.so_far(&place).await?.len(), 1);
 
     // What both tell arrives once, and nobody is told of what was free already.
-    let hint = waiter.maybe_free(held.key());
+    let notification = waiter.notified(held.key());
     let again = lease(holder.acquire(held.key(), &id, minute()).await)?.expect("it was free");
     assert!(holder.release(&again).await?);
-    told(hint).await;
+    told(notification).await;
     assert_eq!(overheard.so_far(&place).await?.len(), 1);
-    let _hint = waiter.maybe_free(held.key());
+    let _notification = waiter.notified(held.key());
     lease(holder.acquire(held.key(), &id, minute()).await)?.expect("it was free");
     let sql = format!("UPDATE {} SET expires_at_ms = 0", place.table);
     super::execute(&place.pool, sql).await?;

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use syncguard::{Interests, Outage};
+use syncguard_backend::{NotificationRegistry, ReconnectBackoff};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 use super::channel::{Bucket, bucket_of};
@@ -13,14 +13,14 @@ use super::{NOT_HEARD, Way};
 
 /// Owns the listening connection, and wakes those who wait.
 pub(super) struct Listener {
-    interests: Interests,
+    interests: NotificationRegistry,
     way: Arc<Way>,
-    outage: Outage,
+    outage: ReconnectBackoff,
 }
 
 impl Listener {
-    pub(super) fn new(interests: Interests, way: Arc<Way>) -> Self {
-        Self { interests, way, outage: Outage::new() }
+    pub(super) fn new(interests: NotificationRegistry, way: Arc<Way>) -> Self {
+        Self { interests, way, outage: ReconnectBackoff::new() }
     }
 
     /// Runs until it is aborted, or the pool is closed.
@@ -50,7 +50,7 @@ impl Listener {
         match self.keep_signs(&mut session).await {
             Ok(()) => {
                 session.close().await;
-                self.outage = Outage::new();
+                self.outage = ReconnectBackoff::new();
                 Duration::ZERO
             }
             Err(error) => {

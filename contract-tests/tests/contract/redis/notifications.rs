@@ -1,4 +1,4 @@
-//! Hints: who waits is told of a release, and waits no worse where nobody tells.
+//! Notifications: who waits is told of a release, and waits no worse where nobody tells.
 
 use std::collections::BTreeSet;
 use std::future::pending;
@@ -23,19 +23,19 @@ use contract_tests::servers::Server;
 
 pub(super) fn trials(cases: &Cases) -> Vec<Trial> {
     vec![
-        cases.trial("hints::w_a_release_by_another_client_wakes", wakes),
-        cases.trial("hints::w_only_what_is_waited_for_is_subscribed", subscribed),
-        cases.trial("hints::w_a_lost_connection_is_made_again_with_a_wake", lost),
-        cases.trial("hints::w_a_connection_that_has_gone_silent_is_made_again", silent),
-        cases.trial("hints::w_a_release_without_permission_to_publish", mute),
-        cases.trial("hints::w_waiting_without_permission_to_subscribe", deaf),
-        cases.trial("hints::w_the_permissions_that_are_needed", least),
-        cases.trial("hints::w_a_refusal_is_logged_once_and_names_nothing", logged),
-        cases.trial("hints::w_connections_that_end_early_are_an_outage", cut_early),
-        cases.trial("hints::w_switched_off", off),
-        cases.trial("hints::w_a_pool_of_ones_own_has_one_subscriber", pool),
-        cases.trial("hints::w_another_runtime_goes_on", another_runtime),
-        cases.trial("hints::w_a_cluster_has_channels_in_slots", cluster),
+        cases.trial("notifications::w_a_release_by_another_client_wakes", wakes),
+        cases.trial("notifications::w_only_what_is_waited_for_is_subscribed", subscribed),
+        cases.trial("notifications::w_a_lost_connection_is_made_again_with_a_wake", lost),
+        cases.trial("notifications::w_a_connection_that_has_gone_silent_is_made_again", silent),
+        cases.trial("notifications::w_a_release_without_permission_to_publish", mute),
+        cases.trial("notifications::w_waiting_without_permission_to_subscribe", deaf),
+        cases.trial("notifications::w_the_permissions_that_are_needed", least),
+        cases.trial("notifications::w_a_refusal_is_logged_once_and_names_nothing", logged),
+        cases.trial("notifications::w_connections_that_end_early_are_an_outage", cut_early),
+        cases.trial("notifications::w_switched_off", off),
+        cases.trial("notifications::w_a_pool_of_ones_own_has_one_subscriber", pool),
+        cases.trial("notifications::w_another_runtime_goes_on", another_runtime),
+        cases.trial("notifications::w_a_cluster_has_channels_in_slots", cluster),
     ]
 }
 
@@ -65,19 +65,19 @@ pub(super) async fn channels(raw: &Raw, kind: &str) -> BTreeSet<String> {
     channels.into_iter().map(|channel| channel.as_string().unwrap()).collect()
 }
 
-pub(super) type Hint = Pin<Box<dyn Future<Output = ()> + Send>>;
+pub(super) type Notification = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-pub(super) fn hint(backend: &RedisBackend, key: &Key) -> Hint {
-    Box::pin(backend.maybe_free(key))
+pub(super) fn notification(backend: &RedisBackend, key: &Key) -> Notification {
+    Box::pin(backend.notified(key))
 }
 
-pub(super) async fn wakes_up(waiting: Hint, when: &str) {
+pub(super) async fn wakes_up(waiting: Notification, when: &str) {
     assert!(timeout(PATIENCE, waiting).await.is_ok(), "no wake {when}");
 }
 
 /// Waits for the key for as long as the returned future lives, with the subscription in place.
-pub(super) async fn waits(backend: &RedisBackend, key: &Key) -> Hint {
-    let (stays, first) = (hint(backend, key), hint(backend, key));
+pub(super) async fn waits(backend: &RedisBackend, key: &Key) -> Notification {
+    let (stays, first) = (notification(backend, key), notification(backend, key));
     wakes_up(first, "when the subscription is in place").await;
     stays
 }
@@ -86,7 +86,7 @@ pub(super) async fn waits(backend: &RedisBackend, key: &Key) -> Hint {
 async fn assert_told(one: &RedisBackend, two: &RedisBackend, key: &Key) -> Outcome {
     for by_id in [false, true] {
         let lease = take(one, key).await?;
-        let mut told = hint(two, key);
+        let mut told = notification(two, key);
         assert!(timeout(A_MOMENT, &mut told).await.is_err(), "a wake for no reason");
         assert!(match by_id {
             false => one.release(&lease).await?,
@@ -100,7 +100,7 @@ async fn assert_told(one: &RedisBackend, two: &RedisBackend, key: &Key) -> Outco
 async fn wakes(server: Arc<Server>) -> Outcome {
     let connect = async |url: String| RedisBackend::connect(&url).await;
     let (one, two) = (server.client(&connect).await?, server.client(&connect).await?);
-    assert!(one.capabilities().pushes_hints());
+    assert!(one.capabilities().receives_notifications());
     let key = fresh_key();
     let _stays = waits(&two, &key).await;
     assert_told(&one, &two, &key).await?;
@@ -122,8 +122,9 @@ async fn subscribed(server: Arc<Server>) -> Outcome {
     let names = |keys: &[Key]| -> BTreeSet<_> {
         keys.iter().map(|key| format!("syncguard:{}", key.as_str())).collect()
     };
-    let waiters =
-        |keys: &[Key]| -> Vec<_> { keys.iter().map(|key| hint(&backend.clone(), key)).collect() };
+    let waiters = |keys: &[Key]| -> Vec<_> {
+        keys.iter().map(|key| notification(&backend.clone(), key)).collect()
+    };
     let (ten, other_ten) = (waiters(&keys[..10]), waiters(&keys[10..]));
     until("all are subscribed", async || channels(&raw, "CHANNELS").await == names(&keys)).await;
     assert_eq!(subscribers(&raw).await, 1);
@@ -155,7 +156,7 @@ async fn lost(server: Arc<Server>) -> Outcome {
     let key = fresh_key();
     let _stays = waits(&two, &key).await;
     for _ in 0..3 {
-        let mut told = hint(&two, &key);
+        let mut told = notification(&two, &key);
         assert!(timeout(A_MOMENT, &mut told).await.is_err(), "a wake for no reason");
         assert_eq!(raw.number(&["CLIENT", "KILL", "TYPE", "pubsub"]).await, 1);
         wakes_up(told, "when it is subscribed again").await;
@@ -195,7 +196,7 @@ async fn silent(server: Arc<Server>) -> Outcome {
     let key = fresh_key();
     let _stays = waits(&two, &key).await;
     assert_told(&one, &two, &key).await?;
-    let told = hint(&two, &key);
+    let told = notification(&two, &key);
     silence.send(())?;
     wakes_up(told, "when it is subscribed again").await;
     assert_told(&one, &two, &key).await
@@ -217,7 +218,7 @@ async fn mute(server: Arc<Server>) -> Outcome {
         let one = options().connect(&format!("redis://{name}:pw@127.0.0.1:{}", spare.port)).await?;
         let key = fresh_key();
         let _stays = waits(&two, &key).await;
-        let (lease, mut told) = (take(&one, &key).await?, hint(&two, &key));
+        let (lease, mut told) = (take(&one, &key).await?, notification(&two, &key));
         let locks = LockManager::new(two.clone());
         let waiting = locks.lock(&key).wait(PATIENCE).max_retries(1_000);
         let waiting = waiting.backoff(Backoff::fixed(Duration::from_millis(50)));
@@ -255,7 +256,7 @@ async fn deaf(server: Arc<Server>) -> Outcome {
         let Ok(two) = two else { continue };
         let (key, before) = (fresh_key(), connections(&raw).await);
         let lease = take(&two, &key).await?;
-        let mut told = hint(&two, &key);
+        let mut told = notification(&two, &key);
         let locks = LockManager::new(two.clone());
         let waiting = locks.lock(&key).wait(PATIENCE).max_retries(1_000);
         let waiting = waiting.backoff(Backoff::fixed(Duration::from_millis(50)));
@@ -307,7 +308,7 @@ async fn logged(server: Arc<Server>) -> Outcome {
     let events = logging("syncguard_redis", |log| async move {
         let backend = options().connect(&url).await?;
         let before = connections(&raw).await;
-        let _waits = hint(&backend, &waits_for);
+        let _waits = notification(&backend, &waits_for);
         until("it tries again", async || connections(&raw).await >= before + 3).await;
         Outcome::Ok(log.events())
     });
@@ -326,7 +327,7 @@ async fn cut_early(server: Arc<Server>) -> Outcome {
         let (raw, backend, key) = (raw(&url).await, options().connect(&url).await?, fresh_key());
         let _stays = waits(&backend, &key).await;
         let warning = warning_of_early_ends(&log, async || {
-            let told = hint(&backend, &key);
+            let told = notification(&backend, &key);
             assert_eq!(raw.number(&["CLIENT", "KILL", "TYPE", "pubsub"]).await, 1);
             wakes_up(told, "when it is subscribed again").await;
             Outcome::Ok(())
@@ -341,10 +342,10 @@ async fn cut_early(server: Arc<Server>) -> Outcome {
 async fn off(server: Arc<Server>) -> Outcome {
     let spare = spare(&server, &[]).await?;
     let raw = raw(&spare.url).await;
-    let backend = options().hints(false).connect(&spare.url).await?;
-    assert!(!backend.capabilities().pushes_hints());
+    let backend = options().notifications(false).connect(&spare.url).await?;
+    assert!(!backend.capabilities().receives_notifications());
     let key = fresh_key();
-    let mut told = hint(&backend, &key);
+    let mut told = notification(&backend, &key);
     let lease = take(&backend, &key).await?;
     assert!(backend.release(&lease).await?);
     let lease = take(&backend, &key).await?;
@@ -396,7 +397,7 @@ async fn another_runtime(server: Arc<Server>) -> Outcome {
     wakes_up(first, "on another runtime").await;
     // Where there is no runtime it cannot run, and does no harm.
     let nowhere = tokio::task::spawn_blocking(move || {
-        std::thread::spawn(move || hint(&two, &key)).join().unwrap()
+        std::thread::spawn(move || notification(&two, &key)).join().unwrap()
     });
     drop(nowhere.await?);
     Ok(())
@@ -420,7 +421,7 @@ async fn cluster(server: Arc<Server>) -> Outcome {
     for key in &keys {
         assert_told(&one, &two, key).await?;
     }
-    let mut told = hint(&two, &keys[0]);
+    let mut told = notification(&two, &keys[0]);
     assert!(timeout(A_MOMENT, &mut told).await.is_err(), "a wake for no reason");
     raw.run(&["CLIENT", "KILL", "TYPE", "pubsub"]).await;
     wakes_up(told, "when it is subscribed again").await;

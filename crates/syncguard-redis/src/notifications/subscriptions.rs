@@ -9,7 +9,7 @@ use fred::clients::Client;
 use fred::error::Error as RedisError;
 use fred::interfaces::{ClientLike, PubsubInterface};
 use fred::types::Value;
-use syncguard::Interests;
+use syncguard_backend::NotificationRegistry;
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
 /// How often the channels that nobody waits for any more are left, and the connection is proved. A key
@@ -37,7 +37,10 @@ impl Subscriptions {
 
     /// Subscribes to what is waited for, wakes everybody, since nobody was told of what happened before,
     /// and goes on to subscribe to what is waited for and to unsubscribe from what is not.
-    pub(super) async fn follow(&mut self, interests: &Interests) -> Result<Infallible, RedisError> {
+    pub(super) async fn follow(
+        &mut self,
+        interests: &NotificationRegistry,
+    ) -> Result<Infallible, RedisError> {
         self.add(interests.wanted()).await?;
         interests.wake_all();
         let mut sweep = interval_at(Instant::now() + SWEEP, SWEEP);

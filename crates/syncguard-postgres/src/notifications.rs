@@ -1,4 +1,4 @@
-//! Hints that a key may be free, by LISTEN and NOTIFY.
+//! Notifications that a key may be free, by LISTEN and NOTIFY.
 //!
 //! A release notifies one channel per lock table with a hash of the key. NOTIFY takes a lock across
 //! the whole cluster when its transaction commits, so a release does it only where somebody may be
@@ -29,7 +29,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use sqlx::postgres::{PgConnectOptions, PgPool};
-use syncguard::{HintTask, Interest, Interests};
+use syncguard_backend::{ListenerTask, NotificationRegistry, Notified};
 use syncguard_core::Key;
 use tokio::time::Instant;
 
@@ -38,10 +38,10 @@ use self::listener::Listener;
 
 /// Who waits in this process, and the task that listens for them, if somebody does.
 #[derive(Debug)]
-pub(crate) struct Hints {
-    interests: Interests,
+pub(crate) struct Notifications {
+    interests: NotificationRegistry,
     way: Arc<Way>,
-    task: HintTask,
+    task: ListenerTask,
 }
 
 /// How releases are heard.
@@ -58,7 +58,7 @@ struct Way {
     deaf_until: Mutex<Option<Instant>>,
 }
 
-impl Hints {
+impl Notifications {
     pub(crate) fn new(
         pool: PgPool,
         listen_on: Option<PgConnectOptions>,
@@ -66,7 +66,11 @@ impl Hints {
         limit: Duration,
     ) -> Self {
         let way = Way { pool, listen_on, channel, limit, deaf_until: Mutex::default() };
-        Self { interests: Interests::new(), way: Arc::new(way), task: HintTask::new() }
+        Self {
+            interests: NotificationRegistry::new(),
+            way: Arc::new(way),
+            task: ListenerTask::new(),
+        }
     }
 
     /// Whether releases are heard, as far as is known.
@@ -75,10 +79,10 @@ impl Hints {
     }
 
     /// Resolves when `key` may have become free since this call.
-    pub(crate) fn maybe_free(&self, key: &Key) -> Interest {
-        let hint = self.interests.register(&name_of(key));
+    pub(crate) fn notified(&self, key: &Key) -> Notified {
+        let notification = self.interests.register(&name_of(key));
         self.task.ensure_running(|| Listener::new(self.interests.clone(), self.way.clone()).run());
-        hint
+        notification
     }
 }
 
@@ -92,7 +96,7 @@ impl Way {
 /// Said once, with the remedy.
 pub(crate) const NOT_HEARD: &str = "releases cannot be heard, as behind a pooler that gives each \
     transaction another session; waiting goes on by timer: give PostgresBackendBuilder::listen_on a \
-    direct way to the same database, or turn hints off";
+    direct way to the same database, or turn notifications off";
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // No step can panic halfway, so what a poisoned one holds is still whole.

@@ -16,38 +16,38 @@ cases![
     g1_the_new_lease_is_the_one_asked_for,
     g1_the_new_lease_ends_at_its_ttl,
     g1_the_new_lease_is_like_any_other,
-    g1_fences_rise_through_hand_overs,
+    g1_fences_rise_through_handoffs,
     g1_the_old_id_is_gone,
-    g2_a_dead_lease_is_not_handed_over,
-    g2_a_released_or_unknown_lease_is_not_handed_over,
-    g2_a_replaced_lease_is_not_handed_over,
+    g2_a_dead_lease_is_not_handed_off,
+    g2_a_released_or_unknown_lease_is_not_handed_off,
+    g2_a_replaced_lease_is_not_handed_off,
     g3_one_success_of_ten_racers,
-    g3_extends_that_race_a_hand_over_leave_the_new_lease,
+    g3_extends_that_race_a_handoff_leave_the_new_lease,
     g4_nobody_comes_in_between,
 ];
 
-fn hands_over(store: &Store) -> bool {
-    store.one.capabilities().hands_over()
+fn supports_handoff(store: &Store) -> bool {
+    store.one.capabilities().supports_handoff()
 }
 
 /// Hands over a lease that must be live.
-async fn hand_over(client: &AnyBackend, lease: &Lease, duration: Duration) -> Result<Lease> {
+async fn handoff(client: &AnyBackend, lease: &Lease, duration: Duration) -> Result<Lease> {
     let id = fresh_id();
-    let new = client.hand_over(lease, &id, ttl(duration)).await?;
+    let new = client.handoff(lease, &id, ttl(duration)).await?;
     let new = new.expect("a live lease was not handed over");
     assert_eq!(new.id(), &id, "another id than asked for");
     Ok(new)
 }
 
 async fn g1_the_new_lease_is_the_one_asked_for(store: Store) -> Result<()> {
-    if !hands_over(&store) {
+    if !supports_handoff(&store) {
         return Ok(());
     }
     for duration in [LONG * 2, LONG / 2] {
         let key = fresh_key();
         let old = store.take(&key, LONG).await?;
         let before = store.two.get(&key).await?.expect("it is held");
-        let new = hand_over(&store.one, &old, duration).await?;
+        let new = handoff(&store.one, &old, duration).await?;
         assert_eq!(new.key(), &key);
         assert!(new.fence() > old.fence(), "the fence did not rise");
         let by_key = store.two.get(&key).await?.expect("it is held");
@@ -64,12 +64,12 @@ async fn g1_the_new_lease_is_the_one_asked_for(store: Store) -> Result<()> {
 }
 
 async fn g1_the_new_lease_ends_at_its_ttl(store: Store) -> Result<()> {
-    if !hands_over(&store) {
+    if !supports_handoff(&store) {
         return Ok(());
     }
     let key = fresh_key();
     let old = store.take(&key, LONG).await?;
-    let new = hand_over(&store.one, &old, Duration::from_millis(1)).await?;
+    let new = handoff(&store.one, &old, Duration::from_millis(1)).await?;
     store.until_free(&key).await?;
     assert!(!store.one.release(&new).await? && !store.one.release(&old).await?);
     let next = store.take(&key, LONG).await?;
@@ -79,13 +79,13 @@ async fn g1_the_new_lease_ends_at_its_ttl(store: Store) -> Result<()> {
 
 /// It can be extended and released, with the lease or by id, and an attempt under its id finds it.
 async fn g1_the_new_lease_is_like_any_other(store: Store) -> Result<()> {
-    if !hands_over(&store) {
+    if !supports_handoff(&store) {
         return Ok(());
     }
     let key = fresh_key();
     let mut old = store.take(&key, LONG).await?;
     for by_id in [true, false] {
-        let new = hand_over(&store.one, &old, LONG).await?;
+        let new = handoff(&store.one, &old, LONG).await?;
         let extended = if by_id {
             store.two.extend_by_id(new.id(), ttl(LONG * 2)).await?
         } else {
@@ -99,21 +99,21 @@ async fn g1_the_new_lease_is_like_any_other(store: Store) -> Result<()> {
     }
     assert!(store.two.release(&old).await?);
     assert!(!store.is_held(&key).await?);
-    let new = hand_over(&store.two, &store.take(&fresh_key(), LONG).await?, LONG).await?;
+    let new = handoff(&store.two, &store.take(&fresh_key(), LONG).await?, LONG).await?;
     assert!(store.one.release_by_id(new.id()).await?);
     assert!(!store.is_held(new.key()).await?);
     Ok(())
 }
 
-async fn g1_fences_rise_through_hand_overs(store: Store) -> Result<()> {
-    if !hands_over(&store) {
+async fn g1_fences_rise_through_handoffs(store: Store) -> Result<()> {
+    if !supports_handoff(&store) {
         return Ok(());
     }
     let key = fresh_key();
     let mut lease = store.take(&key, LONG).await?;
     for round in 0..3 {
         for turn in 0..4 {
-            let new = hand_over(&store.client(round + turn), &lease, LONG).await?;
+            let new = handoff(&store.client(round + turn), &lease, LONG).await?;
             assert!(new.fence() > lease.fence(), "the fence did not rise");
             lease = new;
         }
@@ -126,12 +126,12 @@ async fn g1_fences_rise_through_hand_overs(store: Store) -> Result<()> {
 }
 
 async fn g1_the_old_id_is_gone(store: Store) -> Result<()> {
-    if !hands_over(&store) {
+    if !supports_handoff(&store) {
         return Ok(());
     }
     let key = fresh_key();
     let old = store.take(&key, LONG).await?;
-    let new = hand_over(&store.one, &old, LONG).await?;
+    let new = handoff(&store.one, &old, LONG).await?;
     let before = store.two.get(&key).await?;
     for turn in 0..2 {
         let client = store.client(turn);
@@ -141,7 +141,7 @@ async fn g1_the_old_id_is_gone(store: Store) -> Result<()> {
         assert_eq!(client.extend_by_id(old.id(), longer).await?, None, "the old id extends");
         assert!(!client.release(&old).await?, "the old id releases");
         assert!(!client.release_by_id(old.id()).await?, "the old id releases");
-        let again = client.hand_over(&old, &fresh_id(), longer).await?;
+        let again = client.handoff(&old, &fresh_id(), longer).await?;
         assert_eq!(again, None, "the old id hands over");
     }
     assert_eq!(store.two.get(&key).await?, before, "the new lease changed");
@@ -149,8 +149,8 @@ async fn g1_the_old_id_is_gone(store: Store) -> Result<()> {
     Ok(())
 }
 
-async fn g2_a_dead_lease_is_not_handed_over(store: Store) -> Result<()> {
-    if !hands_over(&store) {
+async fn g2_a_dead_lease_is_not_handed_off(store: Store) -> Result<()> {
+    if !supports_handoff(&store) {
         return Ok(());
     }
     let key = fresh_key();
@@ -158,8 +158,8 @@ async fn g2_a_dead_lease_is_not_handed_over(store: Store) -> Result<()> {
     stays_free(&store, &dead).await
 }
 
-async fn g2_a_released_or_unknown_lease_is_not_handed_over(store: Store) -> Result<()> {
-    if !hands_over(&store) {
+async fn g2_a_released_or_unknown_lease_is_not_handed_off(store: Store) -> Result<()> {
+    if !supports_handoff(&store) {
         return Ok(());
     }
     let released = store.take(&fresh_key(), LONG).await?;
@@ -173,7 +173,7 @@ async fn g2_a_released_or_unknown_lease_is_not_handed_over(store: Store) -> Resu
 async fn stays_free(store: &Store, ended: &Lease) -> Result<()> {
     let id = fresh_id();
     for turn in 0..2 {
-        let outcome = store.client(turn).hand_over(ended, &id, ttl(LONG)).await?;
+        let outcome = store.client(turn).handoff(ended, &id, ttl(LONG)).await?;
         assert_eq!(outcome, None, "a lease that had ended was handed over");
         assert_eq!(store.two.find(&id).await?, None);
         assert_eq!(store.two.get(ended.key()).await?, None);
@@ -183,8 +183,8 @@ async fn stays_free(store: &Store, ended: &Lease) -> Result<()> {
     Ok(())
 }
 
-async fn g2_a_replaced_lease_is_not_handed_over(store: Store) -> Result<()> {
-    if !hands_over(&store) {
+async fn g2_a_replaced_lease_is_not_handed_off(store: Store) -> Result<()> {
+    if !supports_handoff(&store) {
         return Ok(());
     }
     let (key, id) = (fresh_key(), fresh_id());
@@ -192,7 +192,7 @@ async fn g2_a_replaced_lease_is_not_handed_over(store: Store) -> Result<()> {
     let successor = store.take(&key, LONG).await?;
     let before = store.two.get(&key).await?;
     for turn in 0..2 {
-        let outcome = store.client(turn).hand_over(&stale, &id, ttl(LONG)).await?;
+        let outcome = store.client(turn).handoff(&stale, &id, ttl(LONG)).await?;
         assert_eq!(outcome, None, "a stale holder handed the key over");
     }
     assert_eq!(store.two.find(&id).await?, None);
@@ -206,11 +206,11 @@ async fn g2_a_replaced_lease_is_not_handed_over(store: Store) -> Result<()> {
 enum Won {
     Nothing,
     Release,
-    HandOver(LockId),
+    Handoff(LockId),
 }
 
 async fn g3_one_success_of_ten_racers(store: Store) -> Result<()> {
-    if !hands_over(&store) {
+    if !supports_handoff(&store) {
         return Ok(());
     }
     for _ in 0..3 {
@@ -225,8 +225,8 @@ async fn g3_one_success_of_ten_racers(store: Store) -> Result<()> {
                     return Ok(if released { Won::Release } else { Won::Nothing });
                 }
                 let id = fresh_id();
-                let new = client.hand_over(&lease, &id, ttl(LONG)).await?;
-                Ok(new.map_or(Won::Nothing, |_| Won::HandOver(id)))
+                let new = client.handoff(&lease, &id, ttl(LONG)).await?;
+                Ok(new.map_or(Won::Nothing, |_| Won::Handoff(id)))
             }
         });
         let outcomes = racers.await.into_iter().collect::<Result<Vec<_>>>()?;
@@ -235,15 +235,15 @@ async fn g3_one_success_of_ten_racers(store: Store) -> Result<()> {
         assert!(winner.is_some() && another.is_none(), "not one success: {winner:?} {another:?}");
         let record = store.two.get(&key).await?;
         match winner {
-            Some(Won::HandOver(id)) => assert_eq!(record.expect("it is held").id(), &id),
+            Some(Won::Handoff(id)) => assert_eq!(record.expect("it is held").id(), &id),
             _ => assert_eq!(record, None),
         }
     }
     Ok(())
 }
 
-async fn g3_extends_that_race_a_hand_over_leave_the_new_lease(store: Store) -> Result<()> {
-    if !hands_over(&store) {
+async fn g3_extends_that_race_a_handoff_leave_the_new_lease(store: Store) -> Result<()> {
+    if !supports_handoff(&store) {
         return Ok(());
     }
     let key = fresh_key();
@@ -252,7 +252,7 @@ async fn g3_extends_that_race_a_hand_over_leave_the_new_lease(store: Store) -> R
         let (client, lease, id) = (store.client(turn), lease.clone(), id.clone());
         async move {
             if turn == 2 {
-                return client.hand_over(&lease, &id, ttl(LONG * 2)).await;
+                return client.handoff(&lease, &id, ttl(LONG * 2)).await;
             }
             client.extend(&lease, ttl(LONG)).await.map(|_| None)
         }
@@ -267,7 +267,7 @@ async fn g3_extends_that_race_a_hand_over_leave_the_new_lease(store: Store) -> R
 }
 
 async fn g4_nobody_comes_in_between(store: Store) -> Result<()> {
-    if !hands_over(&store) {
+    if !supports_handoff(&store) {
         return Ok(());
     }
     let key = fresh_key();
@@ -288,7 +288,7 @@ async fn g4_nobody_comes_in_between(store: Store) -> Result<()> {
         });
     }
     for _ in 0..20 {
-        let new = store.one.hand_over(&lease, &fresh_id(), ttl(LONG)).await?;
+        let new = store.one.handoff(&lease, &fresh_id(), ttl(LONG)).await?;
         lease = new.expect("somebody came in between");
         sleep(PAUSE).await;
     }

@@ -1,4 +1,4 @@
-//! Who waits for which name, for backends that push hints.
+//! Who waits for which name, for backends that push notifications.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
@@ -13,7 +13,7 @@ use tokio::sync::futures::OwnedNotified;
 use tokio::time::timeout;
 
 /// Who in this process waits for which name: the part of
-/// [`Backend::maybe_free`](crate::Backend::maybe_free) that is the same for every backend which
+/// [`Backend::notified`](syncguard_core::Backend::notified) that is the same for every backend which
 /// hears of releases through a connection of its own. Clones are the same.
 ///
 /// The task that owns the connection awaits [`changes`](Self::changes), subscribes to what
@@ -23,19 +23,19 @@ use tokio::time::timeout;
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")] async fn main() {
-/// let interests = syncguard::Interests::new();
-/// let hint = interests.register("key");
+/// let interests = syncguard_backend::NotificationRegistry::new();
+/// let notification = interests.register("key");
 /// for name in interests.changes().await {
 ///     assert!(interests.is_wanted(&name)); // so subscribe to it, and then
 ///     interests.wake(&name);
 /// }
-/// hint.await;
+/// notification.await;
 /// assert_eq!(interests.changes().await.len(), 1);
 /// assert!(!interests.is_wanted("key"));
 /// # }
 /// ```
 #[derive(Clone, Default)]
-pub struct Interests {
+pub struct NotificationRegistry {
     shared: Arc<Shared>,
 }
 
@@ -58,7 +58,7 @@ struct Wanted {
     heard: Arc<Notify>,
 }
 
-impl Interests {
+impl NotificationRegistry {
     /// Nobody waits for anything.
     #[must_use]
     pub fn new() -> Self {
@@ -66,7 +66,7 @@ impl Interests {
     }
 
     /// Somebody waits for `name`: what is returned resolves when it is woken after this call.
-    pub fn register(&self, name: &str) -> Interest {
+    pub fn register(&self, name: &str) -> Notified {
         let mut state = self.shared.state();
         let name: Arc<str> = match state.wanted.get_key_value(name) {
             Some((name, _)) => name.clone(),
@@ -83,7 +83,7 @@ impl Interests {
         if first {
             self.shared.changed.notify_one();
         }
-        Interest(Some(Registered { name, heard: Box::pin(heard), shared: self.shared.clone() }))
+        Notified(Some(Registered { name, heard: Box::pin(heard), shared: self.shared.clone() }))
     }
 
     /// Wakes those who wait for `name`.
@@ -165,11 +165,11 @@ impl Interests {
     }
 }
 
-impl fmt::Debug for Interests {
+impl fmt::Debug for NotificationRegistry {
     /// Without the names, which may be what keys must not be: readable in a log.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let wanted = self.shared.state().wanted.len();
-        f.debug_struct("Interests").field("wanted", &wanted).finish_non_exhaustive()
+        f.debug_struct("NotificationRegistry").field("wanted", &wanted).finish_non_exhaustive()
     }
 }
 
@@ -199,7 +199,7 @@ impl Shared {
 /// One who waits for a name: resolves when it is woken. The name is wanted until this is dropped, also
 /// when it has resolved, so that whoever asks again before that keeps the subscription.
 #[must_use = "the name is wanted until this is dropped"]
-pub struct Interest(Option<Registered>);
+pub struct Notified(Option<Registered>);
 
 struct Registered {
     name: Arc<str>,
@@ -207,14 +207,14 @@ struct Registered {
     shared: Arc<Shared>,
 }
 
-impl Interest {
+impl Notified {
     /// Never resolves: where nothing is heard.
     pub const fn never() -> Self {
         Self(None)
     }
 }
 
-impl Future for Interest {
+impl Future for Notified {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
@@ -225,9 +225,9 @@ impl Future for Interest {
     }
 }
 
-impl fmt::Debug for Interest {
+impl fmt::Debug for Notified {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Interest").finish_non_exhaustive()
+        f.debug_struct("Notified").finish_non_exhaustive()
     }
 }
 
@@ -236,5 +236,28 @@ impl Drop for Registered {
         if self.shared.state().forget_one(&self.name) {
             self.shared.changed.notify_one();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_name_registered_and_dropped_many_times_is_one_change() {
+        let registry = NotificationRegistry::new();
+        // The listener task may be busy for a long time.
+        for _ in 0..1_000 {
+            drop(registry.register("key"));
+        }
+        assert_eq!(registry.changes().await.len(), 1);
+    }
+
+    #[test]
+    fn debug_shows_no_names() {
+        let registry = NotificationRegistry::new();
+        let notified = registry.register("customer-4711");
+        let shown = format!("{registry:?} {notified:?}");
+        assert_eq!(shown, "NotificationRegistry { wanted: 1, .. } Notified { .. }");
     }
 }

@@ -1,4 +1,4 @@
-//! The task that hears of releases, for backends that push hints.
+//! The task that hears of releases, for backends that push notifications.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -6,27 +6,27 @@ use tokio::runtime::Handle;
 use tokio::task::AbortHandle;
 
 /// The task that hears of releases through a connection of its own and wakes
-/// [`Interests`](crate::Interests). It ends when this is dropped.
+/// [`NotificationRegistry`](crate::NotificationRegistry). It ends when this is dropped.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")] async fn main() {
-/// use syncguard::{HintTask, Interests};
+/// use syncguard_backend::{ListenerTask, NotificationRegistry};
 ///
-/// let (interests, task) = (Interests::new(), HintTask::new());
-/// let hint = interests.register("key");
+/// let (interests, task) = (NotificationRegistry::new(), ListenerTask::new());
+/// let notification = interests.register("key");
 /// let hear = interests.clone();
 /// task.ensure_running(|| async move {
 ///     for name in hear.changes().await {
 ///         hear.wake(&name); // once it is subscribed to
 ///     }
 /// });
-/// hint.await;
+/// notification.await;
 /// # }
 /// ```
 #[derive(Debug, Default)]
-pub struct HintTask(Mutex<Option<AbortHandle>>);
+pub struct ListenerTask(Mutex<Option<AbortHandle>>);
 
-impl HintTask {
+impl ListenerTask {
     /// Nothing runs yet.
     #[must_use]
     pub const fn new() -> Self {
@@ -49,7 +49,7 @@ impl HintTask {
     }
 }
 
-impl Drop for HintTask {
+impl Drop for ListenerTask {
     fn drop(&mut self) {
         if let Some(running) = self.0.get_mut().unwrap_or_else(PoisonError::into_inner) {
             running.abort();

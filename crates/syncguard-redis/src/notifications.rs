@@ -1,4 +1,4 @@
-//! Hints by pub/sub: those who wait are told of a release, over one connection for all locks.
+//! Notifications by pub/sub: those who wait are told of a release, over one connection for all locks.
 //!
 //! A release publishes on the channel that has the name of the lock. The first one who waits starts a
 //! task, which connects and subscribes to what is waited for. It goes through sessions: one for each
@@ -14,7 +14,7 @@ use fred::clients::Client;
 use fred::error::{Error as RedisError, ErrorKind};
 use fred::interfaces::{ClientLike, EventInterface};
 use fred::types::{Builder, Message};
-use syncguard::{HintTask, Interest, Interests, Outage};
+use syncguard_backend::{ListenerTask, NotificationRegistry, Notified, ReconnectBackoff};
 use syncguard_core::Operation;
 use tokio::sync::broadcast::{Receiver, error::RecvError};
 use tokio::time::Instant;
@@ -28,13 +28,13 @@ use crate::error::{ENDED, classify};
 const MESSAGES: usize = 256;
 
 /// Who waits for which lock, and the task that hears of releases. It ends when this is dropped.
-pub(crate) struct Hints {
-    interests: Interests,
+pub(crate) struct Notifications {
+    interests: NotificationRegistry,
     subscriber: Subscriber,
-    task: HintTask,
+    task: ListenerTask,
 }
 
-impl Hints {
+impl Notifications {
     /// Nothing is connected until somebody waits. The connection will be like that of the client,
     /// and every command of it has this time limit.
     pub(crate) fn new(client: &Client, limit: Duration) -> Self {
@@ -47,7 +47,7 @@ impl Hints {
                 performance.broadcast_channel_capacity = MESSAGES;
             });
         let subscriber = Subscriber { builder, limit, sharded: client.is_clustered() };
-        Self { interests: Interests::new(), subscriber, task: HintTask::new() }
+        Self { interests: NotificationRegistry::new(), subscriber, task: ListenerTask::new() }
     }
 
     /// The command that a release tells by. In a cluster the channels have slots, as keys do: else
@@ -57,7 +57,7 @@ impl Hints {
     }
 
     /// Resolves when the lock of this name may have become free since the call.
-    pub(crate) fn freed(&self, lock: &str) -> Interest {
+    pub(crate) fn freed(&self, lock: &str) -> Notified {
         let freed = self.interests.register(lock);
         self.task.ensure_running(|| self.subscriber.clone().run(self.interests.clone()));
         freed
@@ -73,8 +73,8 @@ struct Subscriber {
 
 impl Subscriber {
     /// One session after the other.
-    async fn run(self, interests: Interests) {
-        let mut outage = Outage::new();
+    async fn run(self, interests: NotificationRegistry) {
+        let mut outage = ReconnectBackoff::new();
         loop {
             interests.somebody().await;
             let (worked_for, error) = self.session(&interests).await;
@@ -83,7 +83,7 @@ impl Subscriber {
                 warn!(
                     code = error.code().as_str(),
                     reason = error.message(),
-                    "no hints of releases, so waiting goes on by timer"
+                    "no notifications of releases, so waiting goes on by timer"
                 );
             }
             interests.pause(outage.pause()).await;
@@ -91,7 +91,7 @@ impl Subscriber {
     }
 
     /// One connection, until it ends: for how long it had worked, if it ever did, and why it ended.
-    async fn session(&self, interests: &Interests) -> (Option<Duration>, RedisError) {
+    async fn session(&self, interests: &NotificationRegistry) -> (Option<Duration>, RedisError) {
         let (client, messages, mut connection) = match self.connect().await {
             Ok(connected) => connected,
             Err(error) => return (None, error),
@@ -120,7 +120,7 @@ impl Subscriber {
 }
 
 /// Wakes those who wait for what a message tells of.
-async fn hear(mut messages: Receiver<Message>, interests: &Interests) {
+async fn hear(mut messages: Receiver<Message>, interests: &NotificationRegistry) {
     loop {
         match messages.recv().await {
             Ok(message) => interests.wake(&message.channel),
@@ -143,8 +143,8 @@ mod tests {
 
     #[tokio::test]
     async fn w9_whoever_misses_messages_wakes_everybody() {
-        let interests = Interests::new();
-        let hints = [interests.register("one"), interests.register("two")];
+        let interests = NotificationRegistry::new();
+        let notifications = [interests.register("one"), interests.register("two")];
         let (published, messages) = broadcast::channel(1);
         for _ in 0..2 {
             let told = Message {
@@ -157,8 +157,8 @@ mod tests {
         }
         drop(published);
         hear(messages, &interests).await;
-        for hint in hints {
-            assert!(pin!(hint).poll(&mut Context::from_waker(Waker::noop())).is_ready());
+        for notification in notifications {
+            assert!(pin!(notification).poll(&mut Context::from_waker(Waker::noop())).is_ready());
         }
     }
 }

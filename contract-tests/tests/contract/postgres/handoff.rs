@@ -13,16 +13,16 @@ use super::{Outcome, cases, end_in, execute, fresh_id, fresh_key, lease, minute,
 use contract_tests::servers::Server;
 
 cases![
-    a3_the_row_of_a_lease_that_was_handed_over,
-    r1_a_lease_that_is_gone_is_not_handed_over,
+    a3_the_row_of_a_lease_that_was_handed_off,
+    r1_a_lease_that_is_gone_is_not_handed_off,
     a6_a_used_up_counter_leaves_the_old_lease_as_it_was,
     r2_one_ends_a_lease_and_one_holds_the_next,
-    a1_a_hand_over_in_the_last_second_and_an_acquire_never_both_win,
-    r2_a_hand_over_behind_an_extend_hands_over_what_that_renewed,
-    r2_a_hand_over_behind_a_release_grants_nothing,
-    r2_a_hand_over_behind_a_release_that_is_undone_is_too_late,
-    r2_a_hand_over_behind_a_takeover_grants_nothing,
-    a_hand_over_is_on_disk_before_it_is_answered,
+    a1_a_handoff_in_the_last_second_and_an_acquire_never_both_win,
+    r2_a_handoff_behind_an_extend_supports_handoff_what_that_renewed,
+    r2_a_handoff_behind_a_release_grants_nothing,
+    r2_a_handoff_behind_a_release_that_is_undone_is_too_late,
+    r2_a_handoff_behind_a_takeover_grants_nothing,
+    a_handoff_is_on_disk_before_it_is_answered,
 ];
 
 /// Every column of a lock and of its counter.
@@ -41,12 +41,12 @@ async fn held(backend: &PostgresBackend) -> Result<(Key, Lease), Error> {
     Ok((key, held))
 }
 
-async fn a3_the_row_of_a_lease_that_was_handed_over(server: Arc<Server>) -> Outcome {
+async fn a3_the_row_of_a_lease_that_was_handed_off(server: Arc<Server>) -> Outcome {
     let backend = service(&server).await?;
     let (key, old) = held(&backend).await?;
     let before = row(backend.pool(), &key).await?.expect("it is held");
     let id = fresh_id();
-    let new = backend.hand_over(&old, &id, minute()).await?.expect("it was live");
+    let new = backend.handoff(&old, &id, minute()).await?.expect("it was live");
     assert_eq!((new.key(), new.id(), new.fence().get()), (&key, &id, old.fence().get() + 1));
 
     let after = row(backend.pool(), &key).await?.expect("it is held");
@@ -66,10 +66,10 @@ async fn a3_the_row_of_a_lease_that_was_handed_over(server: Arc<Server>) -> Outc
     Ok(())
 }
 
-async fn r1_a_lease_that_is_gone_is_not_handed_over(server: Arc<Server>) -> Outcome {
+async fn r1_a_lease_that_is_gone_is_not_handed_off(server: Arc<Server>) -> Outcome {
     let backend = service(&server).await?;
     let (key, gone) = held(&backend).await?;
-    let nothing = async || backend.hand_over(&gone, &fresh_id(), minute()).await;
+    let nothing = async || backend.handoff(&gone, &fresh_id(), minute()).await;
 
     end_in(backend.pool(), &key, 0).await?;
     let dead = row(backend.pool(), &key).await?;
@@ -91,7 +91,7 @@ async fn a6_a_used_up_counter_leaves_the_old_lease_as_it_was(server: Arc<Server>
         let set = "UPDATE syncguard_fence_counters SET fence = $2 WHERE fence_key = 'fence:' || $1";
         sqlx::query(set).bind(key.as_str()).bind(counter).execute(backend.pool()).await?;
         let before = row(backend.pool(), &key).await?;
-        let error = backend.hand_over(&old, &fresh_id(), minute()).await.unwrap_err();
+        let error = backend.handoff(&old, &fresh_id(), minute()).await.unwrap_err();
         assert_eq!(error.code(), ErrorCode::Internal, "{error}");
         assert_eq!(row(backend.pool(), &key).await?, before);
         assert!(backend.release(&old).await?);
@@ -107,10 +107,10 @@ enum Won {
     Taken,
 }
 
-/// Hand-overs, releases, renewals and attempts of both clients at once.
+/// Handoffs, releases, renewals and attempts of both clients at once.
 async fn r2_one_ends_a_lease_and_one_holds_the_next(server: Arc<Server>) -> Outcome {
     let backend = service(&server).await?;
-    let (mut handed_over, mut ended) = (0, 0);
+    let (mut handed_off, mut ended) = (0, 0);
     for _ in 0..100 {
         let (key, old) = held(&backend).await?;
         let mut racers = JoinSet::new();
@@ -119,7 +119,7 @@ async fn r2_one_ends_a_lease_and_one_holds_the_next(server: Arc<Server>) -> Outc
             racers.spawn(async move {
                 let id = fresh_id();
                 let won = match racer {
-                    0..=2 => ours.hand_over(&old, &id, minute()).await?.map(|_| Won::HandedOver),
+                    0..=2 => ours.handoff(&old, &id, minute()).await?.map(|_| Won::HandedOver),
                     3 => ours.release(&old).await?.then_some(Won::Ended),
                     4 => ours.extend(&old, minute()).await?.and(None),
                     5 => lease(ours.acquire(&key, &id, minute()).await)?.map(|_| Won::Taken),
@@ -145,47 +145,47 @@ async fn r2_one_ends_a_lease_and_one_holds_the_next(server: Arc<Server>) -> Outc
         let holder = backend.get(&key).await?;
         assert_eq!(holder.as_ref().map(|it| it.id()), holders.first().map(|(_, id)| id));
         assert!(holder.is_none_or(|holder| holder.fence() > old.fence()));
-        handed_over += usize::from(holders.iter().any(|(won, _)| *won == Won::HandedOver));
+        handed_off += usize::from(holders.iter().any(|(won, _)| *won == Won::HandedOver));
         ended += usize::from(all.iter().any(|(won, _)| *won == Won::Ended));
     }
-    assert!(handed_over > 0 && ended > 0, "no race: {handed_over} {ended}");
+    assert!(handed_off > 0 && ended > 0, "no race: {handed_off} {ended}");
     Ok(())
 }
 
 /// The other client reads the row without a lock, and then overwrites it.
-async fn a1_a_hand_over_in_the_last_second_and_an_acquire_never_both_win(
+async fn a1_a_handoff_in_the_last_second_and_an_acquire_never_both_win(
     server: Arc<Server>,
 ) -> Outcome {
     let ours = service(&server).await?;
-    let mut handed_over = 0;
+    let mut handed_off = 0;
     for round in 0..200 {
         let (key, old) = held(&ours).await?;
         end_in(ours.pool(), &key, round % 5).await?;
         let id = fresh_id();
-        let (hand_over, acquire) = tokio::join!(ours.hand_over(&old, &id, minute()), async {
+        let (handoff, acquire) = tokio::join!(ours.handoff(&old, &id, minute()), async {
             let mut connection = ours.pool().acquire().await?;
             acquire(&mut connection, &key, &fresh_id()).await
         });
-        let (hand_over, acquire) = (hand_over?, acquire?);
-        assert!(hand_over.is_none() || acquire.is_none(), "both won");
-        handed_over += u32::from(hand_over.is_some());
+        let (handoff, acquire) = (handoff?, acquire?);
+        assert!(handoff.is_none() || acquire.is_none(), "both won");
+        handed_off += u32::from(handoff.is_some());
     }
-    assert!(handed_over > 0, "the race was never won by the hand-over");
+    assert!(handed_off > 0, "the race was never won by the handoff");
     Ok(())
 }
 
-fn hand_over(dying: &Dying) -> impl Future<Output = Result<bool, Error>> + Send + 'static {
+fn handoff(dying: &Dying) -> impl Future<Output = Result<bool, Error>> + Send + 'static {
     let (backend, lease) = (dying.backend.clone(), dying.lease.clone());
-    async move { Ok(backend.hand_over(&lease, &fresh_id(), minute()).await?.is_some()) }
+    async move { Ok(backend.handoff(&lease, &fresh_id(), minute()).await?.is_some()) }
 }
 
-async fn r2_a_hand_over_behind_an_extend_hands_over_what_that_renewed(
+async fn r2_a_handoff_behind_an_extend_supports_handoff_what_that_renewed(
     server: Arc<Server>,
 ) -> Outcome {
     let mut dying = Dying::new(&server).await?;
     dying.renew().await?;
     dying.until_dead().await?;
-    let next = dying.behind(hand_over(&dying)).await?;
+    let next = dying.behind(handoff(&dying)).await?;
     dying.transaction.commit().await?;
     assert!(answer(next).await?);
     let record = dying.backend.get(&dying.key).await?.expect("it is held");
@@ -193,23 +193,21 @@ async fn r2_a_hand_over_behind_an_extend_hands_over_what_that_renewed(
     Ok(())
 }
 
-async fn r2_a_hand_over_behind_a_release_grants_nothing(server: Arc<Server>) -> Outcome {
+async fn r2_a_handoff_behind_a_release_grants_nothing(server: Arc<Server>) -> Outcome {
     let mut dying = Dying::new(&server).await?;
     dying.renew().await?;
     assert!(dying.end().await?);
-    let next = dying.behind(hand_over(&dying)).await?;
+    let next = dying.behind(handoff(&dying)).await?;
     dying.transaction.commit().await?;
     assert!(!answer(next).await?);
     assert_eq!(dying.backend.get(&dying.key).await?, None);
     Ok(())
 }
 
-async fn r2_a_hand_over_behind_a_release_that_is_undone_is_too_late(
-    server: Arc<Server>,
-) -> Outcome {
+async fn r2_a_handoff_behind_a_release_that_is_undone_is_too_late(server: Arc<Server>) -> Outcome {
     let mut dying = Dying::new(&server).await?;
     dying.end().await?;
-    let next = dying.behind(hand_over(&dying)).await?;
+    let next = dying.behind(handoff(&dying)).await?;
     dying.until_dead().await?;
     dying.transaction.rollback().await?;
     assert!(!answer(next).await?);
@@ -217,10 +215,10 @@ async fn r2_a_hand_over_behind_a_release_that_is_undone_is_too_late(
     Ok(())
 }
 
-async fn r2_a_hand_over_behind_a_takeover_grants_nothing(server: Arc<Server>) -> Outcome {
+async fn r2_a_handoff_behind_a_takeover_grants_nothing(server: Arc<Server>) -> Outcome {
     let mut dying = Dying::new(&server).await?;
     dying.take_turn().await?;
-    let next = dying.behind(hand_over(&dying)).await?;
+    let next = dying.behind(handoff(&dying)).await?;
     dying.until_dead().await?;
     let Dying { backend, key, mut transaction, .. } = dying;
     let new = lease(backend.acquire_in(&mut transaction, &key, minute()).await)?.expect("dead");
@@ -232,7 +230,7 @@ async fn r2_a_hand_over_behind_a_takeover_grants_nothing(server: Arc<Server>) ->
 }
 
 /// A trigger sees how its transaction is to be committed.
-async fn a_hand_over_is_on_disk_before_it_is_answered(server: Arc<Server>) -> Outcome {
+async fn a_handoff_is_on_disk_before_it_is_answered(server: Arc<Server>) -> Outcome {
     let (pool, _) = super::empty_schema(&server).await?;
     let backend = PostgresBackend::new(pool.clone());
     backend.setup_schema().await?;
@@ -247,7 +245,7 @@ async fn a_hand_over_is_on_disk_before_it_is_answered(server: Arc<Server>) -> Ou
     )
     .await?;
     let (_, held) = held(&backend).await?;
-    assert!(backend.hand_over(&held, &fresh_id(), minute()).await?.is_some());
+    assert!(backend.handoff(&held, &fresh_id(), minute()).await?.is_some());
     let seen: Vec<String> = sqlx::query_scalar("SELECT commits FROM seen").fetch_all(&pool).await?;
     assert_eq!(seen, ["on"]);
     Ok(())

@@ -1,4 +1,4 @@
-//! How long a hint task waits before its next session, and when it says that there is none.
+//! How long a notification task waits before its next session, and when it says that there is none.
 
 use std::mem;
 use std::time::Duration;
@@ -13,7 +13,7 @@ const LAST_PAUSE: Duration = Duration::from_secs(30);
 /// A session that has worked for so long was none that failed.
 const STEADY: Duration = Duration::from_secs(10);
 
-/// The sessions of a [`HintTask`](crate::HintTask) that failed in a row: how long to pause before the
+/// The sessions of a [`ListenerTask`](crate::ListenerTask) that failed in a row: how long to pause before the
 /// next, and when to warn that releases are not heard.
 ///
 /// A session failed if it never worked, or worked for less than 10 s before it ended: then it was as
@@ -22,9 +22,9 @@ const STEADY: Duration = Duration::from_secs(10);
 ///
 /// ```
 /// use std::time::Duration;
-/// use syncguard::Outage;
+/// use syncguard_backend::ReconnectBackoff;
 ///
-/// let mut outage = Outage::new();
+/// let mut outage = ReconnectBackoff::new();
 /// assert!(!outage.ended(Some(Duration::from_secs(3600)))); // it worked for an hour
 /// assert!(outage.ended(None)); // it never worked: warn of it, and
 /// assert!(outage.pause() <= Duration::from_millis(100)); // let this pass before the next
@@ -32,12 +32,12 @@ const STEADY: Duration = Duration::from_secs(10);
 /// assert!(outage.pause() >= Duration::from_millis(100)); // and the pauses grow
 /// ```
 #[derive(Debug, Default)]
-pub struct Outage {
+pub struct ReconnectBackoff {
     failures: u32,
     warned: bool,
 }
 
-impl Outage {
+impl ReconnectBackoff {
     /// No session has failed.
     #[must_use]
     pub const fn new() -> Self {
@@ -82,7 +82,7 @@ mod tests {
 
     /// After each session: whether there is a warning, and the longest pause in milliseconds.
     fn after<const N: usize>(sessions: [Option<Duration>; N]) -> [(bool, u128); N] {
-        let mut outage = Outage::new();
+        let mut outage = ReconnectBackoff::new();
         sessions.map(|worked_for| (outage.ended(worked_for), outage.longest_pause().as_millis()))
     }
 
@@ -109,7 +109,7 @@ mod tests {
 
     #[test]
     fn w_at_least_half_of_a_pause_is_kept() {
-        let mut outage = Outage::new();
+        let mut outage = ReconnectBackoff::new();
         for longest in [100, 200, 400].map(Duration::from_millis) {
             let _ = outage.ended(NEVER);
             let pauses: Vec<_> = (0..100).map(|_| outage.pause()).collect();

@@ -1,4 +1,4 @@
-//! `REDIS_URL=redis://127.0.0.1:6379 cargo run --features redis --bin hand_over`
+//! `REDIS_URL=redis://127.0.0.1:6379 cargo run --features redis --bin handoff`
 //!
 //! One process takes the lock, another goes on with it: the lease travels as JSON, and the lock is
 //! never free in between.
