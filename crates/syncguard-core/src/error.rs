@@ -3,16 +3,33 @@
 use std::borrow::Cow;
 use std::error::Error as StdError;
 use std::fmt;
+use std::sync::Arc;
 
 use crate::{Fingerprint, Key, LockId};
 
 /// The result of a lock operation.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What kind of failure an [`Error`] is.
+/// Says what kind of failure an [`Error`] is, so that callers can match on it.
 ///
-/// Contention is no failure: a key that somebody else holds is
+/// Contention alone is not a failure: an attempt on a key that somebody else holds returns
 /// [`Acquired::Held`](crate::Acquired::Held).
+///
+/// # What the caller does
+///
+/// | code | what to do |
+/// |---|---|
+/// | [`Aborted`](Self::Aborted) | Stop. Your own code cancelled the operation. |
+/// | [`AcquisitionTimeout`](Self::AcquisitionTimeout) | Skip the work or try later. Somebody else holds the key. |
+/// | [`AuthFailed`](Self::AuthFailed) | Correct the credentials or the permissions. A retry fails in the same way. |
+/// | [`Internal`](Self::Internal) | Report it, with its source. The stored data or the server did something unexpected. |
+/// | [`InvalidArgument`](Self::InvalidArgument) | Correct the argument, the configuration or the tables. The message says which. |
+/// | [`Lost`](Self::Lost) | Stop the work and do not write its result: another holder may already work on the key. |
+/// | [`NetworkTimeout`](Self::NetworkTimeout) | Retry with the same lock id, or release by it: the server may have carried the operation out. |
+/// | [`RateLimited`](Self::RateLimited) | Retry after a pause, with fewer requests, or raise the quota. |
+/// | [`ServiceUnavailable`](Self::ServiceUnavailable) | Retry after a pause, and alert if it lasts. Never treat it as a free or as a held key. |
+///
+/// The runtime in the `syncguard` crate retries the last three by itself until its wait limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorCode {
@@ -83,6 +100,8 @@ pub enum Operation {
     Get,
     /// Passing a lease on to the next in line.
     Handoff,
+    /// Holding a lease. The only event of this operation says that the lease was lost.
+    Hold,
     /// Giving a lease back.
     Release,
     /// Running a closure under a lock.
@@ -104,6 +123,7 @@ impl Operation {
             Self::Find => "find",
             Self::Get => "get",
             Self::Handoff => "handoff",
+            Self::Hold => "hold",
             Self::Release => "release",
             Self::Run => "run",
             Self::Shutdown => "shutdown",
@@ -139,14 +159,16 @@ impl fmt::Display for Operation {
 /// );
 /// # Ok::<(), Error>(())
 /// ```
-#[derive(Debug)]
+///
+/// A clone shares the source with the original.
+#[derive(Clone, Debug)]
 pub struct Error {
     code: ErrorCode,
     operation: Operation,
     key: Option<Fingerprint>,
     id: Option<Fingerprint>,
     message: Option<Cow<'static, str>>,
-    source: Option<Box<dyn StdError + Send + Sync>>,
+    source: Option<Arc<dyn StdError + Send + Sync>>,
 }
 
 impl Error {
@@ -187,7 +209,7 @@ impl Error {
     /// Keeps the cause.
     #[must_use]
     pub fn with_source(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
-        self.source = Some(source.into());
+        self.source = Some(Arc::from(source.into()));
         self
     }
 
@@ -264,6 +286,15 @@ mod tests {
         assert_eq!(text, format!("get of key {}: Internal", key.fingerprint()));
         assert_eq!(error.source().unwrap().to_string(), "connection reset");
         assert!(!format!("{error:?}").contains("secret-key"));
+    }
+
+    #[test]
+    fn e1_a_clone_keeps_code_text_and_source() {
+        let error = Error::new(ErrorCode::Lost, Operation::Hold).with_source("expired");
+        let clone = error.clone();
+        assert_eq!(clone.code(), ErrorCode::Lost);
+        assert_eq!(clone.to_string(), error.to_string());
+        assert_eq!(clone.source().unwrap().to_string(), "expired");
     }
 
     #[test]
