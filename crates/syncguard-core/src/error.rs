@@ -102,6 +102,8 @@ pub enum Operation {
     Handoff,
     /// Holding a lease. The only event of this operation says that the lease was lost.
     Hold,
+    /// Reading a fence or a lock id from text, before any other operation.
+    Parse,
     /// Giving a lease back.
     Release,
     /// Running a closure under a lock.
@@ -124,6 +126,7 @@ impl Operation {
             Self::Get => "get",
             Self::Handoff => "handoff",
             Self::Hold => "hold",
+            Self::Parse => "parse",
             Self::Release => "release",
             Self::Run => "run",
             Self::Shutdown => "shutdown",
@@ -274,7 +277,10 @@ impl StdError for Error {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+    use crate::{Fence, KeySpace, Ttl};
 
     #[test]
     fn e1_display_names_operation_key_and_code_and_leaves_the_source_to_source() {
@@ -295,6 +301,38 @@ mod tests {
         assert_eq!(clone.code(), ErrorCode::Lost);
         assert_eq!(clone.to_string(), error.to_string());
         assert_eq!(clone.source().unwrap().to_string(), "expired");
+    }
+
+    #[test]
+    fn e1_invalid_values_become_errors_through_the_question_mark() {
+        fn fence() -> Result<Fence> {
+            Ok("7".parse::<Fence>()?)
+        }
+        fn id() -> Result<LockId> {
+            Ok("7".parse::<LockId>()?)
+        }
+        fn key() -> Result<Key> {
+            Ok(Key::new("")?)
+        }
+        fn prefix() -> Result<KeySpace> {
+            Ok(KeySpace::new("too-long", 10, 0)?)
+        }
+        fn ttl() -> Result<Ttl> {
+            Ok(Duration::ZERO.try_into()?)
+        }
+        let errors = [
+            fence().unwrap_err(),
+            id().unwrap_err(),
+            key().unwrap_err(),
+            prefix().unwrap_err(),
+            ttl().unwrap_err(),
+        ];
+        for error in &errors {
+            assert_eq!(error.code(), ErrorCode::InvalidArgument);
+            assert!(error.message().is_some());
+        }
+        let operations = errors.map(|error| error.operation().as_str());
+        assert_eq!(operations, ["parse", "parse", "acquire", "configure", "acquire"]);
     }
 
     #[test]

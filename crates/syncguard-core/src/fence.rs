@@ -110,6 +110,12 @@ pub struct InvalidFence {
     _private: (),
 }
 
+impl From<InvalidFence> for Error {
+    fn from(invalid: InvalidFence) -> Self {
+        Self::new(ErrorCode::InvalidArgument, Operation::Parse).with_message(invalid.to_string())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

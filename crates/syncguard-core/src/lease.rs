@@ -130,7 +130,10 @@ impl LockRecord {
 
 #[cfg(test)]
 mod tests {
+    use std::time::SystemTime;
+
     use super::*;
+    use crate::is_live;
 
     fn lease() -> Lease {
         Lease::new(
@@ -153,6 +156,32 @@ mod tests {
         let marked = lease().with_revision("17.5");
         let json = serde_json::to_string(&marked).unwrap();
         assert_eq!(serde_json::from_str::<Lease>(&json).unwrap(), marked);
+    }
+
+    #[test]
+    fn e2_a_forged_lease_is_refused_or_harmless() {
+        let json = |fence: &str, expires_at: &str| {
+            format!(
+                r#"{{"key":"k","id":"AAECAwQFBgcICQoLDA0ODw","fence":{fence},"expires_at_ms":{expires_at}}}"#
+            )
+        };
+        for (fence, expires_at) in [
+            (r#""9999999999999999""#, "1"),
+            (r#""-00000000000001""#, "1"),
+            ("7", "1"),
+            (r#""000000000000007""#, "-1"),
+            (r#""000000000000007""#, "18446744073709551616"),
+            (r#""000000000000007""#, "1e300"),
+            (r#""000000000000007""#, "null"),
+        ] {
+            assert!(serde_json::from_str::<Lease>(&json(fence, expires_at)).is_err());
+        }
+        let lease: Lease =
+            serde_json::from_str(&json(r#""999999999999999""#, &u64::MAX.to_string())).unwrap();
+        assert_eq!(lease.fence(), Fence::MAX);
+        assert!(is_live(lease.expires_at(), Timestamp::from_millis(0)));
+        assert!(SystemTime::from(lease.expires_at()) > SystemTime::UNIX_EPOCH);
+        assert!(format!("{lease:?} {}", lease.expires_at()).contains("+584556019"));
     }
 
     #[test]

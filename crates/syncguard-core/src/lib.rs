@@ -35,7 +35,8 @@ mod key;
 mod key_space;
 mod lease;
 mod lock_id;
-mod time;
+mod timestamp;
+mod ttl;
 
 pub use any_backend::AnyBackend;
 pub use backend::{Acquired, Backend};
@@ -47,4 +48,5 @@ pub use key::{InvalidKey, Key};
 pub use key_space::{InvalidPrefix, KeySpace};
 pub use lease::{Lease, LockRecord};
 pub use lock_id::{InvalidLockId, LockId};
-pub use time::{InvalidTtl, TOLERANCE, Timestamp, Ttl, is_live};
+pub use timestamp::{TOLERANCE, Timestamp, is_live};
+pub use ttl::{InvalidTtl, Ttl};

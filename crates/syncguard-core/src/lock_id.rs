@@ -101,7 +101,7 @@ pub struct InvalidLockId {
 
 impl From<InvalidLockId> for Error {
     fn from(invalid: InvalidLockId) -> Self {
-        Self::new(ErrorCode::InvalidArgument, Operation::Find).with_message(invalid.to_string())
+        Self::new(ErrorCode::InvalidArgument, Operation::Parse).with_message(invalid.to_string())
     }
 }
 
