@@ -37,22 +37,22 @@ async fn main() -> Result<(), Box<dyn Error>> {
     println!("the next holder's write is taken: {}", set_balance(&pool, 150, next.fence()).await?);
     println!("the late holder's write is taken: {}", set_balance(&pool, 90, paused.fence()).await?);
 
-    let (balance,): (i64,) =
-        sqlx::query_as("SELECT balance FROM example_accounts WHERE id = 'ada'")
+    let (balance, fence): (i64, Fence) =
+        sqlx::query_as("SELECT balance, fence FROM example_accounts WHERE id = 'ada'")
             .fetch_one(&pool)
             .await?;
-    println!("the balance is {balance}");
+    println!("the balance is {balance}, written with fence {fence}");
     next.release().await?;
     Ok(())
 }
 
 /// Writes in the one statement that also compares the fence. False: a later holder was here.
-async fn set_balance(pool: &PgPool, balance: i64, fence: Fence) -> Result<bool, Box<dyn Error>> {
+async fn set_balance(pool: &PgPool, balance: i64, fence: Fence) -> Result<bool, sqlx::Error> {
     let updated = sqlx::query(
         "UPDATE example_accounts SET balance = $1, fence = $2 WHERE id = 'ada' AND fence <= $2",
     )
     .bind(balance)
-    .bind(i64::try_from(fence.get())?)
+    .bind(fence)
     .execute(pool)
     .await?;
     Ok(updated.rows_affected() == 1)

@@ -6,6 +6,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Error, ErrorCode, Operation};
 
+#[cfg(feature = "sqlx")]
+mod sqlx;
+
 /// The fencing token of a grant: a number that is higher with every grant of the same key.
 ///
 /// Hand it to whatever the lock protects, and let that refuse a lower fence than it has seen: then
