@@ -50,3 +50,6 @@ pub use lease::{Lease, LockRecord};
 pub use lock_id::{InvalidLockId, LockId};
 pub use timestamp::{TOLERANCE, Timestamp, is_live};
 pub use ttl::{InvalidTtl, Ttl};
+
+#[doc = include_str!("../CONTRACT.md")]
+pub mod contract {}
