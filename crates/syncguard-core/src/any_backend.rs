@@ -1,4 +1,4 @@
-//! The erased handle: one type for every backend.
+//! One type for every backend.
 
 use std::any::Any;
 use std::fmt;
@@ -8,15 +8,31 @@ use std::sync::Arc;
 
 use crate::{Acquired, Backend, Capabilities, Key, Lease, LockId, LockRecord, Result, Ttl};
 
-/// Any backend, behind one type: for structs, for a choice at run time, for code without generics.
+/// Holds any backend behind one type, so that code needs no generic parameter for it.
 ///
-/// Cloning is cheap and shares the backend. The price is one allocation and one indirect call per
-/// operation.
+/// Use it in structs, or to choose the backend at run time. A clone is cheap and shares the backend.
+/// Each operation costs one allocation and one indirect call more than without it.
+///
+/// # Examples
+///
+/// ```
+/// use syncguard_core::{AnyBackend, Backend};
+///
+/// #[derive(Clone, Debug)]
+/// struct AppState {
+///     backend: AnyBackend,
+/// }
+///
+/// fn state(in_production: bool, redis: impl Backend, memory: impl Backend) -> AppState {
+///     let backend = if in_production { AnyBackend::new(redis) } else { AnyBackend::new(memory) };
+///     AppState { backend }
+/// }
+/// ```
 #[derive(Clone)]
 pub struct AnyBackend(Arc<dyn Erased>);
 
 impl AnyBackend {
-    /// Erases the type of a backend. Erasing twice is no worse than once.
+    /// Wraps a backend. An `AnyBackend` is returned as it is, without a second layer.
     #[must_use]
     pub fn new(backend: impl Backend) -> Self {
         match (&backend as &dyn Any).downcast_ref::<Self>() {
@@ -70,7 +86,7 @@ impl Backend for AnyBackend {
         self.0.handoff(lease, id, ttl).await
     }
 
-    // No `async fn`: interest counts from the call.
+    // Not an `async fn`, whose body would run at the first poll: notifications count from the call.
     fn notified(&self, key: &Key) -> impl Future<Output = ()> + Send + 'static {
         self.0.notified(key)
     }
@@ -78,8 +94,8 @@ impl Backend for AnyBackend {
 
 type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
-/// The boxed twin of [`Backend`]. It stays private: two visible traits with the same method names
-/// would make every call ambiguous.
+/// [`Backend`] with boxed futures, so that it can be a trait object. It is private because two
+/// visible traits with the same method names would make every call ambiguous.
 trait Erased: fmt::Debug + Send + Sync {
     fn capabilities(&self) -> Capabilities;
     fn acquire<'a>(

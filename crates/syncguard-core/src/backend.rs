@@ -1,4 +1,4 @@
-//! The trait that a store implements to carry locks.
+//! The trait that a store implements to support locks.
 
 use std::fmt;
 use std::future::{Future, pending, ready};
@@ -8,65 +8,90 @@ use crate::{
     Capabilities, Error, ErrorCode, Key, Lease, LockId, LockRecord, Operation, Result, Ttl,
 };
 
-/// What an acquisition attempt found.
+/// The answer to an attempt to acquire a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[allow(clippy::exhaustive_enums, reason = "an attempt has no third outcome that is no error")]
+#[allow(clippy::exhaustive_enums, reason = "an attempt that did not fail has no third outcome")]
 pub enum Acquired {
-    /// The key is ours.
+    /// The caller now holds the key.
     Granted(Lease),
-    /// Somebody else holds the key.
+    /// Another caller holds the key.
     Held {
-        /// How long until the key can be granted unless the holder extends its lease, where the
-        /// backend knows it without another trip.
+        /// The time until the key can be granted if the holder does not extend its lease. `None`
+        /// if the backend would need another request to find out.
         remaining: Option<Duration>,
     },
 }
 
-/// A store that carries locks: single attempts, without retries or timers.
+/// Stores locks: each method is a single attempt, without retries or timers.
 ///
-/// # Contract
+/// # For users
 ///
-/// *For users.* Take the runtime in the `syncguard` crate, or a backend crate which brings it: it
-/// waits, renews and releases through this trait, and you need not call it.
+/// You need not call this trait. The lock manager in the `syncguard` crate, which every backend
+/// crate exports, waits, renews and releases through it.
 ///
-/// *For implementers.* Write `async fn` in the implementation. Every operation is one attempt; its
-/// change happens atomically or not at all, whether the future is polled to its end or dropped.
-/// *Live* means what [`is_live`](crate::is_live) says at the moment of that atomic step, on one
-/// clock: the server's where it has one. Bound every operation in time, and map every failure to
-/// the [`ErrorCode`] that says what a caller can do about it. No method that the contract depends on
-/// has a default body. The crate `syncguard-memory` is a complete example, and `contract-tests`
-/// proves an implementation.
+/// # For authors of backends
 ///
-/// *For wrappers.* Put `#[deny(clippy::missing_trait_methods)]` on the implementation, so that a
-/// method added later is not silently cut off from the wrapped backend.
+/// - Write `async fn` in the implementation. The compiler accepts it for these signatures.
+/// - Each operation is one atomic change: it happens as a whole or not at all, also if the future is
+///   dropped.
+/// - Decide whether a lease is live with [`is_live`](crate::is_live), on one clock, in the same
+///   atomic step as the change. Use the server's clock if the server has one.
+/// - Limit the time of every operation, and map every failure to the [`ErrorCode`] that says what
+///   the caller can do.
+/// - Do not read, decide and then write in separate steps: two callers can both read "free". Let the
+///   store decide, with a script, a conditional statement or a precondition.
 ///
-/// This looks right and is wrong: read, decide, write. Two callers can both read "free". The
-/// decision belongs inside the store: a script, a conditional statement, a precondition.
+/// The crate `syncguard-memory` is a complete example. The suite in `contract-tests` checks an
+/// implementation against the [contract](crate::contract), whose clauses these methods cite.
+///
+/// # For authors of wrappers
+///
+/// Put `#[deny(clippy::missing_trait_methods)]` on an implementation that wraps another backend.
+/// Otherwise a method with a default body hides the method of the wrapped backend.
+///
+/// # Examples
+///
+/// ```
+/// use std::time::Duration;
+/// use syncguard_core::{Acquired, Backend, Key, LockId, Result, Ttl};
+///
+/// /// Moves a lock to a new key, and reports whether the new key was free.
+/// async fn move_lock(backend: &impl Backend, old: &LockId, new: &Key) -> Result<bool> {
+///     let ttl = Ttl::try_from(Duration::from_secs(30))?;
+///     let Acquired::Granted(_lease) = backend.acquire(new, &LockId::random()?, ttl).await? else {
+///         return Ok(false);
+///     };
+///     backend.release_by_id(old).await?;
+///     Ok(true)
+/// }
+/// ```
 pub trait Backend: fmt::Debug + Send + Sync + 'static {
-    /// What this backend can do, for those who depend on more than the contract.
+    /// Returns what this backend can do in addition to the contract.
     fn capabilities(&self) -> Capabilities;
 
-    /// Tries once to take `key` for `ttl` under the identity `id`.
+    /// Tries once to acquire `key` for `ttl` with the lock id `id`.
     ///
-    /// # Behavior
-    ///
-    /// - A1: at most one live lease per key, whatever the interleaving.
-    /// - A2: a free or dead key is granted; a live one is [`Acquired::Held`].
-    /// - A3: the fence is higher than every earlier one of this key, across releases, expiry and
+    /// - A1: at most one lease of a key is live, whatever the interleaving.
+    /// - A2: a key that is free or whose lease is dead is granted. For a live lease the answer is
+    ///   [`Acquired::Held`].
+    /// - A3: the fence is higher than all earlier fences of the key, across releases, expiry and
     ///   restarts.
-    /// - A4: when `id` itself holds the key, the same lease comes back: same fence, TTL renewed.
+    /// - A4: if `id` already holds the key, the same lease is returned, with the same fence and a
+    ///   renewed TTL.
     /// - A6: a fence above [`Fence::MAX_GRANTED`](crate::Fence::MAX_GRANTED) is refused before
     ///   anything is written.
     ///
     /// # Errors
     ///
-    /// As the store fails. After an error that leaves it open whether the store acted, the caller
-    /// repeats the call with the same id, or releases by id.
+    /// Returns an error if the store fails. If the error leaves open whether the store granted the
+    /// key, the caller repeats the call with the same id or calls
+    /// [`release_by_id`](Self::release_by_id).
     ///
     /// # Cancel safety
     ///
-    /// A dropped future may still lead to a grant. The runtime polls it to its end, in a task of its
-    /// own once its caller has gone, unless the tokio runtime itself shuts down.
+    /// If the future is dropped, the store may still grant the key, and the lease then lasts for its
+    /// TTL. For this reason the lock manager polls the future to its end in the background, even if
+    /// its own caller has gone.
     fn acquire(
         &self,
         key: &Key,
@@ -74,110 +99,116 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
         ttl: Ttl,
     ) -> impl Future<Output = Result<Acquired>> + Send;
 
-    /// Sets the expiry of a live lease to now plus `ttl`.
+    /// Sets the expiry of a live lease to now plus `ttl`, and returns the extended lease.
     ///
-    /// # Behavior
+    /// Returns `None` if the lease is dead, unknown or replaced.
     ///
-    /// - R1: only the lease with this id is touched, checked in the same atomic step.
-    /// - R3: it replaces, it does not add; the fence stays; a dead lease is never revived. `None`
-    ///   when the lease is dead, unknown or replaced.
+    /// - R1: the same atomic step checks the id and makes the change.
+    /// - R3: the new expiry replaces the old one, so the lease may become shorter. The fence stays
+    ///   the same. A dead lease is not revived.
     ///
     /// # Errors
     ///
-    /// As the store fails.
+    /// Returns an error if the store fails. The lease may have been extended.
     ///
     /// # Cancel safety
     ///
-    /// A dropped future leaves the lease either extended or untouched.
+    /// If the future is dropped, the lease is either extended or unchanged.
     fn extend(&self, lease: &Lease, ttl: Ttl)
     -> impl Future<Output = Result<Option<Lease>>> + Send;
 
-    /// Ends a live lease.
+    /// Ends a lease, and returns whether it was live.
     ///
-    /// # Behavior
-    ///
-    /// - R1: only the lease with this id is touched, checked in the same atomic step.
-    /// - R2: true exactly once per lease, however many callers race; false when it is dead, unknown
-    ///   or replaced.
+    /// - R1: the same atomic step checks the id and ends the lease.
+    /// - R2: the answer is true exactly once per lease, however many callers race. It is false if
+    ///   the lease is dead, unknown or replaced.
     /// - R5: the fence counter stays.
     ///
     /// # Errors
     ///
-    /// As the store fails.
+    /// Returns an error if the store fails. The lease may have been released.
     ///
     /// # Cancel safety
     ///
-    /// A dropped future leaves the lease either released or untouched.
+    /// If the future is dropped, the lease is either released or unchanged.
     fn release(&self, lease: &Lease) -> impl Future<Output = Result<bool>> + Send;
 
-    /// [`extend`](Self::extend) for a caller that has only the id (R4).
+    /// Extends a lease like [`extend`](Self::extend), for a caller that has only the id (R4).
     ///
     /// # Errors
     ///
-    /// As the store fails.
+    /// Returns an error if the store fails. The lease may have been extended.
     ///
     /// # Cancel safety
     ///
-    /// As [`extend`](Self::extend).
+    /// If the future is dropped, the lease is either extended or unchanged.
     fn extend_by_id(
         &self,
         id: &LockId,
         ttl: Ttl,
     ) -> impl Future<Output = Result<Option<Lease>>> + Send;
 
-    /// [`release`](Self::release) for a caller that has only the id (R4).
+    /// Releases a lease like [`release`](Self::release), for a caller that has only the id (R4).
     ///
     /// # Errors
     ///
-    /// As the store fails.
+    /// Returns an error if the store fails. The lease may have been released.
     ///
     /// # Cancel safety
     ///
-    /// As [`release`](Self::release).
+    /// If the future is dropped, the lease is either released or unchanged.
     fn release_by_id(&self, id: &LockId) -> impl Future<Output = Result<bool>> + Send;
 
-    /// The live lease of a key, if there is one (L1).
+    /// Returns the record of the live lease of a key, if there is one (L1).
     ///
     /// # Errors
     ///
-    /// As the store fails; [`ErrorCode::Internal`] when what is stored cannot be read (E2).
+    /// Returns an error if the store fails, and [`ErrorCode::Internal`] if the stored data cannot be
+    /// read (E2).
     ///
     /// # Cancel safety
     ///
-    /// It only reads.
+    /// The method only reads, so the future may be dropped at any time.
     fn get(&self, key: &Key) -> impl Future<Output = Result<Option<LockRecord>>> + Send;
 
-    /// The live lease with this id, if there is one. The record's id is compared again (L1).
+    /// Returns the record of the live lease with this id, if there is one.
+    ///
+    /// The implementation compares `id` with the id in the record (L1), because an index by id can
+    /// outlive the lease.
     ///
     /// # Errors
     ///
-    /// As [`get`](Self::get).
+    /// Returns an error if the store fails, and [`ErrorCode::Internal`] if the stored data cannot be
+    /// read (E2).
     ///
     /// # Cancel safety
     ///
-    /// It only reads.
+    /// The method only reads, so the future may be dropped at any time.
     fn find(&self, id: &LockId) -> impl Future<Output = Result<Option<LockRecord>>> + Send;
 
-    /// Ends a live lease and grants its key to `id` for `ttl`, in one atomic step: nobody else can
-    /// come in between. The runtime calls it where
-    /// [`Capabilities::supports_handoff`](crate::Capabilities::supports_handoff) says so.
+    /// Ends a live lease and grants its key to `id` for `ttl`, in one atomic step.
     ///
-    /// # Behavior
+    /// Returns the new lease, or `None` if the old one is dead, unknown or replaced. With `None`,
+    /// nothing is granted and nothing changes (G2).
     ///
-    /// - R1, R2, R5 hold for the old lease as in [`release`](Self::release), A3 to A6 for the new one
-    ///   as in [`acquire`](Self::acquire): it has the id asked for and a higher fence.
-    /// - `None` when the old lease is dead, unknown or replaced: then nothing is granted, and nothing
-    ///   has changed. A backend that repeats the step by itself must not take its own first success
-    ///   for that: it answers with the lease by which `id` holds the key.
+    /// The lock manager calls this method only if
+    /// [`Capabilities::supports_handoff`](crate::Capabilities::supports_handoff) returns true.
+    ///
+    /// - R1, R2 and R5 hold for the old lease, as in [`release`](Self::release).
+    /// - A3, A5 and A6 hold for the new lease, as in [`acquire`](Self::acquire): it has the id `id`
+    ///   and a higher fence (G1).
+    /// - If the backend repeats the step by itself, after a lost reply for instance, it may find that
+    ///   `id` already holds the key. It then returns that lease, not `None`.
     ///
     /// # Errors
     ///
-    /// As the store fails, and [`ErrorCode::Internal`] from the default body, which is for backends
-    /// that cannot do it.
+    /// Returns an error if the store fails. The handoff may have been carried out. The default body
+    /// returns [`ErrorCode::Internal`], for backends that do not support handoff.
     ///
     /// # Cancel safety
     ///
-    /// A dropped future may still lead to a grant, as in [`acquire`](Self::acquire).
+    /// If the future is dropped, the store may still carry out the handoff, and the new lease then
+    /// lasts for its TTL.
     fn handoff(
         &self,
         lease: &Lease,
@@ -186,20 +217,24 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
     ) -> impl Future<Output = Result<Option<Lease>>> + Send {
         let _ = (id, ttl);
         let error = Error::new(ErrorCode::Internal, Operation::Handoff).with_key(lease.key());
-        ready(Err(error.with_message("this backend cannot hand a lease over")))
+        ready(Err(error.with_message(
+            "this backend does not support handoff: check its capabilities before the call",
+        )))
     }
 
-    /// Resolves when `key` may have become free since this method was *called*: a notification that it is
-    /// worth trying again.
+    /// Waits for a notification that `key` may be free, so that another attempt is worthwhile.
     ///
-    /// Notified counts from the call, not from the first poll, so that a waiter which calls this,
-    /// tries, and then awaits the future misses nothing. It may resolve for no reason, for instance
-    /// once when a subscription is in place or was renewed, and a backend that knows nothing leaves
-    /// it pending, as the default body does: waiters also try again by themselves.
+    /// Like tokio's `Notify::notified`, the future receives notifications from the moment this method
+    /// is *called*, not from its first poll. A waiter calls this method, makes an attempt, and then
+    /// awaits the future. A release during the attempt is therefore not missed (W9).
+    ///
+    /// A notification is a hint. The future may complete although the key is not free, for instance
+    /// once after a subscription was made or renewed. It may also never complete: the default body
+    /// does not, for backends without notifications. Waiters therefore also retry by timer.
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future ends the interest.
+    /// Dropping the future ends the wait for notifications.
     fn notified(&self, key: &Key) -> impl Future<Output = ()> + Send + 'static {
         let _ = key;
         pending()

@@ -1,17 +1,27 @@
-//! What a backend can do beyond the contract, or cannot do within it.
+//! The differences between backends.
 
-/// Whose clock decides whether a lease is live.
+/// Says whose clock decides whether a lease is live.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Clock {
-    /// The server's, read inside the atomic step.
+    /// The server's clock, which the backend reads inside the atomic step.
     Server,
-    /// Each client's own. If two clocks differ by more than [`TOLERANCE`](crate::TOLERANCE), two
-    /// clients can hold one key. The fence still tells them apart.
+    /// The clock of each client. If two clocks differ by more than [`TOLERANCE`](crate::TOLERANCE),
+    /// two clients can hold the same key. Their fences still differ.
     Client,
 }
 
-/// What a backend can do beyond the contract.
+/// Describes what a backend can do in addition to the contract.
+///
+/// # Examples
+///
+/// ```
+/// use syncguard_core::{Capabilities, Clock};
+///
+/// let capabilities = Capabilities::new(Clock::Server).with_notifications();
+/// assert!(capabilities.receives_notifications());
+/// assert!(!capabilities.supports_handoff());
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Capabilities {
     clock: Clock,
@@ -22,8 +32,10 @@ pub struct Capabilities {
 }
 
 impl Capabilities {
-    /// A backend on this clock. Its leases stay live for the whole tolerance after their expiry, it
-    /// sends and receives no notifications, and it cannot hand off a lease.
+    /// Describes a backend that uses this clock and has no optional capability.
+    ///
+    /// Its leases stay live until [`TOLERANCE`](crate::TOLERANCE) after their expiry. It neither
+    /// sends nor receives notifications, and it does not support handoff.
     #[must_use]
     pub const fn new(clock: Clock) -> Self {
         Self {
@@ -35,16 +47,18 @@ impl Capabilities {
         }
     }
 
-    /// The store itself removes a lease at its TTL. The lease then ends up to
-    /// [`TOLERANCE`](crate::TOLERANCE) earlier than [`is_live`](crate::is_live) says.
+    /// Declares that the store itself deletes a lease at its TTL.
+    ///
+    /// A lease may then end up to [`TOLERANCE`](crate::TOLERANCE) before [`is_live`](crate::is_live)
+    /// becomes false.
     #[must_use]
     pub const fn with_end_at_ttl(mut self) -> Self {
         self.ends_at_ttl = true;
         self
     }
 
-    /// A release notifies other processes, and [`notified`](crate::Backend::notified) resolves when
-    /// another process releases.
+    /// Declares that a release notifies other processes, and that
+    /// [`notified`](crate::Backend::notified) completes when another process releases the key.
     #[must_use]
     pub const fn with_notifications(mut self) -> Self {
         self.sends_notifications = true;
@@ -52,7 +66,8 @@ impl Capabilities {
         self
     }
 
-    /// A release notifies other processes, but this process receives no notifications.
+    /// Declares that a release notifies other processes, but that this process receives no
+    /// notifications.
     #[must_use]
     pub const fn with_sent_notifications_only(mut self) -> Self {
         self.sends_notifications = true;
@@ -60,39 +75,41 @@ impl Capabilities {
         self
     }
 
-    /// [`handoff`](crate::Backend::handoff) ends one lease and grants the next in one atomic step.
+    /// Declares that [`handoff`](crate::Backend::handoff) ends one lease and grants the next in one
+    /// atomic step.
     #[must_use]
     pub const fn with_handoff(mut self) -> Self {
         self.supports_handoff = true;
         self
     }
 
-    /// Whose clock decides whether a lease is live.
+    /// Returns whose clock decides whether a lease is live.
     #[must_use]
     pub const fn clock(&self) -> Clock {
         self.clock
     }
 
-    /// Whether a lease ends at its TTL instead of at the end of the tolerance.
+    /// Returns whether a lease ends at its TTL instead of at the end of the tolerance.
     #[must_use]
     pub const fn ends_at_ttl(&self) -> bool {
         self.ends_at_ttl
     }
 
-    /// Whether a release through this backend notifies waiters in other processes.
+    /// Returns whether a release through this backend notifies waiters in other processes.
     #[must_use]
     pub const fn sends_notifications(&self) -> bool {
         self.sends_notifications
     }
 
-    /// Whether waiters in this process are notified of a release. While the connection for
-    /// notifications is down they are not; they then wait by timer.
+    /// Returns whether waiters in this process are notified when another process releases a key.
+    ///
+    /// While the connection for notifications is down, they are not, and retry by timer.
     #[must_use]
     pub const fn receives_notifications(&self) -> bool {
         self.receives_notifications
     }
 
-    /// Whether one lease can end and the next begin in one atomic step.
+    /// Returns whether the backend can end one lease and grant the next in one atomic step.
     #[must_use]
     pub const fn supports_handoff(&self) -> bool {
         self.supports_handoff

@@ -1,4 +1,4 @@
-//! The one error type of the workspace, and the codes that callers match on.
+//! The error type of all SyncGuard crates, and the codes that callers match on.
 
 use std::borrow::Cow;
 use std::error::Error as StdError;
@@ -7,12 +7,12 @@ use std::sync::Arc;
 
 use crate::{Fingerprint, Key, LockId};
 
-/// The result of a lock operation.
+/// A `Result` whose error is by default the [`Error`] of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// Says what kind of failure an [`Error`] is, so that callers can match on it.
 ///
-/// Contention alone is not a failure: an attempt on a key that somebody else holds returns
+/// Contention alone is not a failure: an attempt on a key that another caller holds returns
 /// [`Acquired::Held`](crate::Acquired::Held).
 ///
 /// # What the caller does
@@ -20,41 +20,55 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 /// | code | what to do |
 /// |---|---|
 /// | [`Aborted`](Self::Aborted) | Stop. Your own code cancelled the operation. |
-/// | [`AcquisitionTimeout`](Self::AcquisitionTimeout) | Skip the work or try later. Somebody else holds the key. |
-/// | [`AuthFailed`](Self::AuthFailed) | Correct the credentials or the permissions. A retry fails in the same way. |
+/// | [`AcquisitionTimeout`](Self::AcquisitionTimeout) | Skip the work or try later. Another caller holds the key. |
+/// | [`AuthFailed`](Self::AuthFailed) | Correct the credentials or the permissions. A retry fails again. |
 /// | [`Internal`](Self::Internal) | Report it, with its source. The stored data or the server did something unexpected. |
 /// | [`InvalidArgument`](Self::InvalidArgument) | Correct the argument, the configuration or the tables. The message says which. |
 /// | [`Lost`](Self::Lost) | Stop the work and do not write its result: another holder may already work on the key. |
-/// | [`NetworkTimeout`](Self::NetworkTimeout) | Retry with the same lock id, or release by it: the server may have carried the operation out. |
+/// | [`NetworkTimeout`](Self::NetworkTimeout) | Retry after a pause. The server may have carried out the operation, so a caller of [`Backend`](crate::Backend) repeats it with the same lock id, or releases by that id. |
 /// | [`RateLimited`](Self::RateLimited) | Retry after a pause, with fewer requests, or raise the quota. |
 /// | [`ServiceUnavailable`](Self::ServiceUnavailable) | Retry after a pause, and alert if it lasts. Never treat it as a free or as a held key. |
 ///
-/// The runtime in the `syncguard` crate retries the last three by itself until its wait limit.
+/// The lock manager in the `syncguard` crate retries the last three by itself, until the wait limit.
+///
+/// # Examples
+///
+/// ```
+/// use syncguard_core::{Error, ErrorCode};
+///
+/// fn http_status(error: &Error) -> u16 {
+///     match error.code() {
+///         ErrorCode::AcquisitionTimeout => 409,
+///         code if code.is_transient() => 503,
+///         _ => 500,
+///     }
+/// }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorCode {
-    /// Cancelled by the caller.
+    /// The caller cancelled the operation.
     Aborted,
-    /// The wait limit or the retries were used up by contention.
+    /// The key was held by others until the wait limit or the retries were used up.
     AcquisitionTimeout,
-    /// Bad credentials or a missing permission.
+    /// The credentials are bad or missing, or a permission is missing.
     AuthFailed,
-    /// Anything unclassified, and stored data that cannot be read.
+    /// Stored data cannot be read, or the failure fits no other code.
     Internal,
-    /// A bad key, lock id, TTL or configuration; missing tables; a malformed request.
+    /// The key, lock id, TTL, configuration or request is bad, or tables are missing.
     InvalidArgument,
     /// The lease ended while the work still ran.
     Lost,
-    /// No answer in time. The operation may still have been carried out.
+    /// No answer came in time. The server may still have carried out the operation.
     NetworkTimeout,
-    /// A quota, too many connections, or no memory left for writes.
+    /// A quota is used up, there are too many connections, or the server has no memory for writes.
     RateLimited,
-    /// The server is down, starting, read-only or cannot be reached.
+    /// The server is down, starting or read-only, or it cannot be reached.
     ServiceUnavailable,
 }
 
 impl ErrorCode {
-    /// The name of the code, as SyncGuard spells it in every language.
+    /// Returns the name of the code, which is the same in every SyncGuard client.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -70,8 +84,8 @@ impl ErrorCode {
         }
     }
 
-    /// Whether the same request may succeed a moment later: the server was unavailable, too slow or
-    /// too busy.
+    /// Returns whether the same request may succeed a moment later, because the server was
+    /// unavailable, too slow or too busy.
     #[must_use]
     pub const fn is_transient(self) -> bool {
         matches!(self, Self::NetworkTimeout | Self::RateLimited | Self::ServiceUnavailable)
@@ -84,38 +98,38 @@ impl fmt::Display for ErrorCode {
     }
 }
 
-/// The operation that an [`Error`] or an event speaks of.
+/// Names the operation that failed with an [`Error`], or that an event reports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Operation {
-    /// Taking a lock.
+    /// Acquiring a lock: one attempt.
     Acquire,
-    /// Building a backend: its configuration, its first connection, its tables.
+    /// Building a backend: its configuration, first connection and tables.
     Configure,
-    /// Renewing a lease.
+    /// Extending a lease.
     Extend,
-    /// Looking a lease up by its id.
+    /// Looking up a lease by its id.
     Find,
-    /// Looking a lease up by its key.
+    /// Looking up a lease by its key.
     Get,
-    /// Passing a lease on to the next in line.
+    /// Ending a lease and granting its key to the next waiter.
     Handoff,
     /// Holding a lease. The only event of this operation says that the lease was lost.
     Hold,
-    /// Reading a fence or a lock id from text, before any other operation.
+    /// Reading a fence or a lock id from a text.
     Parse,
-    /// Giving a lease back.
+    /// Releasing a lease.
     Release,
-    /// Running a closure under a lock.
+    /// Running a closure while holding a lock.
     Run,
     /// Finishing background work.
     Shutdown,
-    /// Waiting for a lock, in line and with all attempts.
+    /// Waiting for a lock: the time in the queue and all attempts.
     Wait,
 }
 
 impl Operation {
-    /// The name of the operation, in lower case.
+    /// Returns the name of the operation, in lower case.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -141,11 +155,13 @@ impl fmt::Display for Operation {
     }
 }
 
-/// Why a lock operation failed: a code to match on, the operation, what it was about, and the cause.
+/// Says why a lock operation failed: a code to match on, the operation, the key, and the cause.
 ///
-/// Keys and lock ids appear as fingerprints only, so an error can be logged as it is. `Display` is
-/// one line without the cause; the cause, such as the driver's own error, is
-/// [`source`](StdError::source).
+/// Keys and lock ids appear only as fingerprints, so an error can be logged as it is (K4). `Display`
+/// writes one line without the cause. [`source`](StdError::source) returns the cause, such as the
+/// error of the driver. A clone shares the cause with the original.
+///
+/// # Examples
 ///
 /// ```
 /// use syncguard_core::{Error, ErrorCode, Key, Operation};
@@ -162,8 +178,6 @@ impl fmt::Display for Operation {
 /// );
 /// # Ok::<(), Error>(())
 /// ```
-///
-/// A clone shares the source with the original.
 #[derive(Clone, Debug)]
 pub struct Error {
     code: ErrorCode,
@@ -175,78 +189,78 @@ pub struct Error {
 }
 
 impl Error {
-    /// An error of this code in this operation.
+    /// Makes an error with this code, in this operation.
     #[must_use]
     pub const fn new(code: ErrorCode, operation: Operation) -> Self {
         Self { code, operation, key: None, id: None, message: None, source: None }
     }
 
-    /// Names the key, by its fingerprint.
+    /// Adds the fingerprint of the key.
     #[must_use]
     pub fn with_key(mut self, key: &Key) -> Self {
         self.key = Some(key.fingerprint());
         self
     }
 
-    /// Names the lock id, by its fingerprint.
+    /// Adds the fingerprint of the lock id.
     #[must_use]
     pub fn with_id(mut self, id: &LockId) -> Self {
         self.id = Some(id.fingerprint());
         self
     }
 
-    /// Says in a few words what went wrong or what to do. It must hold no raw key or lock id.
+    /// Adds a message that says what happened and what to do. It must not contain a key or a lock id.
     #[must_use]
     pub fn with_message(mut self, message: impl Into<Cow<'static, str>>) -> Self {
         self.message = Some(message.into());
         self
     }
 
-    /// Sets the operation: for input that was parsed before the operation was known.
+    /// Changes the operation, for input that was parsed before the operation was known.
     #[must_use]
     pub const fn with_operation(mut self, operation: Operation) -> Self {
         self.operation = operation;
         self
     }
 
-    /// Keeps the cause.
+    /// Adds the cause.
     #[must_use]
     pub fn with_source(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         self.source = Some(Arc::from(source.into()));
         self
     }
 
-    /// What went wrong or what to do, in a few words, where the code does not say it all.
+    /// Returns the message that says what happened and what to do, if there is one.
     #[must_use]
     pub fn message(&self) -> Option<&str> {
         self.message.as_deref()
     }
 
-    /// What kind of failure this is.
+    /// Returns what kind of failure this is.
     #[must_use]
     pub const fn code(&self) -> ErrorCode {
         self.code
     }
 
-    /// The operation that failed.
+    /// Returns the operation that failed.
     #[must_use]
     pub const fn operation(&self) -> Operation {
         self.operation
     }
 
-    /// The fingerprint of the key, where the operation had one.
+    /// Returns the fingerprint of the key, if the operation had one.
     #[must_use]
     pub const fn key(&self) -> Option<Fingerprint> {
         self.key
     }
 
-    /// The fingerprint of the lock id, where the operation had only that.
+    /// Returns the fingerprint of the lock id, if the operation had only the id.
     #[must_use]
     pub const fn id(&self) -> Option<Fingerprint> {
         self.id
     }
 
-    /// Whether the same request may succeed a moment later.
+    /// Returns whether the same request may succeed a moment later.
     #[must_use]
     pub const fn is_transient(&self) -> bool {
         self.code.is_transient()
@@ -336,7 +350,7 @@ mod tests {
     }
 
     #[test]
-    fn e1_only_unavailability_slowness_and_load_are_transient() {
+    fn e1_only_three_codes_are_transient() {
         let transient: Vec<_> = [
             ErrorCode::Aborted,
             ErrorCode::AcquisitionTimeout,

@@ -9,11 +9,16 @@ use crate::{Error, ErrorCode, Operation};
 #[cfg(feature = "sqlx")]
 mod sqlx;
 
-/// The fencing token of a grant: a number that is higher with every grant of the same key.
+/// Identifies a grant by a number that rises with every grant of the same key.
 ///
-/// Hand it to whatever the lock protects, and let that refuse a lower fence than it has seen: then
-/// a holder that was paused for longer than its lease can do no harm. As text, in serde too, it is
-/// always 15 digits, so that the order of texts is the order of numbers.
+/// Pass the fence to the resource that the lock protects, and let the resource refuse a fence that
+/// is lower than one it has seen. A holder that was paused for longer than its lease then cannot
+/// overwrite the work of its successor.
+///
+/// As text, and in serde, a fence always has 15 digits, so texts sort like numbers. With the feature
+/// `sqlx`, a fence can be bound to a query and read from a row as `BIGINT`.
+///
+/// # Examples
 ///
 /// ```
 /// use syncguard_core::Fence;
@@ -28,18 +33,18 @@ mod sqlx;
 pub struct Fence(u64);
 
 impl Fence {
-    /// The highest fence that 15 digits can write.
+    /// The highest fence that fits into 15 digits.
     pub const MAX: Self = Self(999_999_999_999_999);
-    /// The highest fence that is ever granted.
+    /// The highest fence that a backend grants (A6).
     pub const MAX_GRANTED: Self = Self(900_000_000_000_000);
-    /// Fences above this one come with a warning in the log: a tenth of the range is used up.
+    /// A grant with a fence above this one logs a warning, because a tenth of the range is used up.
     pub const WARN_ABOVE: Self = Self(90_000_000_000_000);
 
-    /// Makes a fence of a number.
+    /// Makes a fence from a number.
     ///
     /// # Errors
     ///
-    /// [`InvalidFence`] above [`MAX`](Self::MAX).
+    /// Returns [`InvalidFence`] if the number is above [`MAX`](Self::MAX).
     pub const fn new(number: u64) -> Result<Self, InvalidFence> {
         if number > Self::MAX.0 {
             return Err(InvalidFence { _private: () });
@@ -47,21 +52,22 @@ impl Fence {
         Ok(Self(number))
     }
 
-    /// The fence of a new grant, as a backend's counter gives it. Check it before anything is
-    /// written.
+    /// Makes the fence of a new grant from the next number of the backend's counter.
+    ///
+    /// Backends call this before they write anything (A6).
     ///
     /// # Errors
     ///
-    /// [`ErrorCode::Internal`] above [`MAX_GRANTED`](Self::MAX_GRANTED).
+    /// Returns [`ErrorCode::Internal`] if the number is above [`MAX_GRANTED`](Self::MAX_GRANTED).
     pub fn granted(number: u64) -> Result<Self, Error> {
         if number > Self::MAX_GRANTED.0 {
             return Err(Error::new(ErrorCode::Internal, Operation::Acquire)
-                .with_message("the fence counter of this key is used up"));
+                .with_message("the fence counter of this key is used up: use another key"));
         }
         Ok(Self(number))
     }
 
-    /// The number.
+    /// Returns the number.
     #[must_use]
     pub const fn get(self) -> u64 {
         self.0
@@ -106,9 +112,9 @@ impl From<Fence> for String {
     }
 }
 
-/// A number or text that is no [`Fence`].
+/// Says that a number or a text is not a [`Fence`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a fence is a number of at most 15 digits, written with all 15")]
+#[error("not a fence: pass a number below 10^15, as text with exactly 15 digits")]
 pub struct InvalidFence {
     _private: (),
 }
@@ -125,7 +131,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn text_is_exactly_15_digits() {
+    fn a3_a_fence_is_written_with_exactly_15_digits() {
         for bad in
             ["", "1", "00000000000001", "0000000000000001", "+00000000000001", " 00000000000001"]
         {
@@ -135,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn a6_the_limit_is_a_number() {
+    fn a6_the_limit_is_compared_as_a_number() {
         assert!(Fence::granted(900_000_000_000_000).is_ok());
         for over in [900_000_000_000_001, 1_000_000_000_000_000, u64::MAX] {
             assert_eq!(Fence::granted(over).unwrap_err().code(), ErrorCode::Internal);
@@ -143,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn serde_is_the_text() {
+    fn serde_writes_the_15_digits() {
         let fence = Fence::new(7).unwrap();
         assert_eq!(serde_json::to_string(&fence).unwrap(), "\"000000000000007\"");
         assert_eq!(serde_json::from_str::<Fence>("\"000000000000007\"").unwrap(), fence);
@@ -152,7 +158,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn order_of_texts_is_order_of_numbers(a in 0..=Fence::MAX.0, b in 0..=Fence::MAX.0) {
+        fn a3_texts_sort_like_numbers(a in 0..=Fence::MAX.0, b in 0..=Fence::MAX.0) {
             let (a, b) = (Fence(a), Fence(b));
             prop_assert_eq!(a.to_string().cmp(&b.to_string()), a.cmp(&b));
             prop_assert_eq!(a.to_string().parse::<Fence>().unwrap(), a);

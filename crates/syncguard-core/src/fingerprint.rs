@@ -1,14 +1,15 @@
-//! Short names for keys and lock ids that are fit for logs.
+//! Short names for keys and lock ids, for use in logs.
 
 use std::fmt;
 
 use unicode_normalization::UnicodeNormalization;
 
-/// A 96-bit name for a key or a lock id, the same in every SyncGuard client, for logs, spans and
-/// events.
+/// Names a key or a lock id in logs, spans and events without showing its text.
 ///
-/// It keeps raw text out of logs; it is no cryptographic hash, and a short text can be guessed from
-/// it.
+/// A fingerprint has 96 bits and prints as 24 hexadecimal digits. It is the same in every SyncGuard
+/// client. It is not a cryptographic hash: a short text can be guessed from its fingerprint.
+///
+/// # Examples
 ///
 /// ```
 /// use syncguard_core::Fingerprint;
@@ -19,13 +20,13 @@ use unicode_normalization::UnicodeNormalization;
 pub struct Fingerprint([u32; 3]);
 
 impl Fingerprint {
-    /// The fingerprint of a text, taken over its NFC form.
+    /// Computes the fingerprint of a text, after normalization to NFC.
     #[must_use]
     pub fn of(text: &str) -> Self {
         Self::of_nfc(text.nfc())
     }
 
-    /// The fingerprint of characters that are in NFC already.
+    /// Computes the fingerprint of characters that are already in NFC.
     pub(crate) fn of_nfc(chars: impl Iterator<Item = char>) -> Self {
         let mut sums = [0u32; 3];
         for c in chars {

@@ -8,11 +8,13 @@ use unicode_normalization::{IsNormalized, UnicodeNormalization, is_nfc_quick};
 
 use crate::{Error, ErrorCode, Fingerprint, Operation};
 
-/// The name of a lock: 1 to 512 bytes of UTF-8 in Unicode NFC, without NUL.
+/// Names a lock: 1 to 512 bytes of UTF-8 in Unicode NFC, without NUL.
 ///
-/// Two spellings that are equal after normalisation are one key. `Debug` shows the
-/// [fingerprint](Key::fingerprint); the text itself comes only from [`as_str`](Key::as_str).
-/// Cloning is cheap.
+/// Two spellings that are equal after normalization are the same key (K2). `Debug` shows the
+/// [fingerprint](Key::fingerprint). Only [`as_str`](Key::as_str) and conversions into text return
+/// the text itself. A clone is cheap.
+///
+/// # Examples
 ///
 /// ```
 /// use syncguard_core::Key;
@@ -27,15 +29,15 @@ use crate::{Error, ErrorCode, Fingerprint, Operation};
 pub struct Key(Arc<str>);
 
 impl Key {
-    /// The longest key, in bytes of its NFC form.
+    /// The longest key, in bytes after normalization to NFC.
     pub const MAX_LEN: usize = 512;
 
-    /// Makes a key of a text, which is normalised to NFC first.
+    /// Makes a key from a text, after normalization to NFC.
     ///
     /// # Errors
     ///
-    /// [`InvalidKey`] when the normalised text is empty, longer than [`MAX_LEN`](Self::MAX_LEN)
-    /// bytes, or contains a NUL character.
+    /// Returns [`InvalidKey`] if the normalized text is empty, is longer than
+    /// [`MAX_LEN`](Self::MAX_LEN) bytes, or contains a NUL character.
     pub fn new(text: &str) -> Result<Self, InvalidKey> {
         let key: Arc<str> = if is_nfc_quick(text.chars()) == IsNormalized::Yes {
             Arc::from(text)
@@ -50,13 +52,13 @@ impl Key {
         }
     }
 
-    /// The text, in NFC. Keep it out of logs.
+    /// Returns the text, in NFC. Keep it out of logs.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// The name of this key for logs.
+    /// Returns the short name of this key for logs.
     #[must_use]
     pub fn fingerprint(&self) -> Fingerprint {
         Fingerprint::of_nfc(self.0.chars())
@@ -113,20 +115,20 @@ impl From<Key> for String {
     }
 }
 
-/// Why a text is no [`Key`].
+/// Says why a text cannot be a [`Key`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum InvalidKey {
     /// The text is empty.
-    #[error("the key must not be empty")]
+    #[error("the key is empty: pass 1 to {max} bytes", max = Key::MAX_LEN)]
     Empty,
-    /// The text contains a NUL character, which not every store can keep.
-    #[error("the key must not contain a NUL character")]
+    /// The text contains a NUL character, which some stores cannot hold.
+    #[error("the key contains a NUL character: remove it")]
     Nul,
     /// The text is longer than [`Key::MAX_LEN`].
-    #[error("the key is {len} bytes long after NFC, the maximum is {max}", max = Key::MAX_LEN)]
+    #[error("the key has {len} bytes after NFC: pass at most {max}", max = Key::MAX_LEN)]
     TooLong {
-        /// Its length in bytes, after normalisation.
+        /// The length of the text in bytes, after normalization.
         len: usize,
     },
 }
@@ -137,7 +139,7 @@ impl From<InvalidKey> for Error {
     }
 }
 
-/// A key is already a key: lets `TryInto<Key, Error: Into<Error>>` take both texts and keys.
+// A bound `TryInto<Key, Error: Into<Error>>` then takes a `Key`, which always converts, and a text.
 impl From<std::convert::Infallible> for Error {
     fn from(never: std::convert::Infallible) -> Self {
         match never {}
@@ -149,7 +151,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn k1_bytes_are_counted_after_normalisation() {
+    fn k1_bytes_are_counted_after_normalization() {
         assert_eq!(Key::new(""), Err(InvalidKey::Empty));
         assert!(Key::new(&"x".repeat(512)).is_ok());
         assert_eq!(Key::new(&"x".repeat(513)), Err(InvalidKey::TooLong { len: 513 }));
@@ -170,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn serde_checks_what_it_reads() {
+    fn k1_serde_normalizes_and_validates() {
         let key: Key = serde_json::from_str("\"cafe\u{301}\"").unwrap();
         assert_eq!(serde_json::to_string(&key).unwrap(), "\"caf\u{e9}\"");
         assert!(serde_json::from_str::<Key>("\"\"").is_err());

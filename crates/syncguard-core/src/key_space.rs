@@ -1,4 +1,4 @@
-//! How keys are named in a store: prefixes, truncation and derived keys, the same in every client.
+//! The names of keys in a store: prefixes, hashes of long names, and derived keys (K3).
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -7,10 +7,12 @@ use unicode_normalization::{IsNormalized, UnicodeNormalization, is_nfc_quick};
 
 use crate::{Error, ErrorCode, Key, LockId, Operation};
 
-/// The names that one backend gives to keys in its store.
+/// Computes the names under which a backend stores locks and fence counters (K3).
 ///
-/// A name is the prefix, a colon and the key, or a hash in place of the key where that would be too
-/// long for the store.
+/// A name is the prefix, a colon and the key. If that is too long for the store, the prefix and a
+/// hash of the whole name replace it. Every SyncGuard client computes the same names.
+///
+/// # Examples
 ///
 /// ```
 /// use syncguard_core::{Key, KeySpace};
@@ -23,9 +25,9 @@ use crate::{Error, ErrorCode, Key, LockId, Operation};
 /// ```
 #[derive(Clone, Debug)]
 pub struct KeySpace {
-    /// Without trailing colons, and with one where there is anything in front of it.
+    /// Empty, or with exactly one colon at the end.
     prefix: String,
-    /// The longest name, in bytes.
+    /// The length of the longest name, in bytes.
     limit: usize,
 }
 
@@ -33,12 +35,13 @@ pub struct KeySpace {
 const HASH_LEN: usize = 22;
 
 impl KeySpace {
-    /// The names behind `prefix`, in a store that takes names of up to `limit` bytes of which
-    /// `reserve` are kept free.
+    /// Makes the names that start with `prefix`.
+    ///
+    /// The store takes names of up to `limit` bytes. The last `reserve` bytes of them stay unused.
     ///
     /// # Errors
     ///
-    /// [`InvalidPrefix`] when not even a hashed key fits behind the prefix.
+    /// Returns [`InvalidPrefix`] if the prefix leaves no room for a hash.
     pub fn new(prefix: &str, limit: usize, reserve: usize) -> Result<Self, InvalidPrefix> {
         let mut prefix = prefix.trim_end_matches(':').to_owned();
         if !prefix.is_empty() {
@@ -51,38 +54,41 @@ impl KeySpace {
         Ok(Self { prefix, limit })
     }
 
-    /// The prefix in front of every name: empty, or ending in one colon.
+    /// Returns the prefix of every name: an empty text, or one that ends with a colon.
     #[must_use]
     pub fn prefix(&self) -> &str {
         &self.prefix
     }
 
-    /// Where the lock of this key is stored.
+    /// Returns the name of the stored lock of a key.
     #[must_use]
     pub fn base_key(&self, key: &Key) -> String {
         self.name(key.as_str())
     }
 
-    /// Where the lock of this key is stored in a store that does not take the key itself as a name.
+    /// Returns the name of the stored lock of a key, always with a hash.
+    ///
+    /// It is for stores that do not accept every key as a name.
     #[must_use]
     pub fn hashed_base_key(&self, key: &Key) -> String {
         self.hashed(&format!("{}{}", self.prefix, key.as_str()))
     }
 
-    /// Where the fence counter is stored that belongs to the lock stored at `base_key`.
+    /// Returns the name of the fence counter that belongs to the lock named `base_key`.
     #[must_use]
     pub fn fence_key(&self, base_key: &str) -> String {
         self.name(&format!("fence:{base_key}"))
     }
 
-    /// Where the key of the lock with this id is stored.
+    /// Returns the name of the index entry that maps a lock id to its key.
     #[must_use]
     pub fn id_key(&self, id: &LockId) -> String {
         self.name(&format!("id:{}", id.as_str()))
     }
 
     fn name(&self, key: &str) -> String {
-        // The prefix stays as it was given, except where it is a part of a derived key.
+        // Other clients normalize only the part after the prefix, so this does the same. In the name
+        // of a fence counter, that part contains the prefix again.
         let mut full = String::with_capacity(self.prefix.len() + key.len());
         full.push_str(&self.prefix);
         if is_nfc_quick(key.chars()) == IsNormalized::Yes {
@@ -100,9 +106,9 @@ impl KeySpace {
     }
 }
 
-/// A prefix behind which not even a hashed key fits.
+/// Says that a prefix leaves no room for a hash.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the key prefix is too long, the maximum is {max} bytes")]
+#[error("the key prefix is too long: use at most {max} bytes")]
 pub struct InvalidPrefix {
     max: usize,
 }

@@ -1,14 +1,26 @@
-//! A grant, and what a look-up shows of it.
+//! A grant, and what a lookup returns for it.
 
 use serde::{Deserialize, Serialize};
 
 use crate::{Fence, Key, LockId, Timestamp};
 
-/// One grant of one key.
+/// Describes one grant of one key.
 ///
-/// It is plain data: it keeps nothing alive and releases nothing when dropped. It can be
-/// serialised, so that another process can go on with it. It holds the raw lock id, so treat the
-/// serialised form like a password.
+/// A lease is plain data: dropping it releases nothing. It can be serialized, so that another
+/// process can continue to hold the key. The serialized form contains the key and the lock id in
+/// clear. Treat it like a password, because the lock id is enough to release the lease.
+///
+/// # Examples
+///
+/// ```
+/// use syncguard_core::{Fence, Key, Lease, LockId, Timestamp};
+///
+/// let expires_at = Timestamp::from_millis(1_795_451_239_701);
+/// let lease = Lease::new(Key::new("payment:42")?, LockId::random()?, Fence::new(7)?, expires_at);
+/// let json = serde_json::to_string(&lease).expect("a lease has a JSON form");
+/// assert_eq!(serde_json::from_str::<Lease>(&json).expect("this is a lease"), lease);
+/// # Ok::<(), syncguard_core::Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Lease {
     key: Key,
@@ -21,58 +33,61 @@ pub struct Lease {
 }
 
 impl Lease {
-    /// A lease as a backend granted it.
+    /// Makes a lease. Backends call this after a grant.
     #[must_use]
     pub const fn new(key: Key, id: LockId, fence: Fence, expires_at: Timestamp) -> Self {
         Self { key, id, fence, expires_at, revision: None }
     }
 
-    /// Adds a mark of the backend's own, with which it can recognise what it stored.
+    /// Adds a revision: text with which the backend can recognize what it stored.
     #[must_use]
     pub fn with_revision(mut self, revision: impl Into<String>) -> Self {
         self.revision = Some(revision.into());
         self
     }
 
-    /// The same lease after it was extended.
+    /// Changes the expiry, as after an extension.
     #[must_use]
     pub const fn with_expires_at(mut self, expires_at: Timestamp) -> Self {
         self.expires_at = expires_at;
         self
     }
 
-    /// The key.
+    /// Returns the key.
     #[must_use]
     pub const fn key(&self) -> &Key {
         &self.key
     }
 
-    /// The id of this acquisition.
+    /// Returns the lock id of this acquisition.
     #[must_use]
     pub const fn id(&self) -> &LockId {
         &self.id
     }
 
-    /// The fencing token.
+    /// Returns the fence of the grant.
     #[must_use]
     pub const fn fence(&self) -> Fence {
         self.fence
     }
 
-    /// When the lease expires, on the backend's clock.
+    /// Returns when the lease expires, on the backend's clock.
     #[must_use]
     pub const fn expires_at(&self) -> Timestamp {
         self.expires_at
     }
 
-    /// The backend's own mark, if it set one.
+    /// Returns the backend's revision, if it set one.
     #[must_use]
     pub fn revision(&self) -> Option<&str> {
         self.revision.as_deref()
     }
 }
 
-/// What a look-up shows of a live lease.
+/// Describes a live lease, as a lookup by key or by id returns it.
+///
+/// A record is for diagnosis (L3). It does not protect a write, because the lease may end at any
+/// time after the lookup.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct LockRecord {
     key: Key,
@@ -85,7 +100,7 @@ pub struct LockRecord {
 }
 
 impl LockRecord {
-    /// A record as a backend stores it.
+    /// Makes a record. Backends call this for the data that they have stored.
     #[must_use]
     pub const fn new(
         key: Key,
@@ -97,31 +112,31 @@ impl LockRecord {
         Self { key, id, fence, acquired_at, expires_at }
     }
 
-    /// The key.
+    /// Returns the key.
     #[must_use]
     pub const fn key(&self) -> &Key {
         &self.key
     }
 
-    /// The id of the acquisition that holds the key.
+    /// Returns the lock id of the acquisition that holds the key.
     #[must_use]
     pub const fn id(&self) -> &LockId {
         &self.id
     }
 
-    /// The fencing token of the grant.
+    /// Returns the fence of the grant.
     #[must_use]
     pub const fn fence(&self) -> Fence {
         self.fence
     }
 
-    /// When the key was granted, on the backend's clock.
+    /// Returns when the key was granted, on the backend's clock.
     #[must_use]
     pub const fn acquired_at(&self) -> Timestamp {
         self.acquired_at
     }
 
-    /// When the lease expires, on the backend's clock.
+    /// Returns when the lease expires, on the backend's clock.
     #[must_use]
     pub const fn expires_at(&self) -> Timestamp {
         self.expires_at
@@ -145,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lease_survives_serialisation() {
+    fn a_lease_is_the_same_after_serialization() {
         let json = serde_json::to_string(&lease()).unwrap();
         assert_eq!(
             json,
@@ -153,9 +168,9 @@ mod tests {
         );
         assert_eq!(serde_json::from_str::<Lease>(&json).unwrap(), lease());
 
-        let marked = lease().with_revision("17.5");
-        let json = serde_json::to_string(&marked).unwrap();
-        assert_eq!(serde_json::from_str::<Lease>(&json).unwrap(), marked);
+        let with_revision = lease().with_revision("17.5");
+        let json = serde_json::to_string(&with_revision).unwrap();
+        assert_eq!(serde_json::from_str::<Lease>(&json).unwrap(), with_revision);
     }
 
     #[test]
@@ -185,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn k4_debug_shows_no_raw_name() {
+    fn k4_debug_shows_no_key_and_no_lock_id() {
         let text = format!("{:?}", lease());
         assert!(!text.contains("payment") && !text.contains("AAECAw"), "{text}");
     }

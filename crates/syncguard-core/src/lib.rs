@@ -1,29 +1,45 @@
 //! The contract of SyncGuard distributed locks, without I/O and without a runtime.
 //!
-//! - *To use locks*, depend on a backend crate, such as `syncguard-redis`. It brings what you need
-//!   from here.
-//! - *To carry locks on another store*, depend on this crate and implement [`Backend`]. The crate
-//!   `syncguard-memory` is a worked example; `contract-tests` proves your implementation.
+//! - *To use locks*, depend on a backend crate, such as `syncguard-redis`. It exports everything
+//!   that you need, including the types of this crate.
+//! - *To support another store*, depend on this crate and implement [`Backend`]. The crate
+//!   `syncguard-memory` is a complete example. The suite in `contract-tests` checks your
+//!   implementation.
 //!
 //! # What a lock is
 //!
-//! A *lease*: one grant of one [`Key`] to one [`LockId`] for a [`Ttl`]. While it is live nobody
-//! else is granted the key. It ends by release or by time, so a crashed holder blocks nobody for
-//! long. Each grant carries a [`Fence`], higher than all earlier ones of its key, with which the
-//! protected resource can refuse a holder that does not know yet that its lease has ended.
+//! A lock is a *lease*: one grant of one [`Key`] to one [`LockId`] for a [`Ttl`]. While a lease is
+//! live, no other caller is granted its key. A lease ends when its holder releases it or when its
+//! TTL is over, so the locks of a crashed process become free without help.
 //!
-//! # What is here
+//! Each grant carries a [`Fence`], a number that is higher than all earlier ones of its key. A
+//! holder that was paused for too long may not know that its lease has ended. The resource that the
+//! lock protects can recognize such a holder by its lower fence and refuse its write.
 //!
-//! | | |
+//! The module [`contract`] lists all guarantees as numbered clauses, such as A1. The documentation
+//! of this crate cites them.
+//!
+//! # What this crate contains
+//!
+//! | items | purpose |
 //! |---|---|
-//! | [`Key`], [`LockId`], [`Fence`], [`Ttl`], [`Timestamp`] | values that are checked once, when made |
-//! | [`Lease`], [`LockRecord`] | a grant, and what a look-up shows of it |
+//! | [`Key`], [`LockId`], [`Fence`], [`Ttl`], [`Timestamp`] | values that are validated once, when they are made |
+//! | [`Lease`], [`LockRecord`] | a grant, and what a lookup returns |
 //! | [`Backend`], [`Acquired`], [`Capabilities`], [`Clock`] | what a store implements |
 //! | [`AnyBackend`] | any backend behind one type |
-//! | [`KeySpace`] | how keys are named in a store, the same in every SyncGuard client |
-//! | [`is_live`], [`TOLERANCE`] | the one predicate about time |
-//! | [`Error`], [`ErrorCode`], [`Operation`] | what went wrong |
-//! | [`Fingerprint`] | names for logs |
+//! | [`KeySpace`] | the names of keys in a store, the same in every SyncGuard client |
+//! | [`is_live`], [`TOLERANCE`] | whether a lease still counts |
+//! | [`Error`], [`ErrorCode`], [`Operation`] | why an operation failed |
+//! | [`Fingerprint`] | short names for logs |
+//!
+//! # Features
+//!
+//! - `sqlx`: a [`Fence`] can be bound to a query and read from a row as `BIGINT`, with sqlx 0.9.
+//!   `syncguard-postgres` enables it.
+
+// Cargo documents the crates of a workspace in any order. Without this URL, a crate that comes
+// before this one gets dead links to the items of this one.
+#![doc(html_root_url = "https://docs.rs/syncguard-core/latest")]
 
 mod any_backend;
 mod backend;

@@ -8,11 +8,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Error, ErrorCode, Fingerprint, Operation};
 
-/// The identity of one acquisition: 16 random bytes as 22 base64url characters.
+/// Identifies one acquisition: 16 random bytes, written as 22 base64url characters.
 ///
-/// It is made by the caller before the first byte is sent, so that an acquisition whose reply was
-/// lost can be repeated or undone. Whoever knows it can release and extend the lease, so treat it
-/// like a password: `Debug` shows only the [fingerprint](LockId::fingerprint).
+/// The client makes the id before it sends the first byte. If the reply is lost, it can repeat the
+/// acquisition or undo it by this id (I2). The id is enough to release or extend the lease, so treat
+/// it like a password. `Debug` shows only the [fingerprint](LockId::fingerprint).
+///
+/// # Examples
 ///
 /// ```
 /// use syncguard_core::LockId;
@@ -34,24 +36,26 @@ impl LockId {
     ///
     /// # Errors
     ///
-    /// [`ErrorCode::Internal`] when the operating system gives no random bytes.
+    /// Returns [`ErrorCode::Internal`] if the operating system provides no random bytes.
     pub fn random() -> Result<Self, Error> {
         let mut bytes = [0; 16];
         getrandom::fill(&mut bytes).map_err(|source| {
             Error::new(ErrorCode::Internal, Operation::Acquire)
-                .with_message("the operating system gave no random bytes")
+                .with_message(
+                    "the operating system provided no random bytes: check its random source",
+                )
                 .with_source(source)
         })?;
         Ok(Self(URL_SAFE_NO_PAD.encode(bytes)))
     }
 
-    /// The 22 characters. Keep them out of logs.
+    /// Returns the 22 characters. Keep them out of logs.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// The name of this id for logs.
+    /// Returns the short name of this id for logs.
     #[must_use]
     pub fn fingerprint(&self) -> Fingerprint {
         Fingerprint::of_nfc(self.0.chars())
@@ -67,7 +71,9 @@ impl fmt::Debug for LockId {
 impl TryFrom<String> for LockId {
     type Error = InvalidLockId;
 
-    /// Accepts what matches `^[A-Za-z0-9_-]{22}$`, as other clients do.
+    /// Accepts a text that matches `^[A-Za-z0-9_-]{22}$` (I1).
+    // The last character carries only two bits of the 16 bytes. Its other bits need not be zero,
+    // because other clients accept every character there.
     fn try_from(text: String) -> Result<Self, InvalidLockId> {
         let legal = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
         if text.len() == Self::LEN && text.bytes().all(legal) {
@@ -92,9 +98,11 @@ impl From<LockId> for String {
     }
 }
 
-/// A text that is no [`LockId`]. It does not repeat the text, which may be nearly one.
+/// Says that a text is not a [`LockId`].
+///
+/// It does not contain the text, which may be a real lock id with a typing error.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a lock id is 22 characters out of A-Z, a-z, 0-9, '_' and '-'")]
+#[error("not a lock id: pass exactly 22 characters of A-Z, a-z, 0-9, '_' and '-'")]
 pub struct InvalidLockId {
     _private: (),
 }
@@ -111,7 +119,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn i1_exactly_22_characters_of_the_alphabet() {
+    fn i1_an_id_has_exactly_22_characters_of_the_alphabet() {
         for good in ["AAECAwQFBgcICQoLDA0ODw", "______________________", "-_aZ09aaaaaaaaaaaaaaaa"] {
             assert_eq!(good.parse::<LockId>().unwrap().as_str(), good);
         }
@@ -146,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn i1_random_ids_parse_and_differ() {
+    fn i1_i2_random_ids_parse_and_differ() {
         let ids: std::collections::HashSet<_> = (0..1000)
             .map(|_| LockId::random().unwrap().as_str().parse::<LockId>().unwrap())
             .collect();

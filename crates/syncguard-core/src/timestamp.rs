@@ -7,11 +7,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::Ttl;
 
-/// A point in time on the clock that decides about a lease, in milliseconds since the Unix epoch.
+/// Marks a point in time on the clock that decides about a lease, in milliseconds since the Unix
+/// epoch.
 ///
 /// `Display` writes it in UTC as RFC 3339 with milliseconds. Years after 9999, which RFC 3339 does
 /// not cover, have a plus sign and more digits. No value makes a method of this type panic or wrap:
 /// arithmetic stops at the largest or the smallest value.
+///
+/// # Examples
 ///
 /// ```
 /// use syncguard_core::Timestamp;
@@ -106,7 +109,7 @@ impl From<Timestamp> for SystemTime {
     }
 }
 
-/// How long after its expiry a lease still counts as live, in every SyncGuard client.
+/// The time after its expiry for which a lease still counts as live, in every SyncGuard client.
 pub const TOLERANCE: Duration = Duration::from_millis(TOLERANCE_MS);
 
 const TOLERANCE_MS: u64 = 1_000;
@@ -114,6 +117,8 @@ const TOLERANCE_MS: u64 = 1_000;
 /// Returns whether a lease that expires at `expires_at` is live at `now` (T2).
 ///
 /// All code that asks this question calls this function, so that no two parts can disagree.
+///
+/// # Examples
 ///
 /// ```
 /// use syncguard_core::{Timestamp, is_live};

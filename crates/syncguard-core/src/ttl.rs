@@ -4,10 +4,12 @@ use std::time::Duration;
 
 use crate::{Error, ErrorCode, Operation};
 
-/// How long a lease lasts unless it is extended: a whole number of milliseconds, at least 1.
+/// Says how long a lease lasts unless it is extended: a whole number of milliseconds, at least 1.
 ///
 /// A `Duration` converts into a `Ttl`. A fraction of a millisecond is rounded up, so a TTL is never
 /// shorter than the duration it was made from (T3).
+///
+/// # Examples
 ///
 /// ```
 /// use std::time::Duration;

@@ -1,4 +1,4 @@
-//! K3: keys, fingerprints and fences come out as SyncGuard for TypeScript makes them.
+//! K3: names, fingerprints and fences are equal to those of SyncGuard for TypeScript.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -13,7 +13,7 @@ fn vectors(section: &str) -> Vec<Value> {
 }
 
 #[test]
-fn k3_storage_keys() {
+fn k3_names_equal_the_golden_vectors() {
     let id: LockId = "AAECAwQFBgcICQoLDA0ODw".parse().unwrap();
     for vector in vectors("storage_keys") {
         let text = |field: &str| vector[field].as_str().unwrap();
@@ -28,7 +28,7 @@ fn k3_storage_keys() {
         let base = names.base_key(&Key::new(text("key")).unwrap());
         assert_eq!(base, text("base_key"));
         assert_eq!(names.fence_key(&base), text("fence_key"));
-        // Only Redis has an index by id.
+        // Only Redis has an index by id, so the other vectors have no such name.
         if let Some(id_key) = vector["id_key"].as_str() {
             assert_eq!(names.id_key(&id), id_key);
         }
@@ -36,7 +36,7 @@ fn k3_storage_keys() {
 }
 
 #[test]
-fn k4_fingerprints() {
+fn k4_fingerprints_equal_the_golden_vectors() {
     for vector in vectors("fingerprints") {
         let fingerprint = Fingerprint::of(vector["text"].as_str().unwrap());
         assert_eq!(fingerprint.to_string(), vector["fingerprint"].as_str().unwrap());
@@ -44,7 +44,7 @@ fn k4_fingerprints() {
 }
 
 #[test]
-fn a3_fences() {
+fn a3_fences_equal_the_golden_vectors() {
     for vector in vectors("fences") {
         let fence = Fence::new(vector["value"].as_u64().unwrap()).unwrap();
         assert_eq!(fence.to_string(), vector["text"].as_str().unwrap());

@@ -1,4 +1,4 @@
-//! What holds for all keys: normalisation, the byte limits, and truncation without collisions.
+//! Properties of all keys: normalization, the byte limits, and names that do not collide.
 
 use std::collections::HashMap;
 
@@ -9,14 +9,14 @@ use unicode_normalization::{UnicodeNormalization, is_nfc};
 proptest! {
     #[test]
     fn k1_a_key_is_nfc_and_1_to_512_bytes(text in "\\PC{0,300}|[a-z\u{301}\u{308}]{0,600}") {
-        let normalised: String = text.nfc().collect();
+        let normalized: String = text.nfc().collect();
         match Key::new(&text) {
             Ok(key) => {
-                prop_assert_eq!(key.as_str(), &normalised);
+                prop_assert_eq!(key.as_str(), &normalized);
                 prop_assert!(is_nfc(key.as_str()));
                 prop_assert!((1..=512).contains(&key.as_str().len()));
             }
-            Err(_) => prop_assert!(normalised.is_empty() || normalised.len() > 512),
+            Err(_) => prop_assert!(normalized.is_empty() || normalized.len() > 512),
         }
     }
 
@@ -44,7 +44,8 @@ proptest! {
                 for name in [names.fence_key(&base), base] {
                     prop_assert!(name.len() <= 74 && name.starts_with(names.prefix()));
                     let owner = (prefix.clone(), text.clone());
-                    // Keys that look like derived ones are another matter: backends refuse them.
+                    // A key such as `fence:a:b` would collide with a derived name, so backends
+                    // refuse it. Random keys are never of this form in practice.
                     prop_assert_eq!(seen.insert(name, owner), None);
                 }
             }

@@ -34,7 +34,7 @@ impl<'r, DB: Database> Decode<'r, DB> for Fence
 where
     i64: Decode<'r, DB>,
 {
-    /// Reads a fence, and refuses a number that cannot be one.
+    // Any number may be in the column, so this checks it and returns an error.
     fn decode(value: DB::ValueRef<'r>) -> Result<Self, BoxDynError> {
         let number = u64::try_from(<i64 as Decode<'r, DB>>::decode(value)?)?;
         Ok(Self::new(number)?)
