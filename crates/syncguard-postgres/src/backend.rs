@@ -14,12 +14,12 @@ use syncguard_core::{
 };
 use tokio::time::{Instant, timeout_at};
 
-use crate::config::{COMMAND_TIMEOUT, PostgresBackendBuilder, Tables, notifications_of};
 use crate::connections::Connections;
 use crate::error::{NO_CONNECTION, classify, is_conflict, timed_out};
 use crate::notifications::Notifications;
 use crate::row;
 use crate::statement::{Protocol, Statement, Statements, Value, patience};
+use crate::tables::Tables;
 
 /// Locks in a Postgres database.
 ///
@@ -69,13 +69,8 @@ impl PostgresBackend {
     #[must_use]
     pub fn new(pool: PgPool) -> Self {
         let tables = Tables::default();
-        let notifications = notifications_of(&pool, None, &tables, COMMAND_TIMEOUT);
+        let notifications = Notifications::through(&pool, None, &tables, COMMAND_TIMEOUT);
         Self::on(pool, tables, COMMAND_TIMEOUT, notifications, false)
-    }
-
-    /// Starts to build a backend with other settings, such as the names of the tables.
-    pub fn builder(pool: PgPool) -> PostgresBackendBuilder {
-        PostgresBackendBuilder::new(pool)
     }
 
     /// sqlx's pool options, set for short statements: a connection is tested before use only if it
@@ -234,6 +229,9 @@ impl PostgresBackend {
 
 /// Of a release, whose commit need not be on disk before the answer.
 const LAZY_COMMIT: Value<'_> = Value::Text(Some("off"));
+
+/// How long one operation may take, unless the builder says otherwise.
+pub(crate) const COMMAND_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long a connection may have been idle to be used without a test.
 const TRUSTED_IDLE: Duration = Duration::from_secs(1);

@@ -1,13 +1,13 @@
-//! Settings, and the names of the tables.
+//! The settings of a backend.
 
 use std::time::Duration;
 
 use sqlx::postgres::{PgConnectOptions, PgPool};
 use syncguard_core::{Error, ErrorCode, Operation, Result};
 
-use crate::PostgresBackend;
-use crate::notifications::{NOT_HEARD, Notifications};
-use crate::statement::Protocol;
+use crate::backend::{COMMAND_TIMEOUT, PostgresBackend};
+use crate::notifications::Notifications;
+use crate::tables::{FENCE_TABLE, LOCK_TABLE, Tables};
 
 /// Builds a [`PostgresBackend`] on a pool, with settings other than the defaults.
 ///
@@ -28,9 +28,10 @@ pub struct PostgresBackendBuilder {
     delete_trigger: bool,
 }
 
-impl PostgresBackendBuilder {
-    pub(crate) fn new(pool: PgPool) -> Self {
-        Self {
+impl PostgresBackend {
+    /// Starts to build a backend with other settings, such as the names of the tables.
+    pub fn builder(pool: PgPool) -> PostgresBackendBuilder {
+        PostgresBackendBuilder {
             pool,
             lock_table: LOCK_TABLE.to_owned(),
             fence_table: FENCE_TABLE.to_owned(),
@@ -40,7 +41,9 @@ impl PostgresBackendBuilder {
             delete_trigger: false,
         }
     }
+}
 
+impl PostgresBackendBuilder {
     /// The table of locks. All clients that share locks must name it alike.
     ///
     /// The name is found through the `search_path`. It is used as written, capitals included; the
@@ -114,31 +117,16 @@ impl PostgresBackendBuilder {
             delete_trigger,
         } = self;
         if !(SHORTEST_TIMEOUT..=LONGEST_TIMEOUT).contains(&command_timeout) {
-            return Err(invalid("the command timeout is under 2 ms or over an hour"));
+            let error = Error::new(ErrorCode::InvalidArgument, Operation::Configure);
+            return Err(error.with_message("the command timeout is under 2 ms or over an hour"));
         }
         let tables = Tables::new(&lock_table, &fence_table)?;
         let notifications = notifications
-            .then(|| notifications_of(&pool, listen_on, &tables, command_timeout))
+            .then(|| Notifications::through(&pool, listen_on, &tables, command_timeout))
             .flatten();
         Ok(PostgresBackend::on(pool, tables, command_timeout, notifications, delete_trigger))
     }
 }
-
-/// Notifications, unless the settings of the pool tell that nothing can be heard through it.
-pub(crate) fn notifications_of(
-    pool: &PgPool,
-    listen_on: Option<PgConnectOptions>,
-    tables: &Tables,
-    limit: Duration,
-) -> Option<Notifications> {
-    if listen_on.is_none() && Protocol::of(pool) == Protocol::Simple {
-        tracing::warn!("{NOT_HEARD}");
-        return None;
-    }
-    Some(Notifications::new(pool.clone(), listen_on, tables.channel.clone(), limit))
-}
-
-pub(crate) const COMMAND_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Half of it is still a limit that the server knows.
 const SHORTEST_TIMEOUT: Duration = Duration::from_millis(2);
@@ -146,110 +134,14 @@ const SHORTEST_TIMEOUT: Duration = Duration::from_millis(2);
 /// Far above any use, and far below what the server's limits and the clock can hold.
 const LONGEST_TIMEOUT: Duration = Duration::from_secs(60 * 60);
 
-const LOCK_TABLE: &str = "syncguard_locks";
-const FENCE_TABLE: &str = "syncguard_fence_counters";
-
-/// The longest name that Postgres does not cut off, in bytes.
-const NAME_LIMIT: usize = 63;
-
-/// The names of all tables and indexes, checked and quoted.
-#[derive(Clone, Debug)]
-pub(crate) struct Tables {
-    pub(crate) locks: String,
-    pub(crate) fences: String,
-    pub(crate) lock_id_index: String,
-    pub(crate) expires_index: String,
-    /// The trigger and its function.
-    pub(crate) freed: String,
-    /// The same name without quotes, which is also that of the channel.
-    pub(crate) channel: String,
-}
-
-impl Tables {
-    fn new(locks: &str, fences: &str) -> Result<Self> {
-        let tables = Self::quoted(locks, fences);
-        let names = [&tables.locks, &tables.fences, &tables.lock_id_index, &tables.expires_index];
-        for (n, name) in names.iter().enumerate() {
-            let bare = name.trim_matches('"');
-            if !is_identifier(bare) {
-                return Err(invalid(
-                    "a table name is letters, digits and underscores, and starts with no digit",
-                ));
-            }
-            if bare.len() > NAME_LIMIT {
-                return Err(invalid(
-                    "a table name is too long: with its indexes, 51 bytes for locks and 63 for fences",
-                ));
-            }
-            if names.iter().skip(n + 1).any(|other| other == name) {
-                return Err(invalid("the tables and indexes must have different names"));
-            }
-        }
-        Ok(tables)
-    }
-
-    fn quoted(locks: &str, fences: &str) -> Self {
-        Self {
-            locks: format!("\"{locks}\""),
-            fences: format!("\"{fences}\""),
-            lock_id_index: format!("\"idx_{locks}_lock_id\""),
-            expires_index: format!("\"idx_{locks}_expires\""),
-            freed: format!("\"{locks}_freed\""),
-            channel: format!("{locks}_freed"),
-        }
-    }
-}
-
-impl Default for Tables {
-    fn default() -> Self {
-        Self::quoted(LOCK_TABLE, FENCE_TABLE)
-    }
-}
-
-fn is_identifier(name: &str) -> bool {
-    let legal = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
-    name.bytes().all(legal) && !name.starts_with(|c: char| c.is_ascii_digit()) && !name.is_empty()
-}
-
-fn invalid(message: &'static str) -> Error {
-    Error::new(ErrorCode::InvalidArgument, Operation::Configure).with_message(message)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn e3_table_names_are_identifiers() {
-        for name in ["a", "_", "Locks_2", &"x".repeat(51)] {
-            assert!(Tables::new(name, "fences").is_ok(), "{name}");
-        }
-        for name in ["", "2locks", "a-b", "a.b", "a b", "a\"b", "a;b", "l\u{f6}cks", "a\0", "a\n"] {
-            assert!(Tables::new(name, "fences").is_err(), "{name:?}");
-            assert!(Tables::new("locks", name).is_err(), "{name:?}");
-        }
-    }
-
-    #[test]
-    fn e3_no_name_is_cut_off() {
-        assert!(Tables::new(&"x".repeat(51), &"y".repeat(63)).is_ok());
-        assert!(Tables::new(&"x".repeat(52), "fences").is_err());
-        assert!(Tables::new("locks", &"y".repeat(64)).is_err());
-    }
-
-    #[test]
-    fn e3_names_must_not_collide() {
-        assert!(Tables::new("locks", "locks").is_err());
-        assert!(Tables::new("locks", "idx_locks_lock_id").is_err());
-        assert!(Tables::new("locks", "idx_locks_expires").is_err());
-        assert!(Tables::new("locks", "LOCKS").is_ok());
-    }
-
     #[tokio::test]
     async fn e3_the_command_timeout_has_bounds() {
         let pool = PgPool::connect_lazy("postgres://localhost").unwrap();
-        let build =
-            |limit| PostgresBackendBuilder::new(pool.clone()).command_timeout(limit).build();
+        let build = |limit| PostgresBackend::builder(pool.clone()).command_timeout(limit).build();
         for limit in [SHORTEST_TIMEOUT, COMMAND_TIMEOUT, LONGEST_TIMEOUT] {
             assert!(build(limit).is_ok(), "{limit:?}");
         }
@@ -258,11 +150,5 @@ mod tests {
             let error = build(limit).unwrap_err();
             assert_eq!(error.code(), ErrorCode::InvalidArgument, "{limit:?}");
         }
-    }
-
-    #[test]
-    fn the_default_names_pass_the_check() {
-        let checked = Tables::new(LOCK_TABLE, FENCE_TABLE).unwrap();
-        assert_eq!(checked.locks, Tables::default().locks);
     }
 }

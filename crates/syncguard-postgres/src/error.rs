@@ -5,7 +5,7 @@ use std::io;
 use sqlx::error::DatabaseError;
 use syncguard_core::{Error, ErrorCode, Operation};
 
-use crate::config::Tables;
+use crate::tables::Tables;
 
 /// What a caller can do about an error of the driver, by its kind and by SQLSTATE.
 ///

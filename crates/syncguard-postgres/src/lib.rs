@@ -146,6 +146,7 @@ mod notifications;
 mod row;
 mod schema;
 mod statement;
+mod tables;
 mod transaction;
 
 pub use backend::PostgresBackend;

@@ -23,82 +23,61 @@
 
 mod channel;
 mod listener;
+mod route;
 mod session;
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::postgres::{PgConnectOptions, PgPool};
 use syncguard_backend::{ListenerTask, NotificationRegistry, Notified};
 use syncguard_core::Key;
-use tokio::time::Instant;
 
 use self::channel::name_of;
 use self::listener::Listener;
+use self::route::{NOT_HEARD, Route};
+use crate::statement::Protocol;
+use crate::tables::Tables;
 
 /// Who waits in this process, and the task that listens for them, if somebody does.
 #[derive(Debug)]
 pub(crate) struct Notifications {
     interests: NotificationRegistry,
-    way: Arc<Way>,
+    route: Arc<Route>,
     task: ListenerTask,
 }
 
-/// How releases are heard.
-#[derive(Debug)]
-struct Way {
-    /// The statements go through it.
-    pool: PgPool,
-    /// The way to the server for the listening connection, if it is another.
-    listen_on: Option<PgConnectOptions>,
-    channel: String,
-    /// For connecting, and for each statement.
-    limit: Duration,
-    /// Until when it is no use to listen, once that was found out.
-    deaf_until: Mutex<Option<Instant>>,
-}
-
 impl Notifications {
-    pub(crate) fn new(
-        pool: PgPool,
+    /// Listens through the pool, or through `listen_on` if it is given. None if the settings of the
+    /// pool say that it leads through a pooler in transaction mode: no notification arrives there.
+    pub(crate) fn through(
+        pool: &PgPool,
         listen_on: Option<PgConnectOptions>,
-        channel: String,
+        tables: &Tables,
         limit: Duration,
-    ) -> Self {
-        let way = Way { pool, listen_on, channel, limit, deaf_until: Mutex::default() };
-        Self {
-            interests: NotificationRegistry::new(),
-            way: Arc::new(way),
-            task: ListenerTask::new(),
+    ) -> Option<Self> {
+        if listen_on.is_none() && Protocol::of(pool) == Protocol::Simple {
+            tracing::warn!("{NOT_HEARD}");
+            return None;
         }
+        let route = Route::new(pool.clone(), listen_on, tables.channel.clone(), limit);
+        Some(Self {
+            interests: NotificationRegistry::new(),
+            route: Arc::new(route),
+            task: ListenerTask::new(),
+        })
     }
 
     /// Whether releases are heard, as far as is known.
     pub(crate) fn are_heard(&self) -> bool {
-        lock(&self.way.deaf_until).is_none_or(|until| until <= Instant::now())
+        !self.route.is_deaf()
     }
 
     /// Resolves when `key` may have become free since this call.
     pub(crate) fn notified(&self, key: &Key) -> Notified {
         let notification = self.interests.register(&name_of(key));
-        self.task.ensure_running(|| Listener::new(self.interests.clone(), self.way.clone()).run());
+        self.task
+            .ensure_running(|| Listener::new(self.interests.clone(), self.route.clone()).run());
         notification
     }
-}
-
-impl Way {
-    /// It is of no use to listen for so long. True the first time.
-    fn is_deaf_for(&self, pause: Duration) -> bool {
-        lock(&self.deaf_until).replace(Instant::now() + pause).is_none()
-    }
-}
-
-/// Said once, with the remedy.
-pub(crate) const NOT_HEARD: &str = "releases cannot be heard, as behind a pooler that gives each \
-    transaction another session; waiting goes on by timer: give PostgresBackendBuilder::listen_on a \
-    direct way to the same database, or turn notifications off";
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // No step can panic halfway, so what a poisoned one holds is still whole.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

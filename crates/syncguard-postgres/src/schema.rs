@@ -7,9 +7,9 @@ use syncguard_core::{Operation, Result};
 use tokio::time::{Instant, timeout_at};
 
 use crate::PostgresBackend;
-use crate::config::Tables;
 use crate::error::{is_creation_race, timed_out};
 use crate::statement::{fill_in, patience};
+use crate::tables::Tables;
 
 impl PostgresBackend {
     /// Creates the tables and indexes that are missing, and leaves alone what is there.

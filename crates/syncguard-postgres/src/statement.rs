@@ -8,7 +8,7 @@ use sqlx::{AssertSqlSafe, ConnectOptions};
 use syncguard_core::{Fence, Key, LockId, Ttl};
 use tokio::time::Instant;
 
-use crate::config::Tables;
+use crate::tables::Tables;
 
 /// The statements, with the names of the tables filled in.
 #[derive(Debug)]

@@ -8,24 +8,24 @@ use syncguard_backend::{NotificationRegistry, ReconnectBackoff};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 use super::channel::{Bucket, bucket_of};
+use super::route::{NOT_HEARD, Route};
 use super::session::{Failure, Session};
-use super::{NOT_HEARD, Way};
 
 /// Owns the listening connection, and wakes those who wait.
 pub(super) struct Listener {
     interests: NotificationRegistry,
-    way: Arc<Way>,
+    route: Arc<Route>,
     outage: ReconnectBackoff,
 }
 
 impl Listener {
-    pub(super) fn new(interests: NotificationRegistry, way: Arc<Way>) -> Self {
-        Self { interests, way, outage: ReconnectBackoff::new() }
+    pub(super) fn new(interests: NotificationRegistry, route: Arc<Route>) -> Self {
+        Self { interests, route, outage: ReconnectBackoff::new() }
     }
 
     /// Runs until it is aborted, or the pool is closed.
     pub(super) async fn run(mut self) {
-        let pool = self.way.pool.clone();
+        let pool = self.route.pool.clone();
         tokio::select! {
             () = pool.close_event() => {}
             () = self.listen() => {}
@@ -35,7 +35,7 @@ impl Listener {
     async fn listen(&mut self) {
         loop {
             self.interests.somebody().await;
-            let pause = match Session::open(&self.way).await {
+            let pause = match Session::open(&self.route).await {
                 Ok(session) => self.serve(session).await,
                 Err(Failure::Deaf) => self.deaf(),
                 Err(Failure::Error(error)) => self.failed(None, &error),
@@ -55,7 +55,7 @@ impl Listener {
             }
             Err(error) => {
                 let worked_for = session.worked_for();
-                // An answer may still be under way, so there is nothing more to be asked.
+                // An answer may still be in flight, so nothing more can be asked.
                 drop(session);
                 self.failed(Some(worked_for), &error)
             }
@@ -121,7 +121,7 @@ impl Listener {
     }
 
     fn deaf(&self) -> Duration {
-        if self.way.is_deaf_for(DEAF_FOR) {
+        if self.route.set_deaf_for(DEAF_FOR) {
             tracing::warn!("{NOT_HEARD}");
         }
         DEAF_FOR

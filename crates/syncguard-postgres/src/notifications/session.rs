@@ -9,8 +9,8 @@ use sqlx::{AssertSqlSafe, Executor, Row};
 use syncguard_core::LockId;
 use tokio::time::{Instant, timeout};
 
-use super::Way;
 use super::channel::Bucket;
+use super::route::Route;
 
 /// A session of the server that listens to the channel, with the signs it has put up.
 pub(super) struct Session {
@@ -41,45 +41,45 @@ impl From<sqlx::Error> for Failure {
 
 impl Session {
     /// Connects, proves that a notification sent the way of the statements arrives, and listens.
-    pub(super) async fn open(way: &Way) -> Result<Self, Failure> {
+    pub(super) async fn open(route: &Route) -> Result<Self, Failure> {
         let pool = PgPoolOptions::new()
             .max_connections(1)
-            .acquire_timeout(way.limit)
+            .acquire_timeout(route.limit)
             .idle_timeout(None)
             .max_lifetime(None)
             .test_before_acquire(false)
             // When the listener gives it back, it is to be closed.
             .after_release(|_, _| Box::pin(async { Ok(false) }))
-            .connect_lazy_with(match &way.listen_on {
+            .connect_lazy_with(match &route.listen_on {
                 Some(options) => options.clone(),
-                None => PgConnectOptions::clone(&way.pool.connect_options()),
+                None => PgConnectOptions::clone(&route.pool.connect_options()),
             });
         let connect = PgListener::connect_with(&pool);
-        let mut listener = within(way.limit, connect).await?;
+        let mut listener = within(route.limit, connect).await?;
         // Whoever has lost the connection has lost the signs with it, and begins anew.
         listener.eager_reconnect(false);
         let mut session = Self {
             listener,
             pool,
-            channel: way.channel.clone(),
-            limit: way.limit,
+            channel: route.channel.clone(),
+            limit: route.limit,
             signs: BTreeSet::new(),
             opened: Instant::now(),
             alive: Instant::now(),
         };
-        session.prove(way).await?;
+        session.prove(route).await?;
         let listen = session.listener.listen(&session.channel);
-        within(way.limit, listen).await?;
+        within(route.limit, listen).await?;
         Ok(session)
     }
 
     /// Nothing may be left on a session that belongs to somebody else the next moment: a LISTEN
     /// would send notifications to clients that expect none, and a sign would stand for ever. So it
     /// is first tested without leaving anything, and then with a channel that is never used again.
-    async fn prove(&mut self, way: &Way) -> Result<(), Failure> {
+    async fn prove(&mut self, route: &Route) -> Result<(), Failure> {
         let probe = format!("syncguard_{}", random()?.as_str());
         let send = async {
-            let mut other = way.pool.acquire().await?;
+            let mut other = route.pool.acquire().await?;
             let here = pid(&mut self.listener).await?;
             let there = pid(&mut *other).await?;
             if here == there || here != pid(&mut self.listener).await? {
@@ -90,7 +90,7 @@ impl Session {
             sqlx::raw_sql(AssertSqlSafe(notify)).execute(&mut *other).await?;
             Ok(true)
         };
-        if !within(way.limit, send).await? {
+        if !within(route.limit, send).await? {
             return Err(Failure::Deaf);
         }
         match timeout(PROOF_LIMIT, self.hear(&probe)).await {
@@ -184,7 +184,7 @@ impl Session {
     pub(super) async fn close(self) {
         let Self { listener, pool, limit, .. } = self;
         drop(listener);
-        // It is closed either way, only later where the server does not answer.
+        // The pool closes anyway, but later if the server does not answer.
         let _ = timeout(limit, pool.close()).await;
     }
 }
