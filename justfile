@@ -1,9 +1,9 @@
-# What a contributor types. `just` lists it.
+# Commands for contributors. `just` lists them.
 
 default:
     @just --list
 
-# Everything that must hold before a change is taken
+# Every check that a change must pass
 check:
     .ci/run
 
@@ -11,7 +11,7 @@ check:
 test *args:
     contract-tests/run {{ args }}
 
-# The contract suite alone, or a part of it: just contract redis::
+# The contract suite, or a part of it: just contract redis::
 contract *filter:
     cargo test -p contract-tests --test contract -- {{ filter }}
 
@@ -19,18 +19,30 @@ contract *filter:
 doc:
     cargo doc --workspace --no-deps --all-features --open
 
-# What a lock costs, alone and where many want it (BENCHMARKS.md)
+# The benchmark: the cost of a lock, with and without contention (BENCHMARKS.md)
 bench *args:
     cargo bench -p syncguard-bench -- {{ args }}
 
-# Licences, advisories and duplicate versions
+# Licenses, advisories, sources and duplicate versions of dependencies
 deny:
     cargo deny check
 
-# Redis, Postgres and a Firestore emulator, for examples and a tight loop of tests
+# Compiles each package with each of its features alone
+features:
+    cargo run -p workspace-checks --bin features
+
+# Compiles each package with the Rust version that it promises, if rustup has it
+rust-versions:
+    cargo run -p workspace-checks --bin rust_versions
+
+# Compiles with the lowest versions of dependencies that Cargo.toml admits
+minimal-versions:
+    .ci/minimal-versions
+
+# Starts Redis, Postgres and a Firestore emulator, for the examples and for tests
 up:
     docker compose up -d --wait
 
-# Stops them
+# Stops the servers that `just up` started
 down:
     docker compose down -v
