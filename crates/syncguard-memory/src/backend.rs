@@ -33,6 +33,14 @@ impl MemoryBackend {
         Self::on(Source::Manual(clock.clone()))
     }
 
+    /// Ends leases exactly at their TTL, as Redis does, instead of a second later. This applies to
+    /// all clones, because they share the locks.
+    #[must_use]
+    pub fn with_end_at_ttl(self) -> Self {
+        self.step().0.end_at_ttl();
+        self
+    }
+
     fn on(clock: Source) -> Self {
         Self { store: Arc::default(), clock }
     }
@@ -53,7 +61,8 @@ impl Default for MemoryBackend {
 
 impl Backend for MemoryBackend {
     fn capabilities(&self) -> Capabilities {
-        Capabilities::new(Clock::Server).with_notifications().with_handoff()
+        let capabilities = Capabilities::new(Clock::Server).with_notifications().with_handoff();
+        if self.step().0.ends_at_ttl() { capabilities.with_end_at_ttl() } else { capabilities }
     }
 
     async fn acquire(&self, key: &Key, id: &LockId, ttl: Ttl) -> Result<Acquired> {

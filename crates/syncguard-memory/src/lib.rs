@@ -27,9 +27,11 @@
 
 mod backend;
 mod clock;
+mod faulty;
 mod store;
 
 pub use backend::MemoryBackend;
 pub use clock::ManualClock;
+pub use faulty::{Call, Fault, FaultyBackend, Notifications};
 #[doc(inline)]
 pub use syncguard::*;
