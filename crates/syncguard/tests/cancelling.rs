@@ -10,8 +10,9 @@ use std::sync::{Arc, Mutex};
 use std::task::Poll;
 use std::time::Duration;
 
-use support::{Fault, Spoilt};
+use support::{LOSE_REPLY, next_all, plain};
 use syncguard::{CancellationToken, LockManager, Operation};
+use syncguard_memory::Fault;
 use tokio::time::timeout;
 
 const MS: Duration = Duration::from_millis(1);
@@ -32,11 +33,11 @@ async fn poll_and_drop<T>(future: impl Future<Output = T>, polls: usize) -> Opti
 
 #[tokio::test(start_paused = true)]
 async fn c1_an_acquire_dropped_after_any_number_of_polls_leaves_no_lease() {
-    for fault in [Fault::None, Fault::Late(50 * MS), Fault::ReplyLost] {
+    for fault in [Fault::None, Fault::DelayRequest(50 * MS), LOSE_REPLY] {
         for polls in 0..100 {
-            let backend = Spoilt::new();
+            let backend = plain();
             let locks = LockManager::new(backend.clone());
-            backend.next(Operation::Acquire, [fault, Fault::Late(30 * MS)]);
+            next_all(&backend, Operation::Acquire, [fault, Fault::DelayRequest(30 * MS)]);
             let done = poll_and_drop(locks.lock("key").acquire(), polls).await;
             let finished = done.is_some();
             drop(done);
@@ -52,7 +53,7 @@ async fn c1_an_acquire_dropped_after_any_number_of_polls_leaves_no_lease() {
 
 #[tokio::test(start_paused = true)]
 async fn o3_an_attempt_that_was_not_sent_does_not_count() {
-    let backend = Spoilt::new();
+    let backend = plain();
     let seen = Arc::new(Mutex::new(Vec::new()));
     let notes = seen.clone();
     let locks = LockManager::builder(backend.clone())
@@ -61,17 +62,17 @@ async fn o3_an_attempt_that_was_not_sent_does_not_count() {
     let token = CancellationToken::new();
     token.cancel();
     assert!(locks.lock("key").cancel(token).acquire().await.is_err());
-    assert!(backend.calls(Operation::Acquire).is_empty());
+    assert!((backend.count(Operation::Acquire) == 0));
     assert_eq!(*seen.lock().unwrap(), [(Operation::Wait, Some(0))]);
 }
 
 #[tokio::test(start_paused = true)]
 async fn c2_a_dropped_release_is_finished_in_the_background() {
     for polls in 0..10 {
-        let backend = Spoilt::new();
+        let backend = plain();
         let locks = LockManager::new(backend.clone());
         let guard = locks.lock("key").acquire().await.unwrap();
-        backend.next(Operation::Release, [Fault::Late(50 * MS)]);
+        backend.next(Operation::Release, Fault::DelayRequest(50 * MS));
         let done = poll_and_drop(guard.release(), polls).await;
         locks.shutdown().await.unwrap();
         assert!(!locks.is_locked("key").await.unwrap(), "{polls} polls");
@@ -84,10 +85,10 @@ async fn c2_a_dropped_release_is_finished_in_the_background() {
 
 #[tokio::test(start_paused = true)]
 async fn c2_a_dropped_extend_leaves_the_guard_usable() {
-    let backend = Spoilt::new();
+    let backend = plain();
     let locks = LockManager::new(backend.clone());
     let guard = locks.lock("key").acquire().await.unwrap();
-    backend.next(Operation::Extend, [Fault::Hangs]);
+    backend.next(Operation::Extend, Fault::Hang);
     assert!(timeout(MS, guard.extend(Duration::from_secs(60))).await.is_err());
     guard.extend(Duration::from_secs(90)).await.unwrap();
     assert!(guard.release().await.unwrap());
@@ -95,7 +96,7 @@ async fn c2_a_dropped_extend_leaves_the_guard_usable() {
 
 #[tokio::test(start_paused = true)]
 async fn h6_run_releases_when_dropped_and_when_the_work_panics() {
-    let locks = LockManager::new(Spoilt::new());
+    let locks = LockManager::new(plain());
     let work = locks.lock("key").run(async |_| std::future::pending::<()>().await);
     assert!(timeout(MS, work).await.is_err());
     let panicking = locks.lock("other").run(async |_| panic!("the work fails"));

@@ -11,20 +11,21 @@ use support::line::{
     HOUR, MS, Waiter, cancellable, heir_of_a_dropped_release, poll_once, served_in_order, waiter,
     waiters,
 };
-use support::{Fault, Spoilt};
+use support::{LOSE_REPLY, with_handoff};
 use syncguard::{Backoff, CancellationToken, ErrorCode, LockGuard, LockManager, Operation};
+use syncguard_memory::{Fault, FaultyBackend};
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::time::sleep;
 
 #[tokio::test(start_paused = true)]
 async fn g5_a_release_serves_the_first_in_line_with_one_request() {
-    let backend = Spoilt::with_handoff();
+    let backend = with_handoff();
     let locks = LockManager::new(backend.clone());
     let held = locks.lock("key").ttl(HOUR).acquire().await.unwrap();
     let line = waiters(&locks, 3).await;
     assert!(held.release().await.unwrap());
     served_in_order(line).await;
-    let calls = |operation| backend.calls(operation).len();
+    let calls = |operation| backend.count(operation);
     assert_eq!(calls(Operation::Acquire), 1);
     assert_eq!(calls(Operation::Handoff), 3);
     assert_eq!(calls(Operation::Release), 1, "of the last one");
@@ -32,7 +33,7 @@ async fn g5_a_release_serves_the_first_in_line_with_one_request() {
 
 #[tokio::test(start_paused = true)]
 async fn g5_an_heir_is_kept_alive_once_it_is_there() {
-    let backend = Spoilt::with_handoff();
+    let backend = with_handoff();
     let locks = LockManager::new(backend.clone());
     let held = locks.lock("key").ttl(HOUR).acquire().await.unwrap();
     let request = locks.lock("key").ttl(300 * MS).wait(HOUR).keep_alive();
@@ -47,13 +48,12 @@ async fn g5_an_heir_is_kept_alive_once_it_is_there() {
 
 #[tokio::test(start_paused = true)]
 async fn g6_a_handoff_without_an_answer_loses_nobody() {
-    for fault in [Fault::ReplyLost, Fault::Refused(ErrorCode::NetworkTimeout), Fault::LandsLate(MS)]
-    {
-        let backend = Spoilt::with_handoff();
+    for fault in [LOSE_REPLY, Fault::Fail(ErrorCode::NetworkTimeout), Fault::LandLate(MS)] {
+        let backend = with_handoff();
         let locks = LockManager::new(backend.clone());
         let held = locks.lock("key").ttl(HOUR).acquire().await.unwrap();
         let waiter = waiter(&locks).await;
-        backend.next(Operation::Handoff, [fault]);
+        backend.next(Operation::Handoff, fault);
         assert_eq!(held.release().await.unwrap_err().code(), ErrorCode::NetworkTimeout);
         let guard = waiter.await.unwrap().unwrap();
         assert_eq!(guard.fence().get(), 2, "{fault:?}");
@@ -68,11 +68,11 @@ async fn g6_a_handoff_without_an_answer_loses_nobody() {
 async fn g6_a_handoff_that_cannot_be_granted_is_a_release() {
     // The second one is that of a server without memory for writes.
     for code in [ErrorCode::Internal, ErrorCode::RateLimited] {
-        let backend = Spoilt::with_handoff();
+        let backend = with_handoff();
         let locks = LockManager::new(backend.clone());
         let held = locks.lock("key").ttl(HOUR).acquire().await.unwrap();
         let line = waiters(&locks, 1).await;
-        backend.next(Operation::Handoff, [Fault::Refused(code)]);
+        backend.next(Operation::Handoff, Fault::Fail(code));
         assert!(held.release().await.unwrap(), "{code:?}");
         assert_eq!(served_in_order(line).await, [2], "{code:?}");
     }
@@ -80,28 +80,28 @@ async fn g6_a_handoff_that_cannot_be_granted_is_a_release() {
 
 #[tokio::test(start_paused = true)]
 async fn g6_nothing_is_handed_off_while_the_first_in_line_asks() {
-    let backend = Spoilt::with_handoff();
+    let backend = with_handoff();
     let locks = LockManager::new(backend.clone());
     let held = locks.lock("key").ttl(HOUR).acquire().await.unwrap();
     let request = locks.lock("key").ttl(HOUR).wait(HOUR).backoff(Backoff::fixed(20 * MS));
     let waiter = Handle::current().spawn(request.acquire());
-    backend.next(Operation::Acquire, [Fault::Late(700 * MS)]);
+    backend.next(Operation::Acquire, Fault::DelayRequest(700 * MS));
     sleep(50 * MS).await;
     held.release().await.unwrap();
     // It would be another grant, to nobody, if its lease had been released before.
     waiter.await.unwrap().unwrap().release().await.unwrap();
-    assert!(backend.calls(Operation::Handoff).is_empty());
+    assert!((backend.count(Operation::Handoff) == 0));
     sleep(1_000 * MS).await;
     assert!(!locks.is_locked("key").await.unwrap());
 }
 
 #[tokio::test(start_paused = true)]
 async fn g6_a_panic_in_a_handoff_leaves_the_heir_its_turn() {
-    let backend = Spoilt::with_handoff();
+    let backend = with_handoff();
     let locks = LockManager::new(backend.clone());
     let held = locks.lock("key").ttl(HOUR).acquire().await.unwrap();
     let line = waiters(&locks, 1).await;
-    backend.next(Operation::Handoff, [Fault::Panics]);
+    backend.next(Operation::Handoff, Fault::Panic);
     assert!(Handle::current().spawn(held.release()).await.unwrap_err().is_panic());
     served_in_order(line).await;
     sleep(60_000 * MS).await;
@@ -111,13 +111,13 @@ async fn g6_a_panic_in_a_handoff_leaves_the_heir_its_turn() {
 
 #[tokio::test(start_paused = true)]
 async fn g7_an_heir_that_leaves_passes_the_lease_on() {
-    let backend = Spoilt::with_handoff();
+    let backend = with_handoff();
     let locks = LockManager::new(backend.clone());
     let held = locks.lock("key").ttl(HOUR).acquire().await.unwrap();
     let token = CancellationToken::new();
     let leaves = cancellable(&locks, &token).await;
     let line = waiters(&locks, 1).await;
-    backend.next(Operation::Handoff, [Fault::Late(50 * MS)]);
+    backend.next(Operation::Handoff, Fault::DelayRequest(50 * MS));
     let release = Handle::current().spawn(held.release());
     sleep(10 * MS).await;
     token.cancel();
@@ -130,13 +130,13 @@ async fn g7_an_heir_that_leaves_passes_the_lease_on() {
 
 #[tokio::test(start_paused = true)]
 async fn g7_an_heir_that_leaves_alone_releases_the_lease() {
-    let backend = Spoilt::with_handoff();
+    let backend = with_handoff();
     let locks = LockManager::new(backend.clone());
     let held = locks.lock("key").ttl(HOUR).acquire().await.unwrap();
     let leaves = waiter(&locks).await;
     // It has seen for itself by now that the key is held.
     sleep(150 * MS).await;
-    backend.next(Operation::Handoff, [Fault::Late(50 * MS)]);
+    backend.next(Operation::Handoff, Fault::DelayRequest(50 * MS));
     let release = Handle::current().spawn(held.release());
     sleep(10 * MS).await;
     leaves.abort();
@@ -151,11 +151,11 @@ async fn g7_an_heir_that_leaves_alone_releases_the_lease() {
 
 #[tokio::test(start_paused = true)]
 async fn g7_a_release_that_is_dropped_while_it_supports_handoff_goes_on() {
-    let backend = Spoilt::with_handoff();
+    let backend = with_handoff();
     let locks = LockManager::new(backend.clone());
     let held = locks.lock("key").ttl(HOUR).acquire().await.unwrap();
     let line = waiters(&locks, 2).await;
-    backend.next(Operation::Handoff, [Fault::Late(50 * MS)]);
+    backend.next(Operation::Handoff, Fault::DelayRequest(50 * MS));
     tokio::select! {
         biased;
         _ = held.release() => panic!("it takes longer"),
@@ -168,7 +168,7 @@ async fn g7_a_release_that_is_dropped_while_it_supports_handoff_goes_on() {
 
 #[tokio::test(start_paused = true)]
 async fn g7_a_lease_that_nobody_picks_up_ends_by_its_ttl() {
-    let backend = Spoilt::with_handoff();
+    let backend = with_handoff();
     let locks = LockManager::new(backend.clone());
     let held = locks.lock("key").ttl(HOUR).acquire().await.unwrap();
     let mut asleep = pin!(locks.lock("key").ttl(300 * MS).wait(HOUR).keep_alive().acquire());
@@ -186,7 +186,7 @@ async fn g7_a_lease_that_nobody_picks_up_ends_by_its_ttl() {
 
 #[tokio::test(start_paused = true)]
 async fn g7_an_heir_of_an_old_line_takes_nobody_out_of_the_new_one() {
-    let backend = Spoilt::with_handoff();
+    let backend = with_handoff();
     let locks = LockManager::new(backend.clone());
     let heir = heir_of_a_dropped_release(&backend, &locks).await;
     // The heir has its guard but not picked it up, and the line has ended: here begins another.
@@ -197,7 +197,7 @@ async fn g7_an_heir_of_an_old_line_takes_nobody_out_of_the_new_one() {
 
 #[tokio::test(start_paused = true)]
 async fn g7_an_heir_that_leaves_after_its_ttl_takes_nobody_out_of_a_new_line() {
-    let backend = Spoilt::with_handoff();
+    let backend = with_handoff();
     let locks = LockManager::new(backend.clone());
     let held = locks.lock("key").ttl(HOUR).acquire().await.unwrap();
     let mut heir = Box::pin(locks.lock("key").ttl(300 * MS).wait(HOUR).acquire());
@@ -216,12 +216,12 @@ async fn g7_an_heir_that_leaves_after_its_ttl_takes_nobody_out_of_a_new_line() {
 
 #[tokio::test(start_paused = true)]
 async fn h3_shutdown_waits_for_a_lease_that_was_handed_to_one_who_leaves() {
-    let backend = Spoilt::with_handoff();
+    let backend = with_handoff();
     let locks = LockManager::new(backend.clone());
     let held = locks.lock("key").ttl(HOUR).acquire().await.unwrap();
     let waiter = waiter(&locks).await;
     // The shutdown has begun by the time the waiter is polled, and its release takes a while.
-    backend.next(Operation::Release, [Fault::Late(10 * MS); 3]);
+    backend.next_n(Operation::Release, 3, Fault::DelayRequest(10 * MS));
     drop(held);
     locks.shutdown().await.unwrap();
     assert!(!locks.is_locked("key").await.unwrap());
@@ -230,7 +230,7 @@ async fn h3_shutdown_waits_for_a_lease_that_was_handed_to_one_who_leaves() {
 
 #[tokio::test(start_paused = true)]
 async fn h3_shutdown_waits_for_a_lease_that_nobody_picks_up() {
-    let backend = Spoilt::with_handoff();
+    let backend = with_handoff();
     let locks = LockManager::new(backend.clone());
     let held = locks.lock("key").ttl(HOUR).acquire().await.unwrap();
     let mut asleep = Box::pin(locks.lock("key").ttl(HOUR).wait(HOUR).acquire());
@@ -244,7 +244,9 @@ async fn h3_shutdown_waits_for_a_lease_that_nobody_picks_up() {
 }
 
 /// A lease that is to be handed to a waiter on a runtime, and the runtime of the release.
-fn to_a_waiter_elsewhere(backend: &Spoilt) -> (LockManager, LockGuard, Waiter, [Runtime; 2]) {
+fn to_a_waiter_elsewhere(
+    backend: &FaultyBackend,
+) -> (LockManager, LockGuard, Waiter, [Runtime; 2]) {
     let runtime = || Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
     let (ends, stays) = (runtime(), runtime());
     let locks = LockManager::new(backend.clone());
@@ -267,9 +269,9 @@ async fn assert_free_soon(locks: &LockManager) {
 
 #[test]
 fn g7_an_heir_whose_runtime_ends_meanwhile_passes_the_lease_on() {
-    let backend = Spoilt::with_handoff();
+    let backend = with_handoff();
     let (locks, held, heir, [ends, stays]) = to_a_waiter_elsewhere(&backend);
-    backend.next(Operation::Handoff, [Fault::Late(50 * MS)]);
+    backend.next(Operation::Handoff, Fault::DelayRequest(50 * MS));
     stays.block_on(async {
         let release = Handle::current().spawn(held.release());
         sleep(10 * MS).await;
@@ -282,7 +284,7 @@ fn g7_an_heir_whose_runtime_ends_meanwhile_passes_the_lease_on() {
 
 #[test]
 fn g7_a_lease_that_was_delivered_to_a_runtime_that_ends_is_passed_on() {
-    let (locks, held, heir, [ends, stays]) = to_a_waiter_elsewhere(&Spoilt::with_handoff());
+    let (locks, held, heir, [ends, stays]) = to_a_waiter_elsewhere(&with_handoff());
     stays.block_on(async {
         assert!(held.release().await.unwrap());
         end(ends);

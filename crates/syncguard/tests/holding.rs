@@ -8,8 +8,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use support::{Fault, Spoilt, millis};
+use support::{LOSE_REPLY, instants, millis, next_all, plain};
 use syncguard::{Error, ErrorCode, LockManager, Operation, Outcome, Reason};
+use syncguard_memory::{Fault, FaultyBackend};
 use tokio::runtime::Handle;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -18,45 +19,45 @@ const TTL: Duration = Duration::from_millis(900);
 
 #[tokio::test(start_paused = true)]
 async fn h4_a_keep_alive_renews_at_a_third_of_the_ttl() {
-    let backend = Spoilt::new();
+    let backend = plain();
     let locks = LockManager::new(backend.clone());
     let start = Instant::now();
     let guard = locks.lock("key").ttl(TTL).keep_alive().acquire().await.unwrap();
     sleep(3 * TTL + 50 * MS).await;
-    let renewals = backend.calls(Operation::Extend);
+    let renewals = instants(&backend, Operation::Extend);
     let times: Vec<_> = renewals.iter().map(|call| millis(start, *call)).collect();
     assert_eq!(times, [300, 600, 900, 1_200, 1_500, 1_800, 2_100, 2_400, 2_700]);
     assert!(!guard.is_lost());
     assert!(guard.release().await.unwrap());
 
     sleep(2 * TTL).await;
-    assert_eq!(backend.calls(Operation::Extend).len(), renewals.len(), "H7");
+    assert_eq!(backend.count(Operation::Extend), renewals.len(), "H7");
 }
 
 #[tokio::test(start_paused = true)]
 async fn h4_a_failed_renewal_is_no_loss() {
-    let backend = Spoilt::new();
+    let backend = plain();
     let locks = LockManager::new(backend.clone());
     let guard = locks.lock("key").ttl(TTL).keep_alive().acquire().await.unwrap();
     let failures = [
-        Fault::Refused(ErrorCode::ServiceUnavailable),
-        Fault::Refused(ErrorCode::AuthFailed),
-        Fault::ReplyLost,
+        Fault::Fail(ErrorCode::ServiceUnavailable),
+        Fault::Fail(ErrorCode::AuthFailed),
+        LOSE_REPLY,
     ];
-    backend.next(Operation::Extend, failures);
+    next_all(&backend, Operation::Extend, failures);
     sleep(2 * TTL).await;
     assert!(!guard.is_lost());
     // One failed at 300 ms, the next after a twelfth of the TTL each.
-    assert!(backend.calls(Operation::Extend).len() > failures.len());
+    assert!(backend.count(Operation::Extend) > failures.len());
 }
 
 #[tokio::test(start_paused = true)]
 async fn h5_loss_is_signalled_at_the_deadline_while_the_renewal_hangs() {
-    let backend = Spoilt::new();
+    let backend = plain();
     let locks = LockManager::new(backend.clone());
     // The request takes 100 ms, which the holder must not count as lease time (T4).
-    backend.next(Operation::Acquire, [Fault::Late(100 * MS)]);
-    backend.next(Operation::Extend, [Fault::Hangs]);
+    backend.next(Operation::Acquire, Fault::DelayRequest(100 * MS));
+    backend.next(Operation::Extend, Fault::Hang);
     let start = Instant::now();
     let guard = locks.lock("key").ttl(TTL).keep_alive().acquire().await.unwrap();
     assert_eq!(guard.remaining(), 800 * MS);
@@ -71,7 +72,7 @@ async fn h5_loss_is_signalled_at_the_deadline_while_the_renewal_hangs() {
 
 #[tokio::test(start_paused = true)]
 async fn h5_loss_is_signalled_as_soon_as_the_backend_says_so() {
-    let backend = Spoilt::new();
+    let backend = plain();
     let locks = LockManager::new(backend.clone());
     let start = Instant::now();
     let guard = locks.lock("key").ttl(TTL).keep_alive().acquire().await.unwrap();
@@ -83,7 +84,7 @@ async fn h5_loss_is_signalled_as_soon_as_the_backend_says_so() {
 
 #[tokio::test(start_paused = true)]
 async fn h5_without_keep_alive_the_deadline_is_the_signal() {
-    let locks = LockManager::new(Spoilt::new());
+    let locks = LockManager::new(plain());
     let start = Instant::now();
     let guard = locks.lock("key").ttl(TTL).acquire().await.unwrap();
     sleep(500 * MS).await;
@@ -94,14 +95,14 @@ async fn h5_without_keep_alive_the_deadline_is_the_signal() {
 
 #[tokio::test(start_paused = true)]
 async fn t4_a_shorter_ttl_whose_reply_is_lost_counts_at_once() {
-    let backend = Spoilt::new();
+    let backend = plain();
     let locks = LockManager::new(backend.clone());
     let guard = locks.lock("key").ttl(TTL).acquire().await.unwrap();
-    backend.next(Operation::Extend, [Fault::ReplyLost]);
+    backend.next(Operation::Extend, LOSE_REPLY);
     assert!(guard.extend(200 * MS).await.is_err());
     assert_eq!(guard.remaining(), 200 * MS);
     // A longer one counts only when it is confirmed.
-    backend.next(Operation::Extend, [Fault::ReplyLost]);
+    backend.next(Operation::Extend, LOSE_REPLY);
     assert!(guard.extend(2 * TTL).await.is_err());
     assert_eq!(guard.remaining(), 200 * MS);
     guard.extend(2 * TTL).await.unwrap();
@@ -110,28 +111,28 @@ async fn t4_a_shorter_ttl_whose_reply_is_lost_counts_at_once() {
 
 #[tokio::test(start_paused = true)]
 async fn h7_a_release_cuts_a_hanging_renewal_short() {
-    let backend = Spoilt::new();
+    let backend = plain();
     let locks = LockManager::new(backend.clone());
-    backend.next(Operation::Extend, [Fault::Hangs]);
+    backend.next(Operation::Extend, Fault::Hang);
     let guard = locks.lock("key").ttl(TTL).keep_alive().acquire().await.unwrap();
     sleep(400 * MS).await;
-    assert_eq!(backend.calls(Operation::Extend).len(), 1);
+    assert_eq!(backend.count(Operation::Extend), 1);
     assert!(timeout(100 * MS, guard.release()).await.unwrap().unwrap());
 }
 
 #[tokio::test(start_paused = true)]
 async fn h2_a_failed_release_is_told_to_the_caller_and_goes_on_in_the_background() {
-    let backend = Spoilt::new();
+    let backend = plain();
     let locks = LockManager::new(backend.clone());
     let guard = locks.lock("key").acquire().await.unwrap();
-    backend.next(Operation::Release, [Fault::Refused(ErrorCode::ServiceUnavailable); 3]);
+    backend.next_n(Operation::Release, 3, Fault::Fail(ErrorCode::ServiceUnavailable));
     assert_eq!(guard.release().await.unwrap_err().code(), ErrorCode::ServiceUnavailable);
     locks.shutdown().await.unwrap();
     assert!(!locks.is_locked("key").await.unwrap());
-    assert_eq!(backend.calls(Operation::Release).len(), 4);
+    assert_eq!(backend.count(Operation::Release), 4);
 }
 
-fn reporting(backend: &Spoilt) -> (LockManager, Arc<Mutex<Vec<String>>>) {
+fn reporting(backend: &FaultyBackend) -> (LockManager, Arc<Mutex<Vec<String>>>) {
     let reports = Arc::new(Mutex::new(Vec::new()));
     let sink = reports.clone();
     let locks = LockManager::builder(backend.clone())
@@ -145,20 +146,20 @@ fn reporting(backend: &Spoilt) -> (LockManager, Arc<Mutex<Vec<String>>>) {
 
 #[tokio::test(start_paused = true)]
 async fn h2_a_background_release_that_fails_for_good_is_reported_once() {
-    let backend = Spoilt::new();
+    let backend = plain();
     let (locks, reports) = reporting(&backend);
     let key = syncguard::Fingerprint::of("key");
     drop(locks.lock("key").acquire().await.unwrap());
-    backend.next(Operation::Release, [Fault::Refused(ErrorCode::AuthFailed)]);
+    backend.next(Operation::Release, Fault::Fail(ErrorCode::AuthFailed));
     locks.shutdown().await.unwrap();
     assert_eq!(*reports.lock().unwrap(), [format!("release of key {key}: AuthFailed")]);
 }
 
 #[tokio::test(start_paused = true)]
 async fn h3_shutdown_gives_up_at_its_limit() {
-    let backend = Spoilt::new();
+    let backend = plain();
     let locks = LockManager::builder(backend.clone()).shutdown_limit(500 * MS).build();
-    backend.next(Operation::Release, [Fault::Hangs]);
+    backend.next(Operation::Release, Fault::Hang);
     drop(locks.lock("key").acquire().await.unwrap());
     let start = Instant::now();
     assert_eq!(locks.shutdown().await.unwrap_err().code(), ErrorCode::NetworkTimeout);
@@ -168,7 +169,7 @@ async fn h3_shutdown_gives_up_at_its_limit() {
 #[test]
 fn h2_a_guard_may_be_dropped_outside_a_runtime_and_after_its_runtime_is_gone() {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
-    let backend = Spoilt::new();
+    let backend = plain();
     let (locks, reports) = reporting(&backend);
     let outside = runtime.block_on(locks.lock("outside").acquire()).unwrap();
     let after = runtime.block_on(locks.lock("after").acquire()).unwrap();
@@ -189,9 +190,9 @@ fn h2_a_guard_may_be_dropped_outside_a_runtime_and_after_its_runtime_is_gone() {
 
 #[tokio::test(start_paused = true)]
 async fn h6_run_stops_the_work_with_lost() {
-    let backend = Spoilt::new();
+    let backend = plain();
     let locks = LockManager::new(backend.clone());
-    backend.next(Operation::Extend, [Fault::Hangs]);
+    backend.next(Operation::Extend, Fault::Hang);
     let start = Instant::now();
     let request = locks.lock("key").ttl(TTL).keep_alive();
     let error = request.run(async |_| std::future::pending::<()>().await).await.unwrap_err();
@@ -201,7 +202,7 @@ async fn h6_run_stops_the_work_with_lost() {
 
 #[tokio::test(start_paused = true)]
 async fn h6_run_without_keep_alive_lets_the_work_end() {
-    let locks = LockManager::new(Spoilt::new());
+    let locks = LockManager::new(plain());
     let request = locks.lock("key").ttl(TTL);
     let done = request.run(async |lock| {
         sleep(3 * TTL).await;
@@ -214,7 +215,7 @@ async fn h6_run_without_keep_alive_lets_the_work_end() {
 async fn an_observer_sees_every_operation_and_its_reason() {
     let events = Arc::new(Mutex::new(Vec::new()));
     let sink = events.clone();
-    let backend = Spoilt::new();
+    let backend = plain();
     let locks = LockManager::builder(backend.clone())
         .observer(move |event| {
             let names = (event.raw_key().is_some(), event.raw_id().is_some());
@@ -223,14 +224,14 @@ async fn an_observer_sees_every_operation_and_its_reason() {
             panic!("an observer that panics harms nobody");
         })
         .build();
-    backend.next(Operation::Acquire, [Fault::Late(20 * MS)]);
+    backend.next(Operation::Acquire, Fault::DelayRequest(20 * MS));
     let guard = locks.lock("key").ttl(TTL).acquire().await.unwrap();
     assert!(locks.lock("key").try_acquire().await.unwrap().is_none());
     assert!(locks.owns(guard.id()).await.unwrap());
     sleep(TTL + 1_000 * MS).await;
     assert!(!guard.release().await.unwrap());
     assert!(!locks.is_locked("key").await.unwrap());
-    backend.next(Operation::Get, [Fault::Refused(ErrorCode::AuthFailed)]);
+    backend.next(Operation::Get, Fault::Fail(ErrorCode::AuthFailed));
     assert!(locks.get("key").await.is_err());
 
     let events = events.lock().unwrap();
@@ -255,7 +256,7 @@ async fn an_observer_sees_every_operation_and_its_reason() {
 async fn o1_a_lease_that_was_ended_is_not_called_expired() {
     let outcomes = Arc::new(Mutex::new(Vec::new()));
     let sink = outcomes.clone();
-    let locks = LockManager::builder(Spoilt::new())
+    let locks = LockManager::builder(plain())
         .observer(move |event| sink.lock().unwrap().push(event.outcome()))
         .build();
     let guard = locks.lock("key").acquire().await.unwrap();
@@ -270,10 +271,10 @@ async fn o1_a_lease_that_was_ended_is_not_called_expired() {
 
 #[tokio::test(start_paused = true)]
 async fn h5_a_loss_is_final_although_the_extension_succeeds() {
-    let backend = Spoilt::new();
+    let backend = plain();
     let locks = LockManager::new(backend.clone());
     let guard = locks.lock("key").ttl(TTL).acquire().await.unwrap();
-    backend.next(Operation::Extend, [Fault::Late(TTL + 100 * MS)]);
+    backend.next(Operation::Extend, Fault::DelayRequest(TTL + 100 * MS));
     assert_eq!(guard.extend(9 * TTL).await.unwrap_err().code(), ErrorCode::Lost);
     assert!(guard.is_lost());
     assert_eq!(guard.remaining(), Duration::ZERO);
@@ -281,9 +282,9 @@ async fn h5_a_loss_is_final_although_the_extension_succeeds() {
 
 #[tokio::test(start_paused = true)]
 async fn h5_the_token_is_cancelled_when_its_keeper_dies() {
-    let backend = Spoilt::new();
+    let backend = plain();
     let locks = LockManager::new(backend.clone());
-    backend.next(Operation::Extend, [Fault::Panics]);
+    backend.next(Operation::Extend, Fault::Panic);
     let guard = locks.lock("key").ttl(TTL).keep_alive().acquire().await.unwrap();
     guard.lost_token().cancelled().await;
 
@@ -297,7 +298,7 @@ async fn h5_the_token_is_cancelled_when_its_keeper_dies() {
 
 #[tokio::test(start_paused = true)]
 async fn h6_after_a_pause_the_work_takes_no_step_before_the_loss_is_noticed() {
-    let backend = Spoilt::new();
+    let backend = plain();
     let locks = LockManager::new(backend.clone());
     let steps = AtomicU32::new(0);
     let request = locks.lock("key").ttl(TTL).keep_alive();
@@ -316,9 +317,9 @@ async fn h6_after_a_pause_the_work_takes_no_step_before_the_loss_is_noticed() {
 
 #[tokio::test(start_paused = true)]
 async fn h3_shutdown_waits_for_what_a_waiter_leaves_behind() {
-    let backend = Spoilt::new();
+    let backend = plain();
     let locks = LockManager::new(backend.clone());
-    backend.next(Operation::Acquire, [Fault::ReplyLost]);
+    backend.next(Operation::Acquire, LOSE_REPLY);
     let waiting = Handle::current().spawn(locks.lock("key").ttl(60 * TTL).acquire());
     sleep(10 * MS).await;
     assert!(locks.is_locked("key").await.unwrap());
@@ -329,24 +330,24 @@ async fn h3_shutdown_waits_for_what_a_waiter_leaves_behind() {
 
 #[tokio::test(start_paused = true)]
 async fn h2_a_background_release_outlasts_an_outage() {
-    let backend = Spoilt::new();
+    let backend = plain();
     let locks = LockManager::builder(backend.clone()).shutdown_limit(1_000 * TTL).build();
     drop(locks.lock("key").ttl(1_000 * TTL).acquire().await.unwrap());
-    backend.next(Operation::Release, [Fault::Refused(ErrorCode::ServiceUnavailable); 12]);
+    backend.next_n(Operation::Release, 12, Fault::Fail(ErrorCode::ServiceUnavailable));
     locks.shutdown().await.unwrap();
     assert!(!locks.is_locked("key").await.unwrap());
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_adoption_that_gets_no_answer_does_not_end_the_lease() {
-    let backend = Spoilt::new();
+    let backend = plain();
     let locks = LockManager::new(backend.clone());
     let lease = locks.lock("key").ttl(60 * TTL).acquire().await.unwrap().detach();
     let adopt = || locks.lock("key").ttl(60 * TTL).wait(100 * MS);
 
-    backend.next(Operation::Extend, [Fault::LandsLate(300 * MS)]);
+    backend.next(Operation::Extend, Fault::LandLate(300 * MS));
     assert_eq!(adopt().adopt(&lease).await.unwrap_err().code(), ErrorCode::NetworkTimeout);
-    backend.next(Operation::Extend, [Fault::Late(300 * MS)]);
+    backend.next(Operation::Extend, Fault::DelayRequest(300 * MS));
     assert_eq!(adopt().adopt(&lease).await.unwrap_err().code(), ErrorCode::NetworkTimeout);
     let guard = adopt().adopt(&lease).await.unwrap().unwrap();
     sleep(TTL).await;

@@ -11,10 +11,11 @@ use std::time::Duration;
 
 use fastrand::Rng;
 use support::line::{HOUR, MS, assert_no_line_remains, waiter};
-use support::{Fault, Spoilt};
+use support::{LOSE_REPLY, next_all, plain, with_handoff, with_notifications_and_handoff};
 use syncguard::{
     Backend, Backoff, CancellationToken, ErrorCode, Jitter, Key, LockGuard, LockManager, Operation,
 };
+use syncguard_memory::{Fault, FaultyBackend};
 use tokio::runtime::{Builder, Handle};
 use tokio::time::{Instant, sleep, timeout};
 
@@ -29,11 +30,11 @@ fn faults(random: &mut Rng, fails: bool) -> Vec<Fault> {
     let fault = |_| {
         let delay = up_to(random, 6);
         match random.u32(..if fails { 12 } else { 6 }) {
-            0 | 1 => Fault::Late(delay),
-            2 | 3 => Fault::ReplyLate(delay),
-            6 => Fault::ReplyLost,
-            7 => Fault::Refused(ErrorCode::ServiceUnavailable),
-            8 => Fault::LandsLate(delay),
+            0 | 1 => Fault::DelayRequest(delay),
+            2 | 3 => Fault::DelayReply(delay),
+            6 => LOSE_REPLY,
+            7 => Fault::Fail(ErrorCode::ServiceUnavailable),
+            8 => Fault::LandLate(delay),
             _ => Fault::None,
         }
     };
@@ -135,10 +136,15 @@ impl Visitor {
 }
 
 /// Lets them all come and go. For how long the key was free at most while somebody waited for it.
-async fn let_them_come(seed: u64, backend: &Spoilt, processes: usize, fails: bool) -> Duration {
+async fn let_them_come(
+    seed: u64,
+    backend: &FaultyBackend,
+    processes: usize,
+    fails: bool,
+) -> Duration {
     let mut random = Rng::with_seed(seed);
     for operation in [Operation::Acquire, Operation::Release, Operation::Handoff] {
-        backend.next(operation, faults(&mut random, fails));
+        next_all(backend, operation, faults(&mut random, fails));
     }
     let managers: Vec<_> = (0..processes).map(|_| LockManager::new(backend.clone())).collect();
     // Where all is told within one process, nobody should need a timer.
@@ -158,7 +164,7 @@ async fn let_them_come(seed: u64, backend: &Spoilt, processes: usize, fails: boo
     while visits.iter().any(|visit| !visit.is_finished()) {
         sleep(MS).await;
         let wanted = managers.iter().any(|locks| locks.waiters() > 0);
-        let idle = wanted && backend.store.get(&key).await.unwrap().is_none();
+        let idle = wanted && backend.inner().get(&key).await.unwrap().is_none();
         free_since = idle.then(|| free_since.unwrap_or_else(Instant::now));
         longest = longest.max(free_since.map_or(Duration::ZERO, |since| since.elapsed()));
         assert!(begun.elapsed() < MS * 100_000, "seed {seed}: somebody was forgotten");
@@ -174,7 +180,7 @@ async fn let_them_come(seed: u64, backend: &Spoilt, processes: usize, fails: boo
         assert_no_line_remains(locks);
     }
     sleep(100 * MS).await;
-    assert!(backend.store.get(&key).await.unwrap().is_none(), "seed {seed}: a lease remains");
+    assert!(backend.inner().get(&key).await.unwrap().is_none(), "seed {seed}: a lease remains");
     longest
 }
 
@@ -183,9 +189,9 @@ fn each_seed(seeds: u64, fails: bool) {
         let runtime =
             Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
         let backend = match seed % 3 {
-            0 => Spoilt::new(),
-            1 => Spoilt::with_handoff(),
-            _ => Spoilt::with_notifications_and_handoff(),
+            0 => plain(),
+            1 => with_handoff(),
+            _ => with_notifications_and_handoff(),
         };
         let processes = if seed % 2 == 0 { 1 } else { 2 };
         let idle = runtime.block_on(let_them_come(seed, &backend, processes, fails));
@@ -210,7 +216,7 @@ fn h3_no_lease_remains_after_a_shutdown_that_meets_a_handoff() {
     let runtime = Builder::new_multi_thread().worker_threads(3).enable_all().build().unwrap();
     for _ in 0..2_000 {
         runtime.block_on(async {
-            let locks = LockManager::new(Spoilt::with_handoff());
+            let locks = LockManager::new(with_handoff());
             let held = locks.lock("key").ttl(HOUR).acquire().await.unwrap();
             let waiter = waiter(&locks).await;
             drop(held);

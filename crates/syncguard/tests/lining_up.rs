@@ -12,16 +12,16 @@ use std::time::Duration;
 use support::line::{
     HOUR, MS, assert_no_line_remains, cancellable, patient, served_in_order, waiter, waiters,
 };
-use support::{Fault, Spoilt, millis};
+use support::{LOSE_REPLY, millis, plain, with_handoff, with_notifications_and_handoff};
 use syncguard::{Backend, Backoff, CancellationToken, ErrorCode, Jitter, LockManager, Operation};
+use syncguard_memory::{Fault, FaultyBackend};
 use tokio::runtime::{Builder, Handle};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 
 #[tokio::test(start_paused = true)]
 async fn w6_first_come_first_served() {
-    for backend in [Spoilt::new(), Spoilt::with_handoff(), Spoilt::with_notifications_and_handoff()]
-    {
+    for backend in [plain(), with_handoff(), with_notifications_and_handoff()] {
         let locks = LockManager::new(backend);
         let held = locks.lock("key").ttl(HOUR).acquire().await.unwrap();
         let line = waiters(&locks, 40).await;
@@ -37,22 +37,22 @@ async fn w6_first_come_first_served() {
 
 #[tokio::test(start_paused = true)]
 async fn w6_only_the_first_in_line_asks() {
-    let asked_by = async |backend: Spoilt, how_many| {
+    let asked_by = async |backend: FaultyBackend, how_many| {
         let other = LockManager::new(backend.clone());
         let _held = other.lock("key").ttl(HOUR).acquire().await.unwrap();
         let locks = LockManager::new(backend.clone());
         let line = waiters(&locks, how_many).await;
         sleep(60_000 * MS).await;
         assert_eq!(
-            backend.interests(),
+            backend.registrations(),
             usize::from(backend.capabilities().receives_notifications())
         );
         line.iter().for_each(JoinHandle::abort);
         sleep(MS).await;
-        assert_eq!(backend.interests(), 0);
-        backend.calls(Operation::Acquire).len()
+        assert_eq!(backend.registrations(), 0);
+        backend.count(Operation::Acquire)
     };
-    for backend in [Spoilt::new, Spoilt::with_notifications_and_handoff] {
+    for backend in [plain, with_notifications_and_handoff] {
         let (one, many) = (asked_by(backend(), 1).await, asked_by(backend(), 1_000).await);
         assert!(many.abs_diff(one) <= 2, "{many} attempts of a thousand, {one} of one");
     }
@@ -60,42 +60,42 @@ async fn w6_only_the_first_in_line_asks() {
 
 #[tokio::test(start_paused = true)]
 async fn w3_behind_an_own_guard_whose_time_is_up_nobody_asks_in_a_tight_loop() {
-    let backend = Spoilt::new();
+    let backend = plain();
     let locks = LockManager::new(backend.clone());
     // Nobody asks whether it is lost, so nothing but its deadline tells that its time is up.
     let _overslept = locks.lock("key").ttl(300 * MS).acquire().await.unwrap();
     // The clock would stand still in a loop of attempts that take no time.
-    backend.next(Operation::Acquire, [Fault::ReplyLate(MS); 5_000]);
+    backend.next_n(Operation::Acquire, 5_000, Fault::DelayReply(MS));
     let guard = locks.lock("key").acquire().await.unwrap();
     assert_eq!(guard.fence().get(), 2);
-    let attempts = backend.calls(Operation::Acquire).len();
+    let attempts = backend.count(Operation::Acquire);
     assert!(attempts < 20, "{attempts} attempts");
 }
 
 #[tokio::test(start_paused = true)]
 async fn w3_nobody_asks_in_a_tight_loop_where_another_process_took_over() {
-    let backend = Spoilt::new();
+    let backend = plain();
     let locks = LockManager::new(backend.clone());
     let _overslept = locks.lock("key").ttl(300 * MS).acquire().await.unwrap();
     sleep(2_000 * MS).await;
     let others = LockManager::new(backend.clone());
     let _held = others.lock("key").ttl(HOUR).acquire().await.unwrap();
-    backend.next(Operation::Acquire, [Fault::ReplyLate(MS); 5_000]);
+    backend.next_n(Operation::Acquire, 5_000, Fault::DelayReply(MS));
     let error = locks.lock("key").acquire().await.unwrap_err();
     assert_eq!(error.code(), ErrorCode::AcquisitionTimeout);
-    let attempts = backend.calls(Operation::Acquire).len();
+    let attempts = backend.count(Operation::Acquire);
     assert!(attempts < 20, "{attempts} attempts");
 }
 
 #[tokio::test(start_paused = true)]
 async fn w3_nobody_asks_when_a_lease_that_was_to_end_was_extended() {
-    let backend = Spoilt::with_handoff();
+    let backend = with_handoff();
     let locks = LockManager::new(backend.clone());
     let held = locks.lock("key").ttl(300 * MS).keep_alive().acquire().await.unwrap();
     let waiter = patient(&locks, &CancellationToken::new());
     sleep(20_000 * MS).await;
     // Its back-off is one of 5 to 10 s, and the end of the lease was moved 200 times.
-    let attempts = backend.calls(Operation::Acquire).len() - 1;
+    let attempts = backend.count(Operation::Acquire) - 1;
     assert!(attempts <= 4, "{attempts}");
     held.release().await.unwrap();
     waiter.await.unwrap().unwrap().release().await.unwrap();
@@ -103,20 +103,20 @@ async fn w3_nobody_asks_when_a_lease_that_was_to_end_was_extended() {
 
 #[tokio::test(start_paused = true)]
 async fn w6_a_late_release_does_not_hide_who_holds_the_key_by_now() {
-    let backend = Spoilt::with_handoff();
+    let backend = with_handoff();
     let locks = LockManager::new(backend.clone());
     let overslept = locks.lock("key").ttl(300 * MS).acquire().await.unwrap();
     sleep(2_000 * MS).await;
     let held = locks.lock("key").ttl(HOUR).acquire().await.unwrap();
     let waiter = patient(&locks, &CancellationToken::new());
     sleep(10 * MS).await;
-    let asked = backend.calls(Operation::Acquire).len();
+    let asked = backend.count(Operation::Acquire);
     assert!(!overslept.release().await.unwrap());
     sleep(10 * MS).await;
-    assert_eq!(backend.calls(Operation::Acquire).len(), asked, "behind a guard of this manager");
+    assert_eq!(backend.count(Operation::Acquire), asked, "behind a guard of this manager");
     held.release().await.unwrap();
     waiter.await.unwrap().unwrap().release().await.unwrap();
-    assert_eq!(backend.calls(Operation::Handoff).len(), 1);
+    assert_eq!(backend.count(Operation::Handoff), 1);
 }
 
 #[test]
@@ -131,7 +131,7 @@ fn w6_whoever_is_woken_may_look_at_the_manager() {
     std::thread::spawn(move || {
         let runtime = Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
-            let locks = LockManager::new(Spoilt::with_handoff());
+            let locks = LockManager::new(with_handoff());
             let held = locks.lock("key").ttl(HOUR).acquire().await.unwrap();
             let waker = Arc::new(Nosy(locks.clone())).into();
             let mut waits = Box::pin(locks.lock("key").ttl(HOUR).wait(HOUR).acquire());
@@ -146,7 +146,7 @@ fn w6_whoever_is_woken_may_look_at_the_manager() {
 
 #[tokio::test(start_paused = true)]
 async fn w7_whoever_leaves_holds_up_nobody() {
-    let backend = Spoilt::with_handoff();
+    let backend = with_handoff();
     let locks = LockManager::new(backend.clone());
     let held = locks.lock("key").ttl(HOUR).acquire().await.unwrap();
     let (first, third) = (CancellationToken::new(), CancellationToken::new());
@@ -168,9 +168,9 @@ async fn w7_whoever_leaves_holds_up_nobody() {
 
 #[tokio::test(start_paused = true)]
 async fn w7_whoever_leaves_in_the_middle_of_an_attempt_passes_on_what_it_brings() {
-    let backend = Spoilt::with_handoff();
+    let backend = with_handoff();
     let locks = LockManager::new(backend.clone());
-    backend.next(Operation::Acquire, [Fault::Late(700 * MS)]);
+    backend.next(Operation::Acquire, Fault::DelayRequest(700 * MS));
     let first = CancellationToken::new();
     let leaves = cancellable(&locks, &first).await;
     sleep(MS).await;
@@ -188,9 +188,9 @@ async fn w7_whoever_leaves_in_the_middle_of_an_attempt_passes_on_what_it_brings(
 
 #[tokio::test(start_paused = true)]
 async fn w7_a_panic_of_the_first_in_line_does_not_hold_up_the_next() {
-    let backend = Spoilt::with_handoff();
+    let backend = with_handoff();
     let locks = LockManager::new(backend.clone());
-    backend.next(Operation::Acquire, [Fault::Panics]);
+    backend.next(Operation::Acquire, Fault::Panic);
     let first = Handle::current().spawn(locks.lock("key").acquire());
     let line = Handle::current().spawn(locks.lock("key").acquire());
     assert!(first.await.unwrap_err().is_panic());
@@ -200,7 +200,7 @@ async fn w7_a_panic_of_the_first_in_line_does_not_hold_up_the_next() {
 
 #[tokio::test(start_paused = true)]
 async fn w7_shutdown_ends_all_who_stand_in_line() {
-    let locks = LockManager::new(Spoilt::with_handoff());
+    let locks = LockManager::new(with_handoff());
     let held = locks.lock("key").ttl(HOUR).acquire().await.unwrap();
     let line = waiters(&locks, 5).await;
     locks.shutdown().await.unwrap();
@@ -213,10 +213,10 @@ async fn w7_shutdown_ends_all_who_stand_in_line() {
 
 #[tokio::test(start_paused = true)]
 async fn w7_what_undoes_an_attempt_tells_the_next() {
-    let backend = Spoilt::new();
+    let backend = plain();
     let locks = LockManager::new(backend.clone());
-    backend.next(Operation::Acquire, [Fault::ReplyLost]);
-    backend.next(Operation::Release, [Fault::Late(5 * MS)]);
+    backend.next(Operation::Acquire, LOSE_REPLY);
+    backend.next(Operation::Release, Fault::DelayRequest(5 * MS));
     assert!(locks.lock("key").ttl(HOUR).max_retries(0).acquire().await.is_err());
     // It finds the key held by an attempt that nobody knows of.
     let start = Instant::now();
@@ -229,7 +229,7 @@ async fn w7_what_undoes_an_attempt_tells_the_next() {
 #[tokio::test(start_paused = true)]
 async fn w8_the_limit_counts_from_the_call() {
     for moves_up in [false, true] {
-        let locks = LockManager::new(Spoilt::new());
+        let locks = LockManager::new(plain());
         let _held = locks.lock("key").ttl(HOUR).acquire().await.unwrap();
         let line = waiters(&locks, 3).await;
         let start = Instant::now();
@@ -246,9 +246,9 @@ async fn w8_the_limit_counts_from_the_call() {
 
 #[tokio::test(start_paused = true)]
 async fn w8_those_behind_are_told_how_the_first_one_failed() {
-    let backend = Spoilt::new();
+    let backend = plain();
     let locks = LockManager::new(backend.clone());
-    backend.next(Operation::Acquire, [Fault::Refused(ErrorCode::ServiceUnavailable); 99]);
+    backend.next_n(Operation::Acquire, 99, Fault::Fail(ErrorCode::ServiceUnavailable));
     let _line = waiters(&locks, 1).await;
     let error = locks.lock("key").wait(300 * MS).acquire().await.unwrap_err();
     assert_eq!(error.code(), ErrorCode::ServiceUnavailable);
@@ -258,7 +258,7 @@ async fn w8_those_behind_are_told_how_the_first_one_failed() {
 async fn w8_an_attempt_that_a_release_calls_for_is_no_retry() {
     // Before the first attempt of one's own, and after it.
     for released_after in [2_000 * MS, 6_000 * MS] {
-        let backend = Spoilt::new();
+        let backend = plain();
         let locks = LockManager::new(backend.clone());
         let held = locks.lock("key").ttl(HOUR).acquire().await.unwrap();
         let start = Instant::now();
@@ -275,13 +275,13 @@ async fn w8_an_attempt_that_a_release_calls_for_is_no_retry() {
         let gave_up = millis(start, Instant::now());
         assert!((10_000..10_020).contains(&gave_up), "after {gave_up} ms");
         // Two are those of the holders.
-        assert_eq!(backend.calls(Operation::Acquire).len(), 2 + 3, "{released_after:?}");
+        assert_eq!(backend.count(Operation::Acquire), 2 + 3, "{released_after:?}");
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn w10_a_manager_tells_how_many_wait_for_whatever_key() {
-    let locks = LockManager::new(Spoilt::new());
+    let locks = LockManager::new(plain());
     let _held = locks.lock("key").ttl(HOUR).acquire().await.unwrap();
     let _other = locks.lock("other").ttl(HOUR).acquire().await.unwrap();
     assert_eq!(locks.waiters(), 0, "a holder does not wait");
@@ -296,20 +296,19 @@ async fn w10_a_manager_tells_how_many_wait_for_whatever_key() {
 
 #[tokio::test(start_paused = true)]
 async fn a_line_ends_with_the_last_who_needs_it() {
-    let locks = LockManager::new(Spoilt::with_handoff());
+    let locks = LockManager::new(with_handoff());
     locks.lock("one").acquire().await.unwrap().release().await.unwrap();
     locks.lock("two").acquire().await.unwrap().detach();
     assert!(locks.lock("two").max_retries(0).acquire().await.is_err());
     drop(locks.lock("three").acquire().await.unwrap());
     locks.lock("four").acquire().await.unwrap().detach();
     locks.shutdown().await.unwrap();
-    let shown = format!("{locks:?}");
-    assert!(shown.contains("lines: Lines(Mutex { data: {},"), "{shown}");
+    assert_no_line_remains(&locks);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_line_ends_with_a_lease_that_was_lost() {
-    let locks = LockManager::new(Spoilt::with_handoff());
+    let locks = LockManager::new(with_handoff());
     let guard = locks.lock("key").ttl(300 * MS).acquire().await.unwrap();
     guard.lost().await;
     guard.detach();
@@ -318,11 +317,11 @@ async fn a_line_ends_with_a_lease_that_was_lost() {
 
 #[tokio::test(start_paused = true)]
 async fn a_line_ends_although_the_release_fails() {
-    let backend = Spoilt::new();
+    let backend = plain();
     let locks = LockManager::new(backend.clone());
     let guard = locks.lock("key").ttl(300 * MS).acquire().await.unwrap();
     guard.lost().await;
-    backend.next(Operation::Release, [Fault::Refused(ErrorCode::ServiceUnavailable); 9]);
+    backend.next_n(Operation::Release, 9, Fault::Fail(ErrorCode::ServiceUnavailable));
     drop(guard);
     locks.shutdown().await.unwrap();
     assert_no_line_remains(&locks);

@@ -5,15 +5,16 @@
 mod support;
 
 use support::line::{HOUR, MS, Waiter, patient, waiter, waiters};
-use support::{Fault, Notifications, Spoilt, millis};
+use support::{millis, plain, with_handoff, with_notifications_and_handoff};
 use syncguard::{Backoff, CancellationToken, Jitter, LockGuard, LockManager, Operation};
+use syncguard_memory::{Fault, FaultyBackend, Notifications};
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::time::{Instant, sleep};
 
 /// A lock of another manager, and two who wait for it long enough to listen. The token cancels the
 /// first.
 async fn two_behind_another_manager(
-    backend: &Spoilt,
+    backend: &FaultyBackend,
 ) -> (LockGuard, CancellationToken, Waiter, Waiter) {
     let held = LockManager::new(backend.clone()).lock("key").ttl(HOUR).acquire().await.unwrap();
     let locks = LockManager::new(backend.clone());
@@ -25,13 +26,13 @@ async fn two_behind_another_manager(
 
 #[tokio::test(start_paused = true)]
 async fn w9_whoever_moves_up_goes_on_listening() {
-    let backend = Spoilt::with_notifications_and_handoff();
+    let backend = with_notifications_and_handoff();
     let (held, token, first, second) = two_behind_another_manager(&backend).await;
-    let attempts = backend.calls(Operation::Acquire).len();
+    let attempts = backend.count(Operation::Acquire);
     token.cancel();
     assert!(first.await.unwrap().is_err());
     sleep(10 * MS).await;
-    assert_eq!(backend.calls(Operation::Acquire).len(), attempts, "it knows what the first knew");
+    assert_eq!(backend.count(Operation::Acquire), attempts, "it knows what the first knew");
 
     let start = Instant::now();
     held.release().await.unwrap();
@@ -41,9 +42,9 @@ async fn w9_whoever_moves_up_goes_on_listening() {
 
 #[tokio::test(start_paused = true)]
 async fn w9_a_notification_is_not_lost_with_whom_it_came_to() {
-    let backend = Spoilt::with_notifications_and_handoff();
+    let backend = with_notifications_and_handoff();
     let (held, token, first, second) = two_behind_another_manager(&backend).await;
-    backend.next(Operation::Acquire, [Fault::Hangs]);
+    backend.next(Operation::Acquire, Fault::Hang);
     held.release().await.unwrap();
     sleep(10 * MS).await;
     let start = Instant::now();
@@ -57,7 +58,7 @@ async fn w9_a_notification_is_not_lost_with_whom_it_came_to() {
 fn w9_a_notification_outlives_the_runtime_of_whom_it_came_to() {
     let runtime = || Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
     let (ends, stays) = (runtime(), runtime());
-    let backend = Spoilt::with_notifications_and_handoff();
+    let backend = with_notifications_and_handoff();
     let others = LockManager::new(backend.clone());
     let locks = LockManager::new(backend);
     let held = stays.block_on(others.lock("key").ttl(HOUR).acquire()).unwrap();
@@ -81,7 +82,7 @@ fn w9_a_notification_outlives_the_runtime_of_whom_it_came_to() {
 
 #[tokio::test(start_paused = true)]
 async fn w9_a_notification_of_an_earlier_release_makes_nobody_ask() {
-    let backend = Spoilt::with_notifications_and_handoff();
+    let backend = with_notifications_and_handoff();
     let others = LockManager::new(backend.clone());
     let held = others.lock("key").ttl(HOUR).acquire().await.unwrap();
     let locks = LockManager::new(backend.clone());
@@ -90,19 +91,19 @@ async fn w9_a_notification_of_an_earlier_release_makes_nobody_ask() {
     held.release().await.unwrap();
     // Past the line, before the notification has reached it.
     let guard = locks.lock("key").ttl(HOUR).try_acquire().await.unwrap().unwrap();
-    let attempts = backend.calls(Operation::Acquire).len();
+    let attempts = backend.count(Operation::Acquire);
     sleep(100 * MS).await;
-    assert_eq!(backend.calls(Operation::Acquire).len(), attempts, "it cannot be granted");
+    assert_eq!(backend.count(Operation::Acquire), attempts, "it cannot be granted");
 
     guard.release().await.unwrap();
     waiter.await.unwrap().unwrap().release().await.unwrap();
-    assert_eq!(backend.calls(Operation::Handoff).len(), 1);
-    assert_eq!(backend.calls(Operation::Acquire).len(), attempts, "it was handed over");
+    assert_eq!(backend.count(Operation::Handoff), 1);
+    assert_eq!(backend.count(Operation::Acquire), attempts, "it was handed over");
 }
 
 #[tokio::test(start_paused = true)]
 async fn w8_an_attempt_that_a_notification_calls_for_is_no_retry() {
-    let backend = Spoilt::with_notifications_and_handoff();
+    let backend = with_notifications_and_handoff();
     let take = || LockManager::new(backend.clone()).lock("key").ttl(HOUR).try_acquire();
     let mut held = take().await.unwrap().unwrap();
     let locks = LockManager::new(backend.clone());
@@ -113,9 +114,9 @@ async fn w8_an_attempt_that_a_notification_calls_for_is_no_retry() {
         held.release().await.unwrap();
         // Before the notification has reached the waiter.
         held = take().await.unwrap().unwrap();
-        let attempts = backend.calls(Operation::Acquire).len();
+        let attempts = backend.count(Operation::Acquire);
         sleep(10 * MS).await;
-        assert_eq!(backend.calls(Operation::Acquire).len(), attempts + 1, "it asked in vain");
+        assert_eq!(backend.count(Operation::Acquire), attempts + 1, "it asked in vain");
     }
     let start = Instant::now();
     held.release().await.unwrap();
@@ -125,18 +126,18 @@ async fn w8_an_attempt_that_a_notification_calls_for_is_no_retry() {
 
 #[tokio::test(start_paused = true)]
 async fn w9_an_interest_that_was_lost_is_replaced_at_the_next_attempt() {
-    let backend = Spoilt::with_notifications_and_handoff();
+    let backend = with_notifications_and_handoff();
     let held = LockManager::new(backend.clone()).lock("key").ttl(HOUR).acquire().await.unwrap();
     let locks = LockManager::new(backend.clone());
     let every_10_s = Backoff::fixed(10_000 * MS).with_jitter(Jitter::None);
     let request = locks.lock("key").wait(HOUR).backoff(every_10_s);
-    backend.notifications(Notifications::Lost);
+    backend.set_notifications(Notifications::Lost);
     let waiter = Handle::current().spawn(request.acquire());
     sleep(9_000 * MS).await;
-    backend.notifications(Notifications::Told);
-    let attempts = backend.calls(Operation::Acquire).len();
+    backend.set_notifications(Notifications::Passed);
+    let attempts = backend.count(Operation::Acquire);
     sleep(2_000 * MS).await;
-    assert_eq!(backend.calls(Operation::Acquire).len(), attempts + 1, "by its timer");
+    assert_eq!(backend.count(Operation::Acquire), attempts + 1, "by its timer");
 
     let start = Instant::now();
     held.release().await.unwrap();
@@ -146,7 +147,7 @@ async fn w9_an_interest_that_was_lost_is_replaced_at_the_next_attempt() {
 
 #[tokio::test(start_paused = true)]
 async fn w9_a_guard_whose_time_is_up_swallows_no_notification() {
-    let backend = Spoilt::with_notifications_and_handoff();
+    let backend = with_notifications_and_handoff();
     let locks = LockManager::new(backend.clone());
     // Nobody looks at it any more, so nobody notices.
     let overslept = locks.lock("key").ttl(300 * MS).acquire().await.unwrap();
@@ -163,30 +164,30 @@ async fn w9_a_guard_whose_time_is_up_swallows_no_notification() {
 
 #[tokio::test(start_paused = true)]
 async fn w9_notifications_without_a_reason_are_no_tight_loop_behind_an_own_guard() {
-    let backend = Spoilt::with_notifications_and_handoff();
+    let backend = with_notifications_and_handoff();
     let locks = LockManager::new(backend.clone());
     let held = locks.lock("key").ttl(HOUR).acquire().await.unwrap();
-    backend.notifications(Notifications::Hasty);
+    backend.set_notifications(Notifications::Spurious);
     let waiter = waiter(&locks).await;
     // It listens after its first attempt, by the back-off.
     sleep(1_000 * MS).await;
-    let asked = backend.notifications_asked_for();
+    let asked = backend.registrations_so_far();
     assert!((500..=1_010).contains(&asked), "{asked} interests in a second");
-    backend.notifications(Notifications::Told);
+    backend.set_notifications(Notifications::Passed);
     held.release().await.unwrap();
     waiter.await.unwrap().unwrap().release().await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
 async fn w9_a_panic_of_a_notification_ends_one_wait_and_not_the_whole_line() {
-    let backend = Spoilt::with_notifications_and_handoff();
+    let backend = with_notifications_and_handoff();
     let others = LockManager::new(backend.clone());
     let held = others.lock("key").ttl(HOUR).acquire().await.unwrap();
     let locks = LockManager::new(backend.clone());
     let line = waiters(&locks, 10).await;
-    backend.notifications(Notifications::Panic);
+    backend.set_notifications(Notifications::Panic);
     sleep(5 * MS).await;
-    backend.notifications(Notifications::Told);
+    backend.set_notifications(Notifications::Passed);
     sleep(100 * MS).await;
     held.release().await.unwrap();
     let mut panicked = 0;
@@ -201,12 +202,12 @@ async fn w9_a_panic_of_a_notification_ends_one_wait_and_not_the_whole_line() {
 
 #[tokio::test(start_paused = true)]
 async fn w9_a_release_during_an_attempt_is_not_missed() {
-    let backend = Spoilt::new();
+    let backend = plain();
     let locks = LockManager::new(backend.clone());
     let held = locks.lock("key").ttl(HOUR).acquire().await.unwrap();
     let request = locks.lock("key").ttl(HOUR).wait(HOUR).backoff(Backoff::fixed(600 * MS));
     let waiter = Handle::current().spawn(request.acquire());
-    backend.next(Operation::Acquire, [Fault::ReplyLate(300 * MS)]);
+    backend.next(Operation::Acquire, Fault::DelayReply(300 * MS));
     sleep(601 * MS).await;
     let start = Instant::now();
     held.release().await.unwrap();
@@ -217,7 +218,7 @@ async fn w9_a_release_during_an_attempt_is_not_missed() {
 
 #[tokio::test(start_paused = true)]
 async fn w9_a_loss_is_told_to_the_first_in_line() {
-    let backend = Spoilt::with_handoff();
+    let backend = with_handoff();
     let locks = LockManager::new(backend.clone());
     let held = locks.lock("key").ttl(300 * MS).keep_alive().acquire().await.unwrap();
     let request = locks.lock("key").wait(HOUR).backoff(Backoff::fixed(10_000 * MS));

@@ -9,8 +9,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use support::line::{HOUR, MS, Waiter, heir_of_a_dropped_release, waiter, waiters};
-use support::{Notifications, Spoilt};
+use support::{farther_by, plain, with_handoff, with_notifications_and_handoff};
 use syncguard::{Backoff, Jitter, LockGuard, LockManager, Result};
+use syncguard_memory::Notifications;
 use tokio::runtime::Handle;
 use tokio::time::{Instant, sleep};
 
@@ -40,7 +41,7 @@ async fn assert_others_get_their_chance(guard: LockGuard, other: Waiter, line: V
 
 #[tokio::test(start_paused = true)]
 async fn g8_others_get_their_turn_after_sixteen_grants() {
-    let backend = Spoilt::with_notifications_and_handoff();
+    let backend = with_notifications_and_handoff();
     let (locks, others) = (LockManager::new(backend.clone()), LockManager::new(backend.clone()));
     let order = Arc::new(Mutex::new(Vec::new()));
     let note = |who: &'static str, waiter: Waiter| {
@@ -71,7 +72,7 @@ async fn g8_others_get_their_turn_after_sixteen_grants() {
 
 #[tokio::test(start_paused = true)]
 async fn g8_others_get_a_chance_after_a_second_where_nobody_is_told() {
-    for backend in [Spoilt::new(), Spoilt::with_handoff()] {
+    for backend in [plain(), with_handoff()] {
         let (locks, others) =
             (LockManager::new(backend.clone()), LockManager::new(backend.clone()));
         let held = locks.lock("key").ttl(HOUR).acquire().await.unwrap();
@@ -83,7 +84,7 @@ async fn g8_others_get_a_chance_after_a_second_where_nobody_is_told() {
 
 #[tokio::test(start_paused = true)]
 async fn g8_a_streak_that_begins_with_a_handoff_ends_too() {
-    let backend = Spoilt::with_handoff();
+    let backend = with_handoff();
     let locks = LockManager::new(backend.clone());
     let heir = heir_of_a_dropped_release(&backend, &locks).await;
     // The line has ended, and with it the streak: the next grant of the new one is a handoff.
@@ -97,8 +98,8 @@ async fn g8_a_streak_that_begins_with_a_handoff_ends_too() {
 /// For how long another process waits beside a line that is busy for 20 s, with work of 5 ms, and
 /// whose way to the store is a millisecond shorter.
 async fn waits_beside_a_busy_line(listens: bool) -> Duration {
-    let backend = Spoilt::with_notifications_and_handoff();
-    let others = LockManager::new(backend.farther_by(MS));
+    let backend = with_notifications_and_handoff();
+    let others = LockManager::new(farther_by(&backend, MS));
     let locks = LockManager::new(backend.clone());
     let mut line = Vec::new();
     let first = if listens {
@@ -146,10 +147,10 @@ async fn g8_whoever_is_farther_away_gets_a_turn() {
 #[tokio::test(start_paused = true)]
 async fn g8_whoever_is_farther_away_gets_a_share() {
     for (near, far) in [(MS, MS), (MS, 2 * MS), (2 * MS, 3 * MS)] {
-        let store = Spoilt::with_notifications_and_handoff();
+        let store = with_notifications_and_handoff();
         let counts: [Arc<AtomicUsize>; 2] = Default::default();
         for (distance, count) in [near, far].into_iter().zip(&counts) {
-            let locks = LockManager::new(store.farther_by(distance));
+            let locks = LockManager::new(farther_by(&store, distance));
             for _ in 0..8 {
                 let (locks, count) = (locks.clone(), count.clone());
                 drop(Handle::current().spawn(async move {
@@ -171,14 +172,14 @@ async fn g8_whoever_is_farther_away_gets_a_share() {
 
 #[tokio::test(start_paused = true)]
 async fn g8_others_who_are_not_told_get_a_chance_where_the_line_is() {
-    let backend = Spoilt::with_notifications_and_handoff();
+    let backend = with_notifications_and_handoff();
     let (locks, others) = (LockManager::new(backend.clone()), LockManager::new(backend.clone()));
     let first = locks.lock("key").ttl(HOUR).acquire().await.unwrap();
-    backend.notifications(Notifications::Lost);
+    backend.set_notifications(Notifications::Lost);
     let start = Instant::now();
     let other = Handle::current().spawn(looks_often(&others));
     sleep(7 * MS).await;
-    backend.notifications(Notifications::Told);
+    backend.set_notifications(Notifications::Passed);
     let line = waiters(&locks, 1_000).await;
     let busy = Handle::current().spawn(async move {
         first.release().await.unwrap();

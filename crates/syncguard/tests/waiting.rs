@@ -6,25 +6,26 @@ mod support;
 
 use std::time::Duration;
 
-use support::{Fault, Spoilt, millis};
+use support::{LOSE_REPLY, instants, millis, next_all, plain};
 use syncguard::{
     Backend, Backoff, CancellationToken, Capabilities, Error, ErrorCode, Jitter, Key, Lease,
     LockId, LockManager, LockRecord, Operation, Ttl,
 };
 use syncguard_core::Acquired;
+use syncguard_memory::{Fault, FaultyBackend};
 use tokio::runtime::Handle;
 use tokio::time::Instant;
 
 const MS: Duration = Duration::from_millis(1);
 const HOUR: Duration = Duration::from_secs(3600);
 
-fn plain() -> Backoff {
+fn no_jitter() -> Backoff {
     Backoff::default().with_jitter(Jitter::None)
 }
 
 /// When attempts were made, in milliseconds from `start`.
-fn attempts(backend: &Spoilt, start: Instant) -> Vec<u128> {
-    let calls = backend.calls(Operation::Acquire);
+fn attempts(backend: &FaultyBackend, start: Instant) -> Vec<u128> {
+    let calls = instants(backend, Operation::Acquire);
     let since = calls.iter().filter(|call| **call >= start);
     since.map(|call| millis(start, *call)).collect()
 }
@@ -38,13 +39,13 @@ fn assert_near(times: &[u128], expected: &[u128]) {
 
 #[tokio::test(start_paused = true)]
 async fn w1_w2_by_default_it_doubles_from_100_ms_and_gives_up_after_5_s() {
-    let backend = Spoilt::new();
+    let backend = plain();
     let locks = LockManager::new(backend.clone());
     let _held = LockManager::new(backend.clone()).lock("key").ttl(HOUR).acquire().await.unwrap();
     tokio::time::advance(MS).await;
 
     let start = Instant::now();
-    let error = locks.lock("key").backoff(plain()).acquire().await.unwrap_err();
+    let error = locks.lock("key").backoff(no_jitter()).acquire().await.unwrap_err();
     assert_eq!(error.code(), ErrorCode::AcquisitionTimeout);
     assert_eq!(millis(start, Instant::now()), 5_000);
     assert_near(&attempts(&backend, start), &[0, 100, 300, 700, 1_500, 3_100]);
@@ -52,7 +53,7 @@ async fn w1_w2_by_default_it_doubles_from_100_ms_and_gives_up_after_5_s() {
 
 #[tokio::test(start_paused = true)]
 async fn w1_by_default_there_are_10_retries() {
-    let backend = Spoilt::new();
+    let backend = plain();
     let locks = LockManager::new(backend.clone());
     let _held = LockManager::new(backend.clone()).lock("key").ttl(HOUR).acquire().await.unwrap();
     tokio::time::advance(MS).await;
@@ -76,7 +77,7 @@ async fn w1_by_default_there_are_10_retries() {
 
 #[tokio::test(start_paused = true)]
 async fn w3_a_pause_is_cut_to_the_time_the_lease_still_has() {
-    let backend = Spoilt::new();
+    let backend = plain();
     let locks = LockManager::new(backend.clone());
     LockManager::new(backend.clone()).lock("key").ttl(1_000 * MS).acquire().await.unwrap().detach();
 
@@ -91,25 +92,26 @@ async fn w3_a_pause_is_cut_to_the_time_the_lease_still_has() {
 
 #[tokio::test(start_paused = true)]
 async fn w4_a_transient_failure_is_tried_again_with_the_same_id() {
-    let backend = Spoilt::new();
+    let backend = plain();
     let locks = LockManager::new(backend.clone());
-    backend.next(
+    next_all(
+        &backend,
         Operation::Acquire,
-        [Fault::ReplyLost, Fault::Refused(ErrorCode::ServiceUnavailable)],
+        [LOSE_REPLY, Fault::Fail(ErrorCode::ServiceUnavailable)],
     );
     let guard = locks.lock("key").acquire().await.unwrap();
     // The first attempt was granted, and the third found it: a new id would have been refused.
     assert_eq!(guard.fence().get(), 1);
-    assert_eq!(backend.calls(Operation::Acquire).len(), 3);
+    assert_eq!(backend.count(Operation::Acquire), 3);
     locks.shutdown().await.unwrap();
-    assert!(backend.calls(Operation::Release).is_empty(), "nothing was undone");
+    assert!((backend.count(Operation::Release) == 0), "nothing was undone");
 }
 
 #[tokio::test(start_paused = true)]
 async fn w4_a_transient_failure_that_lasts_is_returned_as_itself() {
-    let backend = Spoilt::new();
+    let backend = plain();
     let locks = LockManager::new(backend.clone());
-    backend.next(Operation::Acquire, [Fault::Refused(ErrorCode::RateLimited); 20]);
+    backend.next_n(Operation::Acquire, 20, Fault::Fail(ErrorCode::RateLimited));
     let start = Instant::now();
     let error = locks.lock("key").acquire().await.unwrap_err();
     assert_eq!(error.code(), ErrorCode::RateLimited);
@@ -119,10 +121,10 @@ async fn w4_a_transient_failure_that_lasts_is_returned_as_itself() {
 
 #[tokio::test(start_paused = true)]
 async fn w4_other_failures_return_at_once() {
-    let backend = Spoilt::new();
+    let backend = plain();
     let locks = LockManager::new(backend.clone());
     for code in [ErrorCode::AuthFailed, ErrorCode::Internal, ErrorCode::InvalidArgument] {
-        backend.next(Operation::Acquire, [Fault::Refused(code)]);
+        backend.next(Operation::Acquire, Fault::Fail(code));
         let start = Instant::now();
         assert_eq!(locks.lock("key").acquire().await.unwrap_err().code(), code);
         assert_eq!(attempts(&backend, start), [0]);
@@ -132,9 +134,9 @@ async fn w4_other_failures_return_at_once() {
 
 #[tokio::test(start_paused = true)]
 async fn w2_the_limit_is_hard_while_an_attempt_hangs_and_what_it_got_is_released() {
-    let backend = Spoilt::new();
+    let backend = plain();
     let locks = LockManager::new(backend.clone());
-    backend.next(Operation::Acquire, [Fault::Late(700 * MS)]);
+    backend.next(Operation::Acquire, Fault::DelayRequest(700 * MS));
     let start = Instant::now();
     let error = locks.lock("key").wait(300 * MS).acquire().await.unwrap_err();
     assert_eq!(error.code(), ErrorCode::AcquisitionTimeout);
@@ -142,15 +144,15 @@ async fn w2_the_limit_is_hard_while_an_attempt_hangs_and_what_it_got_is_released
 
     locks.shutdown().await.unwrap();
     assert_eq!(millis(start, Instant::now()), 700);
-    assert_eq!(backend.calls(Operation::Release).len(), 1);
+    assert_eq!(backend.count(Operation::Release), 1);
     assert!(!locks.is_locked("key").await.unwrap());
 }
 
 #[tokio::test(start_paused = true)]
 async fn w2_an_attempt_without_an_answer_is_undone_by_id() {
-    let backend = Spoilt::new();
+    let backend = plain();
     let locks = LockManager::new(backend.clone());
-    backend.next(Operation::Acquire, [Fault::ReplyLost]);
+    backend.next(Operation::Acquire, LOSE_REPLY);
     let error = locks.lock("key").max_retries(0).acquire().await.unwrap_err();
     assert_eq!(error.code(), ErrorCode::NetworkTimeout);
     locks.shutdown().await.unwrap();
@@ -159,7 +161,7 @@ async fn w2_an_attempt_without_an_answer_is_undone_by_id() {
 
 #[tokio::test(start_paused = true)]
 async fn w5_a_token_ends_the_wait() {
-    let backend = Spoilt::new();
+    let backend = plain();
     let locks = LockManager::new(backend.clone());
     let _held = LockManager::new(backend.clone()).lock("key").ttl(HOUR).acquire().await.unwrap();
     let token = CancellationToken::new();
@@ -170,28 +172,28 @@ async fn w5_a_token_ends_the_wait() {
     assert_eq!(waiting.await.unwrap().unwrap_err().code(), ErrorCode::Aborted);
 
     // Cancelled beforehand, nothing is sent.
-    let before = backend.calls(Operation::Acquire).len();
+    let before = backend.count(Operation::Acquire);
     let request = locks.lock("other").cancel(token);
     assert_eq!(request.try_acquire().await.unwrap_err().code(), ErrorCode::Aborted);
-    assert_eq!(backend.calls(Operation::Acquire).len(), before);
+    assert_eq!(backend.count(Operation::Acquire), before);
 }
 
 #[tokio::test(start_paused = true)]
 async fn try_acquire_makes_one_attempt() {
-    let backend = Spoilt::new();
+    let backend = plain();
     let locks = LockManager::new(backend.clone());
     let _held = LockManager::new(backend.clone()).lock("key").acquire().await.unwrap();
     assert!(locks.lock("key").try_acquire().await.unwrap().is_none());
-    assert_eq!(backend.calls(Operation::Acquire).len(), 2);
+    assert_eq!(backend.count(Operation::Acquire), 2);
 
-    backend.next(Operation::Acquire, [Fault::Hangs]);
+    backend.next(Operation::Acquire, Fault::Hang);
     let error = locks.lock("other").wait(100 * MS).try_acquire().await.unwrap_err();
     assert_eq!(error.code(), ErrorCode::NetworkTimeout);
 }
 
 #[tokio::test(start_paused = true)]
 async fn shutdown_ends_waits_and_refuses_requests() {
-    let locks = LockManager::new(Spoilt::new());
+    let locks = LockManager::new(plain());
     let held = locks.lock("key").ttl(HOUR).acquire().await.unwrap();
     let waiting = Handle::current().spawn(locks.lock("key").wait(HOUR).acquire());
     tokio::time::sleep(MS).await;
@@ -203,19 +205,19 @@ async fn shutdown_ends_waits_and_refuses_requests() {
 
 #[tokio::test(start_paused = true)]
 async fn w2_a_wait_of_nothing_is_refused() {
-    let backend = Spoilt::new();
+    let backend = plain();
     let locks = LockManager::new(backend.clone());
     let request = || locks.lock("key").wait(Duration::ZERO);
     assert_eq!(request().acquire().await.unwrap_err().code(), ErrorCode::InvalidArgument);
     assert_eq!(request().try_acquire().await.unwrap_err().code(), ErrorCode::InvalidArgument);
-    assert!(backend.calls(Operation::Acquire).is_empty());
+    assert!((backend.count(Operation::Acquire) == 0));
 }
 
 #[tokio::test(start_paused = true)]
 async fn w2_an_acquire_that_lands_after_all_was_undone_is_undone_too() {
-    let backend = Spoilt::new();
+    let backend = plain();
     let locks = LockManager::new(backend.clone());
-    backend.next(Operation::Acquire, [Fault::LandsLate(700 * MS)]);
+    backend.next(Operation::Acquire, Fault::LandLate(700 * MS));
     assert!(locks.lock("key").max_retries(0).acquire().await.is_err());
     locks.shutdown().await.unwrap();
     tokio::time::sleep(HOUR / 120).await;
@@ -224,9 +226,9 @@ async fn w2_an_acquire_that_lands_after_all_was_undone_is_undone_too() {
 
 #[tokio::test(start_paused = true)]
 async fn w4_an_attempt_that_lands_after_the_release_of_a_later_one_is_undone() {
-    let backend = Spoilt::new();
+    let backend = plain();
     let locks = LockManager::new(backend.clone());
-    backend.next(Operation::Acquire, [Fault::LandsLate(700 * MS)]);
+    backend.next(Operation::Acquire, Fault::LandLate(700 * MS));
     let guard = locks.lock("key").acquire().await.unwrap();
     assert!(guard.release().await.unwrap());
     locks.shutdown().await.unwrap();
@@ -234,7 +236,7 @@ async fn w4_an_attempt_that_lands_after_the_release_of_a_later_one_is_undone() {
 
     // Not where the lease was handed on.
     let locks = LockManager::new(backend.clone());
-    backend.next(Operation::Acquire, [Fault::ReplyLost]);
+    backend.next(Operation::Acquire, LOSE_REPLY);
     locks.lock("other").ttl(HOUR).acquire().await.unwrap().detach();
     locks.shutdown().await.unwrap();
     assert!(locks.is_locked("other").await.unwrap());
@@ -244,7 +246,7 @@ async fn w4_an_attempt_that_lands_after_the_release_of_a_later_one_is_undone() {
 async fn w3_notifications_without_a_reason_are_no_tight_loop() {
     /// Its notifications come at once, and the lease of its locks is about to end for ever.
     #[derive(Clone, Debug)]
-    struct Hasty(Spoilt);
+    struct Hasty(FaultyBackend);
 
     impl Backend for Hasty {
         fn capabilities(&self) -> Capabilities {
@@ -277,20 +279,20 @@ async fn w3_notifications_without_a_reason_are_no_tight_loop() {
         }
     }
 
-    let backend = Spoilt::new();
+    let backend = plain();
     let locks = LockManager::new(Hasty(backend.clone()));
     let request = locks.lock("key").wait(1_000 * MS);
     assert_eq!(request.acquire().await.unwrap_err().code(), ErrorCode::AcquisitionTimeout);
-    let attempts = backend.calls(Operation::Acquire).len();
+    let attempts = backend.count(Operation::Acquire);
     assert!((500..=1_010).contains(&attempts), "{attempts} attempts in a second");
 }
 
 #[tokio::test(start_paused = true)]
 async fn w4_every_attempt_that_lands_late_is_undone() {
-    let backend = Spoilt::new();
+    let backend = plain();
     let locks = LockManager::new(backend.clone());
-    let late = [Fault::LandsLate(3 * MS), Fault::LandsLate(30 * MS)];
-    backend.next(Operation::Acquire, late);
+    let late = [Fault::LandLate(3 * MS), Fault::LandLate(30 * MS)];
+    next_all(&backend, Operation::Acquire, late);
     let request = locks.lock("key").ttl(HOUR).max_retries(1).backoff(Backoff::fixed(10 * MS));
     assert!(request.acquire().await.is_err());
     // A shutdown would not do: where an undo ends too early it is over before the second lands.

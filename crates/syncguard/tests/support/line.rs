@@ -6,11 +6,10 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use syncguard::{Backoff, CancellationToken, LockGuard, LockManager, Operation};
+use syncguard_memory::{Fault, FaultyBackend};
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
-
-use super::{Fault, Spoilt};
 
 pub const MS: Duration = Duration::from_millis(1);
 /// Longer than any test.
@@ -68,23 +67,26 @@ pub fn poll_once<F: Future>(future: Pin<&mut F>) -> Poll<F::Output> {
     future.poll(&mut Context::from_waker(Waker::noop()))
 }
 
-/// A map of lines that only grows would be a leak, by one entry per key.
+/// A map of queues that only grows would leak one entry per key.
 pub fn assert_no_line_remains(locks: &LockManager) {
     let shown = format!("{locks:?}");
-    assert!(shown.contains("lines: Lines(Mutex { data: {},"), "{shown}");
+    // REMOVE the second condition when `LockManager` prints `keys: N`.
+    let none_remains =
+        shown.contains("keys: 0") || shown.contains("lines: Lines(Mutex { data: {},");
+    assert!(none_remains, "expected no queue, but got {shown}");
 }
 
 /// Drops a release at a moment when its handoff is under way and its heir, which is returned, is
 /// asleep. Both go on: the heir is served, and then a release finds nothing left, which ends the line.
 pub async fn heir_of_a_dropped_release(
-    backend: &Spoilt,
+    backend: &FaultyBackend,
     locks: &LockManager,
 ) -> Pin<Box<impl Future<Output = syncguard::Result<LockGuard>> + use<>>> {
     let held = locks.lock("key").ttl(HOUR).acquire().await.unwrap();
     let mut heir = Box::pin(locks.lock("key").ttl(HOUR).wait(HOUR).acquire());
     assert!(poll_once(heir.as_mut()).is_pending());
-    backend.next(Operation::Handoff, [Fault::Late(10 * MS)]);
-    backend.next(Operation::Release, [Fault::Late(20 * MS)]);
+    backend.next(Operation::Handoff, Fault::DelayRequest(10 * MS));
+    backend.next(Operation::Release, Fault::DelayRequest(20 * MS));
     tokio::select! {
         biased;
         _ = held.release() => panic!("it takes longer"),
