@@ -77,7 +77,6 @@
 #![allow(clippy::expect_used, clippy::unwrap_used, reason = "an assertion of the suite may panic")]
 
 mod controls;
-mod faulty;
 mod model;
 #[cfg(feature = "servers")]
 pub mod servers;
@@ -97,8 +96,7 @@ use syncguard_core::{AnyBackend, Backend};
 use tokio::runtime::Handle;
 use tokio::sync::OnceCell;
 
-use crate::faulty::Notifications;
-use crate::store::Store;
+use crate::store::{Notifications, Store};
 
 /// No case takes longer, however busy the machine; a case that does is one that hangs.
 const LIMIT: Duration = Duration::from_secs(60);

@@ -10,11 +10,11 @@ use syncguard::{Backoff, Jitter, LockManager};
 use syncguard_core::{
     Acquired, AnyBackend, Backend, ErrorCode, Key, Lease, LockId, Operation, Result, Ttl,
 };
+use syncguard_memory::Notifications::Lossy;
+use syncguard_memory::{Fault, FaultyBackend};
 use tokio::sync::Barrier;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
-
-use crate::faulty::{Faulty, Notifications, Trouble};
 
 /// A TTL that outlives every case, so that a busy machine cannot end such a lease.
 pub(crate) const LONG: Duration = Duration::from_secs(3_600);
@@ -33,6 +33,17 @@ pub(crate) const QUICK: Backoff = Backoff::fixed(PAUSE).with_jitter(Jitter::None
 /// Longer than any wait that is cut short may take, shorter than a slow pause.
 pub(crate) const SOON: Duration = Duration::from_secs(8);
 
+/// Which notifications reach the clients of a [`Store`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Notifications {
+    /// All that the backend under test sends.
+    Passed,
+    /// None, and its capabilities say so.
+    Off,
+    /// Every second one: the others are lost on their way.
+    Lossy,
+}
+
 /// Two clients of the store under test.
 #[derive(Clone, Debug)]
 pub(crate) struct Store {
@@ -49,8 +60,13 @@ impl Store {
     /// The same store, for clients who do not get all of its notifications.
     pub(crate) fn with_notifications(&self, notifications: Notifications) -> Self {
         let client = |client: &AnyBackend| {
-            let client = Faulty::new(client.clone(), |_, _| Trouble::None);
-            AnyBackend::new(client.with_notifications(notifications))
+            let client = FaultyBackend::new(client.clone());
+            match notifications {
+                Notifications::Passed => {}
+                Notifications::Off => return AnyBackend::new(client.without_notifications()),
+                Notifications::Lossy => client.set_notifications(Lossy),
+            }
+            AnyBackend::new(client)
         };
         Self { one: client(&self.one), two: client(&self.two), notifications }
     }
@@ -97,8 +113,8 @@ impl Store {
     /// The first client, with trouble on the way, and locks through that.
     pub(crate) fn troubled(
         &self,
-        trouble: impl Fn(Operation, usize) -> Trouble + Send + Sync + 'static,
-    ) -> (Faulty, LockManager) {
+        trouble: impl Fn(Operation, usize) -> Fault + Send + Sync + 'static,
+    ) -> (FaultyBackend, LockManager) {
         let faulty = self.faulty(trouble);
         (faulty.clone(), LockManager::new(faulty))
     }
@@ -106,9 +122,11 @@ impl Store {
     /// The first client, with trouble on the way.
     pub(crate) fn faulty(
         &self,
-        trouble: impl Fn(Operation, usize) -> Trouble + Send + Sync + 'static,
-    ) -> Faulty {
-        Faulty::new(self.one.clone(), trouble)
+        trouble: impl Fn(Operation, usize) -> Fault + Send + Sync + 'static,
+    ) -> FaultyBackend {
+        let faulty = FaultyBackend::new(self.one.clone());
+        faulty.on_call(trouble);
+        faulty
     }
 
     /// Whether somebody holds the key, as an attempt to take it finds.
@@ -116,6 +134,24 @@ impl Store {
         let acquired = self.two.acquire(key, &fresh_id(), ttl(LONG)).await?;
         Ok(matches!(acquired, Acquired::Held { .. }))
     }
+}
+
+/// The operations that were called so far, in order.
+pub(crate) fn operations(faulty: &FaultyBackend) -> Vec<Operation> {
+    faulty.history().iter().map(|call| call.operation()).collect()
+}
+
+/// How many attempts were made under each id, in the order in which the ids appeared.
+pub(crate) fn attempts_by_id(faulty: &FaultyBackend) -> Vec<usize> {
+    let mut counts: Vec<(LockId, usize)> = Vec::new();
+    for call in faulty.calls(Operation::Acquire) {
+        let Some(id) = call.id() else { continue };
+        match counts.iter_mut().find(|(known, _)| known == id) {
+            Some((_, count)) => *count += 1,
+            None => counts.push((id.clone(), 1)),
+        }
+    }
+    counts.into_iter().map(|(_, count)| count).collect()
 }
 
 /// Waits until a condition holds. What must happen within a time says so itself; a case that waits

@@ -6,11 +6,10 @@ use std::time::Duration;
 
 use syncguard::LockManager;
 use syncguard_core::{Backend, Error, ErrorCode, Operation, Result};
-use syncguard_memory::MemoryBackend;
+use syncguard_memory::{Fault, MemoryBackend};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use crate::faulty::{Faulty, Trouble};
 use crate::store::{LONG, Store, fresh_key, until, when};
 
 cases![
@@ -73,8 +72,8 @@ async fn h2_a_guard_dropped_after_its_runtime_does_not_panic(_: Store) -> Result
 
 async fn h2_a_failed_release_is_reported_and_goes_on(store: Store) -> Result<()> {
     let (faulty, locks) = store.troubled(|operation, before| match (operation, before) {
-        (Operation::Release, 0) => Trouble::Refuse(ErrorCode::ServiceUnavailable),
-        _ => Trouble::None,
+        (Operation::Release, 0) => Fault::Fail(ErrorCode::ServiceUnavailable),
+        _ => Fault::None,
     });
     let key = fresh_key();
     let guard = locks.lock(&key).ttl(LONG).acquire().await?;
@@ -88,9 +87,9 @@ async fn h2_a_failed_release_is_reported_and_goes_on(store: Store) -> Result<()>
 
 async fn h2_a_transient_failure_in_the_background_is_retried(store: Store) -> Result<()> {
     let (faulty, locks) = store.troubled(|operation, before| match (operation, before) {
-        (Operation::Release, 0) => Trouble::Refuse(ErrorCode::NetworkTimeout),
-        (Operation::Release, 1) => Trouble::Refuse(ErrorCode::RateLimited),
-        _ => Trouble::None,
+        (Operation::Release, 0) => Fault::Fail(ErrorCode::NetworkTimeout),
+        (Operation::Release, 1) => Fault::Fail(ErrorCode::RateLimited),
+        _ => Fault::None,
     });
     let key = fresh_key();
     drop(locks.lock(&key).ttl(LONG).acquire().await?);
@@ -100,7 +99,7 @@ async fn h2_a_transient_failure_in_the_background_is_retried(store: Store) -> Re
 }
 
 async fn h2_a_failure_in_the_background_goes_to_the_callback(store: Store) -> Result<()> {
-    let faulty = Faulty::new(store.one.clone(), refused_releases);
+    let faulty = store.faulty(refused_releases);
     let (reports, on_error) = reports();
     let locks = LockManager::builder(faulty).on_release_error(on_error).build();
     let key = fresh_key();
@@ -118,7 +117,7 @@ async fn h2_a_failure_in_the_background_goes_to_the_callback(store: Store) -> Re
 }
 
 async fn h2_a_callback_that_panics_does_no_harm(store: Store) -> Result<()> {
-    let faulty = Faulty::new(store.one.clone(), refused_releases);
+    let faulty = store.faulty(refused_releases);
     let locks = LockManager::builder(faulty)
         .on_release_error(|_| resume_unwind(Box::new("expected")))
         .build();
@@ -127,10 +126,10 @@ async fn h2_a_callback_that_panics_does_no_harm(store: Store) -> Result<()> {
     locks.shutdown().await
 }
 
-fn refused_releases(operation: Operation, _: usize) -> Trouble {
+fn refused_releases(operation: Operation, _: usize) -> Fault {
     match operation {
-        Operation::Release => Trouble::Refuse(ErrorCode::AuthFailed),
-        _ => Trouble::None,
+        Operation::Release => Fault::Fail(ErrorCode::AuthFailed),
+        _ => Fault::None,
     }
 }
 
@@ -150,7 +149,7 @@ async fn h3_shutdown_finishes_the_releases(store: Store) -> Result<()> {
 }
 
 async fn h3_shutdown_is_bounded(store: Store) -> Result<()> {
-    let faulty = Faulty::new(store.one.clone(), held_releases);
+    let faulty = store.faulty(held_releases);
     let limit = Duration::from_millis(200);
     let locks = LockManager::builder(faulty.clone()).shutdown_limit(limit).build();
     let key = fresh_key();
@@ -165,17 +164,17 @@ async fn h3_shutdown_is_bounded(store: Store) -> Result<()> {
     store.until_free(&key).await
 }
 
-fn held_releases(operation: Operation, _: usize) -> Trouble {
+fn held_releases(operation: Operation, _: usize) -> Fault {
     match operation {
-        Operation::Release => Trouble::HoldRequest,
-        _ => Trouble::None,
+        Operation::Release => Fault::HoldRequest,
+        _ => Fault::None,
     }
 }
 
 async fn h3_shutdown_ends_waiting(store: Store) -> Result<()> {
     let key = fresh_key();
     store.take(&key, LONG).await?;
-    let (faulty, locks) = store.troubled(|_, _| Trouble::None);
+    let (faulty, locks) = store.troubled(|_, _| Fault::None);
     let shut_down_after_an_attempt = async {
         until(async || Ok(faulty.count(Operation::Acquire) >= 1)).await?;
         locks.shutdown().await

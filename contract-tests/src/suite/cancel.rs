@@ -2,9 +2,11 @@
 
 use syncguard::{Backoff, Jitter, LockManager};
 use syncguard_core::{Backend, Key, Lease, Operation, Result};
+use syncguard_memory::Fault;
 
-use crate::faulty::Trouble;
-use crate::store::{LONG, MOST_POLLS, PAUSE, Store, fresh_key, poll_then_drop, ttl, until};
+use crate::store::{
+    LONG, MOST_POLLS, PAUSE, Store, fresh_key, operations, poll_then_drop, ttl, until,
+};
 
 cases![
     c1_an_acquire_dropped_after_any_poll_leaves_no_lease,
@@ -90,7 +92,7 @@ async fn c1_a_wait_dropped_after_any_poll_leaves_the_holder_alone(store: Store) 
 }
 
 async fn c1_a_grant_whose_reply_comes_late_is_released(store: Store) -> Result<()> {
-    let (faulty, locks) = store.troubled(late_acquires(Trouble::HoldReply));
+    let (faulty, locks) = store.troubled(late_acquires(Fault::HoldReply));
     let key = fresh_key();
     let acquire = locks.lock(&key).ttl(LONG).wait(LONG).acquire();
     tokio::select! {
@@ -102,7 +104,7 @@ async fn c1_a_grant_whose_reply_comes_late_is_released(store: Store) -> Result<(
 }
 
 async fn c1_a_grant_that_comes_late_is_released(store: Store) -> Result<()> {
-    let (faulty, locks) = store.troubled(late_acquires(Trouble::HoldRequest));
+    let (faulty, locks) = store.troubled(late_acquires(Fault::HoldRequest));
     let key = fresh_key();
     let acquire = locks.lock(&key).ttl(LONG).wait(LONG).acquire();
     tokio::select! {
@@ -112,14 +114,14 @@ async fn c1_a_grant_that_comes_late_is_released(store: Store) -> Result<()> {
     faulty.open();
     settled(&store, &locks, &key).await?;
     let calls = [Operation::Acquire, Operation::Release];
-    assert_eq!(faulty.calls(), calls, "it must not overtake the grant");
+    assert_eq!(operations(&faulty), calls, "it must not overtake the grant");
     Ok(())
 }
 
-fn late_acquires(trouble: Trouble) -> impl Fn(Operation, usize) -> Trouble {
+fn late_acquires(trouble: Fault) -> impl Fn(Operation, usize) -> Fault {
     move |operation, _| match operation {
         Operation::Acquire => trouble,
-        _ => Trouble::None,
+        _ => Fault::None,
     }
 }
 

@@ -6,9 +6,9 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use syncguard_core::{Backend, Error, ErrorCode, Operation, Result};
+use syncguard_memory::Fault;
 
-use crate::faulty::Trouble;
-use crate::store::{LONG, Store, fresh_id, fresh_key, race};
+use crate::store::{LONG, Store, fresh_id, fresh_key, operations, race};
 
 cases![
     e1_an_error_names_code_operation_key_and_source,
@@ -25,8 +25,8 @@ async fn e1_an_error_names_code_operation_key_and_source(store: Store) -> Result
     let key = fresh_key();
     let failure = ErrorCode::AuthFailed;
     let (_, locks) = store.troubled(move |operation, before| match (operation, before) {
-        (Operation::Acquire, 0) => Trouble::None,
-        _ => Trouble::Refuse(failure),
+        (Operation::Acquire, 0) => Fault::None,
+        _ => Fault::Fail(failure),
     });
     let guard = locks.lock(&key).ttl(LONG).acquire().await?;
     let id = guard.id().clone();
@@ -43,7 +43,7 @@ async fn e1_an_error_names_code_operation_key_and_source(store: Store) -> Result
         assert_eq!(error.code(), failure);
         assert_eq!(error.key(), Some(key.fingerprint()));
         let source = error.source().expect("its cause");
-        assert_eq!(source.to_string(), "made to fail");
+        assert_eq!(source.to_string(), "injected by FaultyBackend");
         let text = format!("{error} {error:?}");
         assert!(!text.contains(key.as_str()) && !text.contains(id.as_str()));
     }
@@ -53,7 +53,7 @@ async fn e1_an_error_names_code_operation_key_and_source(store: Store) -> Result
 
 async fn e1_an_error_without_a_key_names_the_id(store: Store) -> Result<()> {
     let id = fresh_id();
-    let (_, locks) = store.troubled(|_, _| Trouble::Refuse(ErrorCode::AuthFailed));
+    let (_, locks) = store.troubled(|_, _| Fault::Fail(ErrorCode::AuthFailed));
     let errors = [
         locks.find(&id).await.expect_err("it is refused"),
         locks.owns(&id).await.expect_err("it is refused"),
@@ -118,7 +118,7 @@ async fn e1_bad_ttls(store: Store) -> Result<()> {
 }
 
 async fn e1_bad_input_sends_nothing(store: Store) -> Result<()> {
-    let (faulty, locks) = store.troubled(|_, _| Trouble::None);
+    let (faulty, locks) = store.troubled(|_, _| Fault::None);
     let (bad_key, id) = ("", fresh_id());
     assert_bad(locks.lock(bad_key).acquire().await, Operation::Acquire);
     assert_bad(locks.get(bad_key).await, Operation::Get);
@@ -126,7 +126,7 @@ async fn e1_bad_input_sends_nothing(store: Store) -> Result<()> {
     let request = locks.lock(fresh_key()).ttl(zero);
     assert_bad(request.acquire().await, Operation::Acquire);
     assert_bad(locks.extend_by_id(&id, zero).await, Operation::Extend);
-    assert_eq!(faulty.calls(), []);
+    assert_eq!(operations(&faulty), []);
     Ok(())
 }
 

@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use syncguard::{LockGuard, LockManager};
 use syncguard_core::{Backend, ErrorCode, Fence, Operation, Result};
+use syncguard_memory::Fault;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
-use crate::faulty::Trouble;
 use crate::store::{LONG, Store, fresh_key, poll_then_drop, until};
 
 cases![
@@ -33,8 +33,8 @@ cases![
 
 async fn t4_the_deadline_counts_from_before_the_sending(store: Store) -> Result<()> {
     let (faulty, locks) = store.troubled(|operation, _| match operation {
-        Operation::Acquire => Trouble::HoldReply,
-        _ => Trouble::None,
+        Operation::Acquire => Fault::HoldReply,
+        _ => Fault::None,
     });
     let key = fresh_key();
     let late = Duration::from_millis(300);

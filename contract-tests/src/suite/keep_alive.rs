@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use syncguard_core::{Backend, ErrorCode, Operation, Result};
+use syncguard_memory::Fault;
 use tokio::time::{Instant, sleep};
 
-use crate::faulty::Trouble;
-use crate::store::{Store, fresh_key, until};
+use crate::store::{Store, fresh_key, operations, until};
 
 cases![
     h4_keep_alive_renews_at_a_third_of_the_ttl,
@@ -46,9 +46,9 @@ async fn h4_keep_alive_renews_at_a_third_of_the_ttl(store: Store) -> Result<()> 
 
 async fn h4_a_failed_renewal_is_no_loss(store: Store) -> Result<()> {
     let (faulty, locks) = store.troubled(|operation, before| match (operation, before) {
-        (Operation::Extend, 0) => Trouble::Refuse(ErrorCode::ServiceUnavailable),
-        (Operation::Extend, 1) => Trouble::Refuse(ErrorCode::Internal),
-        _ => Trouble::None,
+        (Operation::Extend, 0) => Fault::Fail(ErrorCode::ServiceUnavailable),
+        (Operation::Extend, 1) => Fault::Fail(ErrorCode::Internal),
+        _ => Fault::None,
     });
     let request = locks.lock(fresh_key()).ttl(TTL).keep_alive();
     let guard = request.acquire().await?;
@@ -61,10 +61,10 @@ async fn h4_a_failed_renewal_is_no_loss(store: Store) -> Result<()> {
 }
 
 async fn h4_without_keep_alive_nothing_is_renewed(store: Store) -> Result<()> {
-    let (faulty, locks) = store.troubled(|_, _| Trouble::None);
+    let (faulty, locks) = store.troubled(|_, _| Fault::None);
     let guard = locks.lock(fresh_key()).ttl(SHORT).acquire().await?;
     guard.lost().await;
-    assert_eq!(faulty.calls(), [Operation::Acquire]);
+    assert_eq!(operations(&faulty), [Operation::Acquire]);
     Ok(())
 }
 
@@ -94,8 +94,8 @@ async fn h5_loss_is_signalled_at_the_deadline(store: Store) -> Result<()> {
 
 async fn h5_loss_is_signalled_while_a_renewal_hangs(store: Store) -> Result<()> {
     let (faulty, locks) = store.troubled(|operation, _| match operation {
-        Operation::Extend => Trouble::HoldRequest,
-        _ => Trouble::None,
+        Operation::Extend => Fault::HoldRequest,
+        _ => Fault::None,
     });
     let asked = Instant::now();
     let request = locks.lock(fresh_key()).ttl(SHORT).keep_alive();
@@ -107,8 +107,8 @@ async fn h5_loss_is_signalled_while_a_renewal_hangs(store: Store) -> Result<()> 
 
 async fn h5_loss_is_signalled_while_every_renewal_fails(store: Store) -> Result<()> {
     let (faulty, locks) = store.troubled(|operation, _| match operation {
-        Operation::Extend => Trouble::Refuse(ErrorCode::NetworkTimeout),
-        _ => Trouble::None,
+        Operation::Extend => Fault::Fail(ErrorCode::NetworkTimeout),
+        _ => Fault::None,
     });
     let asked = Instant::now();
     let request = locks.lock(fresh_key()).ttl(SHORT).keep_alive();
@@ -138,10 +138,10 @@ async fn h5_a_release_is_no_loss(store: Store) -> Result<()> {
 }
 
 async fn h7_a_release_does_not_wait_for_a_renewal_that_hangs(store: Store) -> Result<()> {
-    for trouble in [Trouble::HoldRequest, Trouble::HoldReply] {
+    for trouble in [Fault::HoldRequest, Fault::HoldReply] {
         let (faulty, locks) = store.troubled(move |operation, _| match operation {
             Operation::Extend => trouble,
-            _ => Trouble::None,
+            _ => Fault::None,
         });
         let key = fresh_key();
         let guard = locks.lock(&key).ttl(TTL).keep_alive().acquire().await?;
@@ -158,15 +158,15 @@ async fn h7_a_release_does_not_wait_for_a_renewal_that_hangs(store: Store) -> Re
 }
 
 async fn h7_no_renewal_is_sent_after_a_release(store: Store) -> Result<()> {
-    let (faulty, locks) = store.troubled(|_, _| Trouble::None);
+    let (faulty, locks) = store.troubled(|_, _| Fault::None);
     let request = || locks.lock(fresh_key()).ttl(SHORT).keep_alive();
     let released = request().acquire().await?.release().await;
     drop(request().acquire().await?);
     request().acquire().await?.detach();
     locks.shutdown().await?;
-    let before = faulty.calls();
+    let before = operations(&faulty);
     sleep(SHORT).await;
-    assert_eq!(faulty.calls(), before, "a renewal after the end");
+    assert_eq!(operations(&faulty), before, "a renewal after the end");
     released?;
     Ok(())
 }

@@ -8,11 +8,12 @@ use std::time::Duration;
 
 use syncguard::{Backoff, CancellationToken, LockGuard, LockManager, LockRequest};
 use syncguard_core::{Backend, ErrorCode, Fence, Key, Operation, Result};
+use syncguard_memory::{Fault, FaultyBackend};
 use tokio::time::{Instant, sleep};
 
-use crate::faulty::{Faulty, Notifications, Trouble};
 use crate::store::{
-    LONG, MOST_POLLS, PAUSE, QUICK, SLOW, SOON, Store, code, fresh_key, poll_then_drop, race, until,
+    LONG, MOST_POLLS, PAUSE, QUICK, SLOW, SOON, Store, attempts_by_id, code, fresh_key,
+    poll_then_drop, race, until,
 };
 use crate::waiter::{Waiter, in_order};
 
@@ -70,20 +71,20 @@ async fn w6_first_come_first_served_behind_a_guard(store: Store) -> Result<()> {
 async fn w6_only_the_first_asks(store: Store) -> Result<()> {
     let key = fresh_key();
     let lease = store.take(&key, LONG).await?;
-    let (faulty, locks) = store.troubled(|_, _| Trouble::None);
+    let (faulty, locks) = store.troubled(|_, _| Fault::None);
     let mut waiters = Vec::new();
     for _ in 0..8 {
         let request = locks.lock(&key).ttl(LONG).wait(LONG).backoff(QUICK);
         waiters.push(Waiter::for_turn(request).await);
     }
     until(async || Ok(faulty.count(Operation::Acquire) >= 5)).await?;
-    assert_eq!(faulty.attempts_by_id().len(), 1, "more than one asks");
+    assert_eq!(attempts_by_id(&faulty).len(), 1, "more than one asks");
     // One, or two for as long as the one replaces the other.
-    let interests = faulty.interests();
+    let interests = faulty.registrations();
     assert!(interests <= 2, "{interests} interests of eight");
     assert!(store.two.release(&lease).await?);
     in_order(waiters).await?;
-    until(async || Ok(faulty.interests() == 0)).await
+    until(async || Ok(faulty.registrations() == 0)).await
 }
 
 async fn w6_two_lines_of_eight_get_their_turns(store: Store) -> Result<()> {
@@ -136,7 +137,7 @@ async fn leaves_at_every_place(store: Store, leave: Leave) -> Result<()> {
     for place in 0..3 {
         let key = fresh_key();
         let lease = store.take(&key, LONG).await?;
-        let (faulty, locks) = store.troubled(|_, _| Trouble::None);
+        let (faulty, locks) = store.troubled(|_, _| Fault::None);
         let token = CancellationToken::new();
         let mut waiters = Vec::new();
         for number in 0..3 {
@@ -205,7 +206,7 @@ const LEAVERS: [Leave; 3] = [Leave::Cancelled, Leave::Dropped, Leave::OutOfTime]
 async fn w7_a_grant_whose_reply_comes_too_late_goes_to_the_next(store: Store) -> Result<()> {
     for leave in LEAVERS {
         let (faulty, locks, key, second) =
-            leaves_in_its_attempt(&store, Trouble::HoldReply, leave).await?;
+            leaves_in_its_attempt(&store, Fault::HoldReply, leave).await?;
         let opened = Instant::now();
         faulty.open();
         second.outcome().await?;
@@ -220,7 +221,7 @@ async fn w7_a_grant_whose_reply_comes_too_late_goes_to_the_next(store: Store) ->
 async fn w7_a_grant_that_comes_too_late_is_released(store: Store) -> Result<()> {
     for leave in LEAVERS {
         let (faulty, locks, key, second) =
-            leaves_in_its_attempt(&store, Trouble::HoldRequest, leave).await?;
+            leaves_in_its_attempt(&store, Fault::HoldRequest, leave).await?;
         // Nobody knows what will become of the first attempt, so the second does not wait for it.
         second.outcome().await?;
         faulty.open();
@@ -233,9 +234,9 @@ async fn w7_a_grant_that_comes_too_late_is_released(store: Store) -> Result<()> 
 /// Of two in line, the first leaves while its attempt is held up. The second goes on waiting.
 async fn leaves_in_its_attempt(
     store: &Store,
-    trouble: Trouble,
+    trouble: Fault,
     leave: Leave,
-) -> Result<(Faulty, LockManager, Key, Waiter<Fence>)> {
+) -> Result<(FaultyBackend, LockManager, Key, Waiter<Fence>)> {
     let key = fresh_key();
     let (faulty, locks) = store.troubled(first_attempt(trouble));
     let token = CancellationToken::new();
@@ -251,10 +252,10 @@ async fn leaves_in_its_attempt(
     Ok((faulty, locks, key, second))
 }
 
-fn first_attempt(trouble: Trouble) -> impl Fn(Operation, usize) -> Trouble {
+fn first_attempt(trouble: Fault) -> impl Fn(Operation, usize) -> Fault {
     move |operation, before| match (operation, before) {
         (Operation::Acquire, 0) => trouble,
-        _ => Trouble::None,
+        _ => Fault::None,
     }
 }
 
@@ -278,14 +279,14 @@ async fn w7_shutdown_ends_all_who_stand_in_line(store: Store) -> Result<()> {
 async fn w8_the_limit_counts_from_the_call(store: Store) -> Result<()> {
     let key = fresh_key();
     store.take(&key, LONG).await?;
-    let (faulty, locks) = store.troubled(|_, _| Trouble::None);
+    let (faulty, locks) = store.troubled(|_, _| Fault::None);
     let _first = Waiter::for_guard(locks.lock(&key).wait(LONG).backoff(QUICK)).await;
     let asked = Instant::now();
     let outcome = locks.lock(&key).wait(SHORT).backoff(SLOW).acquire().await;
     let waited = asked.elapsed();
     assert_eq!(code(outcome), ErrorCode::AcquisitionTimeout);
     assert!(SHORT <= waited && waited < SOON, "after {waited:?}");
-    assert_eq!(faulty.attempts_by_id().len(), 1, "it was not its turn");
+    assert_eq!(attempts_by_id(&faulty).len(), 1, "it was not its turn");
     Ok(())
 }
 
@@ -313,7 +314,7 @@ async fn w8_the_limit_counts_from_the_call_for_one_who_moves_up(store: Store) ->
 
 async fn w8_a_failure_in_front_is_returned_as_itself(store: Store) -> Result<()> {
     let key = fresh_key();
-    let (faulty, locks) = store.troubled(|_, _| Trouble::Refuse(ErrorCode::RateLimited));
+    let (faulty, locks) = store.troubled(|_, _| Fault::Fail(ErrorCode::RateLimited));
     let _first = Waiter::for_guard(locks.lock(&key).wait(LONG).backoff(QUICK)).await;
     until(async || Ok(faulty.count(Operation::Acquire) >= 2)).await?;
     let asked = Instant::now();
@@ -321,7 +322,7 @@ async fn w8_a_failure_in_front_is_returned_as_itself(store: Store) -> Result<()>
     let waited = asked.elapsed();
     assert_eq!(code(outcome), ErrorCode::RateLimited);
     assert!(SHORT <= waited && waited < SOON, "after {waited:?}");
-    assert_eq!(faulty.attempts_by_id().len(), 1, "it was not its turn");
+    assert_eq!(attempts_by_id(&faulty).len(), 1, "it was not its turn");
     Ok(())
 }
 
@@ -329,7 +330,7 @@ async fn w8_retries_count_ones_own_attempts(store: Store) -> Result<()> {
     let key = fresh_key();
     store.take(&key, LONG).await?;
     // An attempt that a notification calls for is no retry.
-    let faulty = store.faulty(|_, _| Trouble::None).with_notifications(Notifications::Off);
+    let faulty = store.faulty(|_, _| Fault::None).without_notifications();
     let locks = LockManager::new(faulty.clone());
     let first = Waiter::for_guard(locks.lock(&key).wait(LONG).backoff(QUICK)).await;
     let request = locks.lock(&key).wait(LONG).max_retries(1).backoff(QUICK);
@@ -337,7 +338,7 @@ async fn w8_retries_count_ones_own_attempts(store: Store) -> Result<()> {
     until(async || Ok(faulty.count(Operation::Acquire) >= 5)).await?;
     first.drop_out().await;
     assert_eq!(code(second.outcome().await), ErrorCode::AcquisitionTimeout);
-    assert_eq!(faulty.attempts_by_id().get(1), Some(&2), "not one attempt and one retry");
+    assert_eq!(attempts_by_id(&faulty).get(1), Some(&2), "not one attempt and one retry");
     Ok(())
 }
 

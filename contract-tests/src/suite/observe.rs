@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use syncguard::{Backoff, Event, LockManager, Outcome, Reason};
 use syncguard_core::{Backend, ErrorCode, Operation, Result};
+use syncguard_memory::Fault;
 use tokio::time::Instant;
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Metadata, Subscriber};
 
-use crate::faulty::{Faulty, Notifications, Trouble};
 use crate::store::{LONG, QUICK, SLOW, Store, code, fresh_id, fresh_key, until};
 use crate::waiter::Waiter;
 
@@ -112,7 +112,7 @@ async fn o1_reasons_of_a_refusal(store: Store) -> Result<()> {
 async fn o1_a_failure_tells_its_code(store: Store) -> Result<()> {
     let (events, observer) = events();
     let failure = ErrorCode::RateLimited;
-    let faulty = Faulty::new(store.one.clone(), move |_, _| Trouble::Refuse(failure));
+    let faulty = store.faulty(move |_, _| Fault::Fail(failure));
     let locks = LockManager::builder(faulty).observer(observer).build();
     assert!(locks.get(&fresh_key()).await.is_err());
     let expected = [(Operation::Get, Outcome::Failed(failure))];
@@ -157,11 +157,11 @@ async fn o2_spans_carry_fingerprints_codes_and_attempts(store: Store) -> Result<
     let key = fresh_key();
     let lease = store.take(&key, LONG).await?;
     let faulty = store.faulty(|operation, _| match operation {
-        Operation::Get => Trouble::Refuse(ErrorCode::AuthFailed),
-        _ => Trouble::None,
+        Operation::Get => Fault::Fail(ErrorCode::AuthFailed),
+        _ => Fault::None,
     });
     // An attempt that a notification calls for is no retry.
-    let locks = LockManager::new(faulty.with_notifications(Notifications::Off));
+    let locks = LockManager::new(faulty.without_notifications());
     let backoff = Backoff::fixed(Duration::from_millis(1));
     let wait = |retries| locks.lock(&key).max_retries(retries).backoff(backoff);
     // A span that `tracing` first meets on a thread without a subscriber stays switched off until
@@ -191,7 +191,7 @@ async fn o2_spans_carry_fingerprints_codes_and_attempts(store: Store) -> Result<
 
 async fn o3_a_wait_tells_its_outcome_attempts_and_duration(store: Store) -> Result<()> {
     let (events, observer) = events();
-    let faulty = store.faulty(|_, _| Trouble::None).with_notifications(Notifications::Off);
+    let faulty = store.faulty(|_, _| Fault::None).without_notifications();
     let locks = LockManager::builder(faulty.clone()).observer(observer).build();
     let key = fresh_key();
     let lease = store.take(&key, LONG).await?;

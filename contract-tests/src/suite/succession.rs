@@ -11,11 +11,11 @@ use std::time::Duration;
 
 use syncguard::{Backoff, CancellationToken, LockGuard, LockManager, LockRequest};
 use syncguard_core::{Backend, ErrorCode, Key, Lease, LockRecord, Operation, Result};
+use syncguard_memory::{Fault, FaultyBackend};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
-use crate::faulty::{Faulty, Trouble};
-use crate::store::{LONG, PAUSE, QUICK, SLOW, Store, code, fresh_key, until};
+use crate::store::{LONG, PAUSE, QUICK, SLOW, Store, code, fresh_key, operations, until};
 use crate::waiter::Waiter;
 
 cases![
@@ -40,7 +40,7 @@ const STREAK: Duration = Duration::from_secs(1);
 
 /// A guard whose release is under way, and those who stood in line for its key.
 struct Scene {
-    faulty: Faulty,
+    faulty: FaultyBackend,
     locks: LockManager,
     key: Key,
     old: Lease,
@@ -54,7 +54,7 @@ impl Scene {
         store: &Store,
         waiters: usize,
         request: impl Fn(LockRequest) -> LockRequest,
-        trouble: impl Fn(Operation, usize) -> Trouble + Clone + Send + Sync + 'static,
+        trouble: impl Fn(Operation, usize) -> Fault + Clone + Send + Sync + 'static,
     ) -> Result<Self> {
         // It is the turn of others after a second, which a busy machine may take, and an attempt of
         // the first in line may be under way.
@@ -108,7 +108,7 @@ impl Scene {
 }
 
 /// How often a lease was to end.
-fn ends(faulty: &Faulty) -> usize {
+fn ends(faulty: &FaultyBackend) -> usize {
     faulty.count(Operation::Handoff) + faulty.count(Operation::Release)
 }
 
@@ -121,14 +121,14 @@ fn quickly(request: LockRequest) -> LockRequest {
 }
 
 async fn g5_the_first_in_line_is_served_by_one_call(store: Store) -> Result<()> {
-    let scene = Scene::new(&store, 1, slowly, |_, _| Trouble::None).await?;
+    let scene = Scene::new(&store, 1, slowly, |_, _| Fault::None).await?;
     let supports_handoff = scene.supports_handoff();
     let Scene { faulty, old, released, waiters, .. } = scene;
     assert!(released.expect("it is under way").outcome().await?, "it was live");
     for waiter in waiters {
         let guard = waiter.outcome().await?;
         if supports_handoff {
-            assert_eq!(faulty.calls(), [Operation::Acquire, Operation::Handoff]);
+            assert_eq!(operations(&faulty), [Operation::Acquire, Operation::Handoff]);
         } else {
             assert_eq!(faulty.count(Operation::Handoff), 0, "it is not declared");
         }
@@ -139,7 +139,7 @@ async fn g5_the_first_in_line_is_served_by_one_call(store: Store) -> Result<()> 
 }
 
 async fn g5_a_guard_that_is_dropped_serves_the_first_in_line(store: Store) -> Result<()> {
-    let (faulty, locks) = store.troubled(|_, _| Trouble::None);
+    let (faulty, locks) = store.troubled(|_, _| Fault::None);
     let (key, begun) = (fresh_key(), Instant::now());
     let guard = locks.lock(&key).ttl(LONG).acquire().await?;
     let fence = guard.fence();
@@ -157,7 +157,7 @@ async fn g5_a_guard_that_is_dropped_serves_the_first_in_line(store: Store) -> Re
 }
 
 async fn g5_the_new_guard_is_like_any_other(store: Store) -> Result<()> {
-    let scene = Scene::new(&store, 1, slowly, |_, _| Trouble::None).await?;
+    let scene = Scene::new(&store, 1, slowly, |_, _| Fault::None).await?;
     let Scene { key, old, waiters, .. } = scene;
     for waiter in waiters {
         let guard = waiter.outcome().await?;
@@ -182,7 +182,7 @@ async fn g5_the_new_guard_is_like_any_other(store: Store) -> Result<()> {
 
 async fn g5_the_new_guard_is_kept_alive(store: Store) -> Result<()> {
     let kept = |request: LockRequest| slowly(request).ttl(Duration::from_secs(3)).keep_alive();
-    let scene = Scene::new(&store, 1, kept, |_, _| Trouble::None).await?;
+    let scene = Scene::new(&store, 1, kept, |_, _| Fault::None).await?;
     let Scene { faulty, waiters, .. } = scene;
     for waiter in waiters {
         let guard = waiter.outcome().await?;
@@ -196,7 +196,7 @@ async fn g5_the_new_guard_is_kept_alive(store: Store) -> Result<()> {
 }
 
 async fn g5_nothing_is_handed_off_where_it_is_not_declared(store: Store) -> Result<()> {
-    let faulty = store.faulty(|_, _| Trouble::None).without_handoff();
+    let faulty = store.faulty(|_, _| Fault::None).without_handoff();
     let locks = LockManager::new(faulty.clone());
     let key = fresh_key();
     let guard = locks.lock(&key).ttl(LONG).acquire().await?;
@@ -221,7 +221,7 @@ const FAILURES: [ErrorCode; 6] = [
 
 async fn g6_a_handoff_that_is_refused_leaves_nobody_waiting(store: Store) -> Result<()> {
     for failure in FAILURES {
-        all_are_served(&store, Trouble::Refuse(failure)).await?;
+        all_are_served(&store, Fault::Fail(failure)).await?;
     }
     Ok(())
 }
@@ -230,22 +230,22 @@ async fn g6_a_handoff_that_is_refused_leaves_nobody_waiting(store: Store) -> Res
 async fn g6_a_handoff_whose_reply_is_lost_leaves_nobody_waiting(store: Store) -> Result<()> {
     for failure in FAILURES {
         if !matches!(failure, ErrorCode::AuthFailed | ErrorCode::InvalidArgument) {
-            all_are_served(&store, Trouble::LoseReply(failure)).await?;
+            all_are_served(&store, Fault::LoseReply(failure)).await?;
         }
     }
     Ok(())
 }
 
-async fn all_are_served(store: &Store, trouble: Trouble) -> Result<()> {
+async fn all_are_served(store: &Store, trouble: Fault) -> Result<()> {
     let mut scene = Scene::new(store, 3, quickly, first_handoff(trouble)).await?;
     scene.serve_all().await?;
     scene.settled(store).await
 }
 
-fn first_handoff(trouble: Trouble) -> impl Fn(Operation, usize) -> Trouble + Clone {
+fn first_handoff(trouble: Fault) -> impl Fn(Operation, usize) -> Fault + Clone {
     move |operation, before| match (operation, before) {
         (Operation::Handoff, 0) => trouble,
-        _ => Trouble::None,
+        _ => Fault::None,
     }
 }
 
@@ -253,9 +253,9 @@ fn first_handoff(trouble: Trouble) -> impl Fn(Operation, usize) -> Trouble + Clo
 /// about that, so that it learns of everything at once, also that an attempt is due.
 async fn g6_an_heir_that_looks_late_keeps_what_it_got(store: Store) -> Result<()> {
     let troubles = [
-        Trouble::Refuse(ErrorCode::ServiceUnavailable),
-        Trouble::LoseReply(ErrorCode::ServiceUnavailable),
-        Trouble::LoseReply(ErrorCode::Internal),
+        Fault::Fail(ErrorCode::ServiceUnavailable),
+        Fault::LoseReply(ErrorCode::ServiceUnavailable),
+        Fault::LoseReply(ErrorCode::Internal),
     ];
     for trouble in troubles.into_iter().cycle().take(15) {
         let (faulty, locks) = store.troubled(first_handoff(trouble));
@@ -275,7 +275,7 @@ async fn g6_an_heir_that_looks_late_keeps_what_it_got(store: Store) -> Result<()
 /// The wait of one who stood first in line, and does not know yet what happened since.
 async fn heir_of_a_failed_handoff(
     store: &Store,
-    faulty: &Faulty,
+    faulty: &FaultyBackend,
     locks: &LockManager,
     key: &Key,
 ) -> Result<Pin<Box<dyn Future<Output = Result<LockGuard>>>>> {
@@ -293,7 +293,7 @@ async fn heir_of_a_failed_handoff(
 
 async fn g6_a_handoff_whose_heir_never_looks_leaves_no_lease(store: Store) -> Result<()> {
     for failure in [ErrorCode::ServiceUnavailable, ErrorCode::Internal] {
-        let (faulty, locks) = store.troubled(first_handoff(Trouble::LoseReply(failure)));
+        let (faulty, locks) = store.troubled(first_handoff(Fault::LoseReply(failure)));
         let key = fresh_key();
         drop(heir_of_a_failed_handoff(&store, &faulty, &locks, &key).await?);
         locks.shutdown().await?;
@@ -305,11 +305,11 @@ async fn g6_a_handoff_whose_heir_never_looks_leaves_no_lease(store: Store) -> Re
 async fn g6_a_handoff_whose_heir_gives_up_leaves_no_lease(store: Store) -> Result<()> {
     // All that could find what it was granted fails.
     let trouble = |operation, before| match (operation, before) {
-        (Operation::Handoff, 0) => Trouble::LoseReply(ErrorCode::NetworkTimeout),
+        (Operation::Handoff, 0) => Fault::LoseReply(ErrorCode::NetworkTimeout),
         (Operation::Handoff | Operation::Acquire, 1..) => {
-            Trouble::Refuse(ErrorCode::ServiceUnavailable)
+            Fault::Fail(ErrorCode::ServiceUnavailable)
         }
-        _ => Trouble::None,
+        _ => Fault::None,
     };
     let mut scene = Scene::new(&store, 1, quickly, trouble).await?;
     if scene.supports_handoff() {
@@ -323,7 +323,7 @@ async fn g6_a_handoff_whose_heir_gives_up_leaves_no_lease(store: Store) -> Resul
 }
 
 async fn g7_an_heir_that_leaves_is_followed_by_the_next(store: Store) -> Result<()> {
-    for trouble in [Trouble::HoldRequest, Trouble::HoldReply] {
+    for trouble in [Fault::HoldRequest, Fault::HoldReply] {
         let mut scene = Scene::new(&store, 2, quickly, first_handoff(trouble)).await?;
         let first = scene.waiters.remove(0);
         if scene.supports_handoff() {
@@ -343,7 +343,7 @@ async fn g7_an_heir_that_leaves_is_followed_by_the_next(store: Store) -> Result<
 }
 
 async fn g7_an_heir_that_leaves_alone_leaves_no_lease(store: Store) -> Result<()> {
-    for trouble in [Trouble::HoldRequest, Trouble::HoldReply] {
+    for trouble in [Fault::HoldRequest, Fault::HoldReply] {
         let mut scene = Scene::new(&store, 1, quickly, first_handoff(trouble)).await?;
         if scene.supports_handoff() {
             until(async || Ok(scene.faulty.held() == 1)).await?;
@@ -356,7 +356,7 @@ async fn g7_an_heir_that_leaves_alone_leaves_no_lease(store: Store) -> Result<()
 }
 
 async fn g7_a_releaser_that_leaves_holds_nobody_up(store: Store) -> Result<()> {
-    for trouble in [Trouble::HoldRequest, Trouble::HoldReply] {
+    for trouble in [Fault::HoldRequest, Fault::HoldReply] {
         let mut scene = Scene::new(&store, 2, quickly, first_handoff(trouble)).await?;
         if scene.supports_handoff() {
             until(async || Ok(scene.faulty.held() == 1)).await?;
@@ -379,7 +379,7 @@ async fn g7_a_releaser_that_leaves_holds_nobody_up(store: Store) -> Result<()> {
 /// There is always one in line, and hardly ever one who asks by itself.
 async fn g8_other_clients_get_their_turn(store: Store) -> Result<()> {
     let key = fresh_key();
-    let (faulty, locks) = store.troubled(|_, _| Trouble::None);
+    let (faulty, locks) = store.troubled(|_, _| Fault::None);
     let served = Arc::new(AtomicBool::new(false));
     let turns = Arc::new(AtomicUsize::new(0));
     let mut workers = JoinSet::new();
@@ -405,7 +405,7 @@ async fn g8_other_clients_get_their_turn(store: Store) -> Result<()> {
     assert!(guard.release().await?);
     workers.join_all().await.into_iter().collect::<Result<Vec<()>>>()?;
     if faulty.capabilities().receives_notifications() {
-        let calls = faulty.calls();
+        let calls = operations(&faulty);
         let in_a_row = calls.split(|call| *call != Operation::Handoff).map(<[_]>::len);
         assert!(in_a_row.max() < Some(16), "too many handoffs in a row");
     }

@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use syncguard::{Backoff, CancellationToken, LockGuard, LockManager};
 use syncguard_core::{Acquired, Backend, ErrorCode, Operation, Result};
+use syncguard_memory::Fault;
 use tokio::time::{Instant, sleep};
 
-use crate::faulty::{Notifications, Trouble};
 use crate::store::{
-    LONG, PAUSE, QUICK, SLOW, SOON, Store, code, fresh_id, fresh_key, race, ttl, until, when,
+    LONG, PAUSE, QUICK, SLOW, SOON, Store, code, fresh_id, fresh_key, operations, race, ttl, until,
+    when,
 };
 
 cases![
@@ -61,7 +62,7 @@ async fn w1_retries_are_limited(store: Store) -> Result<()> {
     let key = fresh_key();
     store.take(&key, LONG).await?;
     // An attempt that a notification calls for is none of them.
-    let faulty = store.faulty(|_, _| Trouble::None).with_notifications(Notifications::Off);
+    let faulty = store.faulty(|_, _| Fault::None).without_notifications();
     let locks = LockManager::new(faulty.clone());
     let request = locks.lock(&key).max_retries(3).backoff(QUICK);
     assert_eq!(code(request.acquire().await), ErrorCode::AcquisitionTimeout);
@@ -71,7 +72,7 @@ async fn w1_retries_are_limited(store: Store) -> Result<()> {
 
 async fn w1_one_attempt_where_one_is_asked_for(store: Store) -> Result<()> {
     let key = fresh_key();
-    let (faulty, locks) = store.troubled(|_, _| Trouble::None);
+    let (faulty, locks) = store.troubled(|_, _| Fault::None);
     let guard = locks.lock(&key).try_acquire().await?;
     let guard = guard.expect("a free key is granted");
     assert!(locks.lock(&key).try_acquire().await?.is_none());
@@ -109,10 +110,10 @@ async fn w2_the_limit_is_hard_when_the_server_is_silent(store: Store) -> Result<
     store.until_free(&key).await
 }
 
-fn silent_acquires(operation: Operation, _: usize) -> Trouble {
+fn silent_acquires(operation: Operation, _: usize) -> Fault {
     match operation {
-        Operation::Acquire => Trouble::HoldReply,
-        _ => Trouble::None,
+        Operation::Acquire => Fault::HoldReply,
+        _ => Fault::None,
     }
 }
 
@@ -136,7 +137,7 @@ async fn w3_a_pause_is_cut_to_the_holders_time(store: Store) -> Result<()> {
         Acquired::Held { remaining: None } => QUICK,
         _ => SLOW,
     };
-    let (_, locks) = store.troubled(|_, _| Trouble::None);
+    let (_, locks) = store.troubled(|_, _| Fault::None);
     let key = fresh_key();
     store.take(&key, SHORT).await?;
     let asked = Instant::now();
@@ -151,7 +152,7 @@ async fn w3_a_pause_is_cut_to_the_holders_time(store: Store) -> Result<()> {
 async fn w4_contention_is_retried(store: Store) -> Result<()> {
     let key = fresh_key();
     let lease = store.take(&key, LONG).await?;
-    let (faulty, locks) = store.troubled(|_, _| Trouble::None);
+    let (faulty, locks) = store.troubled(|_, _| Fault::None);
     let request = locks.lock(&key).wait(LONG).backoff(QUICK);
     let release_after_two_attempts = async {
         until(async || Ok(faulty.count(Operation::Acquire) >= 2)).await?;
@@ -192,10 +193,10 @@ async fn w4_ten_workers_get_their_turns(store: Store) -> Result<()> {
 async fn w4_a_transient_failure_is_retried_with_the_same_id(store: Store) -> Result<()> {
     let key = fresh_key();
     let (faulty, locks) = store.troubled(|operation, before| match (operation, before) {
-        (Operation::Acquire, 0) => Trouble::Refuse(ErrorCode::ServiceUnavailable),
-        (Operation::Acquire, 1) => Trouble::LoseReply(ErrorCode::NetworkTimeout),
-        (Operation::Acquire, 2) => Trouble::Refuse(ErrorCode::RateLimited),
-        _ => Trouble::None,
+        (Operation::Acquire, 0) => Fault::Fail(ErrorCode::ServiceUnavailable),
+        (Operation::Acquire, 1) => Fault::LoseReply(ErrorCode::NetworkTimeout),
+        (Operation::Acquire, 2) => Fault::Fail(ErrorCode::RateLimited),
+        _ => Fault::None,
     });
     let request = locks.lock(&key).ttl(LONG).wait(LONG).backoff(QUICK);
     // With another id it would wait for the lease that it was granted by the second attempt.
@@ -212,7 +213,7 @@ async fn w4_a_transient_failure_that_lasts_is_returned_as_itself(store: Store) -
     for lasting in
         [ErrorCode::ServiceUnavailable, ErrorCode::NetworkTimeout, ErrorCode::RateLimited]
     {
-        let (faulty, locks) = store.troubled(move |_, _| Trouble::Refuse(lasting));
+        let (faulty, locks) = store.troubled(move |_, _| Fault::Fail(lasting));
         let request = || locks.lock(fresh_key()).backoff(QUICK);
         let outcome = request().max_retries(2).acquire().await;
         assert_eq!(code(outcome), lasting);
@@ -227,7 +228,7 @@ async fn w4_a_transient_failure_that_lasts_is_returned_as_itself(store: Store) -
 
 async fn w4_any_other_failure_is_returned_at_once(store: Store) -> Result<()> {
     for failure in [ErrorCode::AuthFailed, ErrorCode::InvalidArgument, ErrorCode::Internal] {
-        let (faulty, locks) = store.troubled(move |_, _| Trouble::Refuse(failure));
+        let (faulty, locks) = store.troubled(move |_, _| Fault::Fail(failure));
         let outcome = locks.lock(fresh_key()).backoff(QUICK).acquire().await;
         assert_eq!(code(outcome), failure);
         assert_eq!(faulty.count(Operation::Acquire), 1);
@@ -238,8 +239,8 @@ async fn w4_any_other_failure_is_returned_at_once(store: Store) -> Result<()> {
 async fn w4_a_lost_grant_is_undone_when_the_wait_fails(store: Store) -> Result<()> {
     let key = fresh_key();
     let (_, locks) = store.troubled(|operation, _| match operation {
-        Operation::Acquire => Trouble::LoseReply(ErrorCode::NetworkTimeout),
-        _ => Trouble::None,
+        Operation::Acquire => Fault::LoseReply(ErrorCode::NetworkTimeout),
+        _ => Fault::None,
     });
     let request = locks.lock(&key).ttl(LONG).max_retries(1).backoff(QUICK);
     assert_eq!(code(request.acquire().await), ErrorCode::NetworkTimeout);
@@ -251,7 +252,7 @@ async fn w4_a_lost_grant_is_undone_when_the_wait_fails(store: Store) -> Result<(
 async fn w5_a_token_ends_the_wait(store: Store) -> Result<()> {
     let key = fresh_key();
     let lease = store.take(&key, LONG).await?;
-    let (faulty, locks) = store.troubled(|_, _| Trouble::None);
+    let (faulty, locks) = store.troubled(|_, _| Fault::None);
     let token = CancellationToken::new();
     let request = locks.lock(&key).wait(LONG).cancel(token.clone());
     let tried = async || Ok(faulty.count(Operation::Acquire) >= 1);
@@ -280,13 +281,13 @@ async fn w5_a_token_ends_the_wait_when_the_server_is_silent(store: Store) -> Res
 }
 
 async fn w5_a_token_cancelled_before_sends_nothing(store: Store) -> Result<()> {
-    let (faulty, locks) = store.troubled(|_, _| Trouble::None);
+    let (faulty, locks) = store.troubled(|_, _| Fault::None);
     let token = CancellationToken::new();
     token.cancel();
     let request = || locks.lock(fresh_key()).cancel(token.clone());
     assert_eq!(code(request().acquire().await), ErrorCode::Aborted);
     assert_eq!(code(request().try_acquire().await), ErrorCode::Aborted);
     assert_eq!(code(request().run(async |_| ()).await), ErrorCode::Aborted);
-    assert_eq!(faulty.calls(), []);
+    assert_eq!(operations(&faulty), []);
     Ok(())
 }

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use syncguard::LockManager;
 use syncguard_core::{Backend, Key, Lease, Operation, Result};
+use syncguard_memory::{Fault, FaultyBackend};
 use tokio::time::{Instant, timeout};
 
-use crate::faulty::{Faulty, Notifications, Trouble};
 use crate::store::{LONG, SLOW, SOON, Store, fresh_id, fresh_key, granted, ttl, until};
 use crate::waiter::Waiter;
 
@@ -57,7 +57,7 @@ async fn w9_a_release_by_another_client_wakes_the_first(store: Store) -> Result<
     // The second attempt is made when the backend listens.
     let attempts_before_sleep = if store.wakes() { 2 } else { 1 };
     for _ in 0..3 {
-        let (faulty, locks) = store.troubled(|_, _| Trouble::None);
+        let (faulty, locks) = store.troubled(|_, _| Fault::None);
         let lease = other_clients_lease(&store, &key).await?;
         let request = locks.lock(&key).ttl(LONG).wait(LONG).backoff(store.backoff());
         let waiter = Waiter::for_turn(request).await;
@@ -70,8 +70,7 @@ async fn w9_a_release_by_another_client_wakes_the_first(store: Store) -> Result<
 }
 
 async fn w9_a_release_in_the_same_process_needs_no_notification(store: Store) -> Result<()> {
-    let faulty =
-        store.faulty(|_, _| Trouble::None).with_notifications(Notifications::Off).without_handoff();
+    let faulty = store.faulty(|_, _| Fault::None).without_notifications().without_handoff();
     let locks = LockManager::new(faulty);
     loop {
         let (key, begun) = (fresh_key(), Instant::now());
@@ -87,21 +86,21 @@ async fn w9_a_release_in_the_same_process_needs_no_notification(store: Store) ->
 }
 
 async fn w9_a_release_before_an_attempt_is_not_missed(store: Store) -> Result<()> {
-    released_at_an_attempt(&store, Trouble::HoldRequest).await
+    released_at_an_attempt(&store, Fault::HoldRequest).await
 }
 
 async fn w9_a_release_after_an_attempt_is_not_missed(store: Store) -> Result<()> {
-    released_at_an_attempt(&store, Trouble::HoldReply).await
+    released_at_an_attempt(&store, Fault::HoldReply).await
 }
 
 /// The key is released while an attempt is on its way to the backend or back, as the first attempt,
 /// when the waiter has told the backend nothing yet, and as the one after that.
-async fn released_at_an_attempt(store: &Store, trouble: Trouble) -> Result<()> {
+async fn released_at_an_attempt(store: &Store, trouble: Fault) -> Result<()> {
     for (attempt, heard_of) in [(0, false), (1, false), (0, true), (1, true)] {
         let key = fresh_key();
         let (faulty, locks) = store.troubled(move |operation, before| match operation {
             Operation::Acquire if before == attempt => trouble,
-            _ => Trouble::None,
+            _ => Fault::None,
         });
         let _interest = if heard_of { Some(interest(store, &faulty, &key).await?) } else { None };
         let lease = other_clients_lease(store, &key).await?;
@@ -130,7 +129,7 @@ async fn interest(
     Ok(Box::pin(client.notified(key)))
 }
 
-async fn release_when_held(store: &Store, faulty: &Faulty, lease: &Lease) -> Result<()> {
+async fn release_when_held(store: &Store, faulty: &FaultyBackend, lease: &Lease) -> Result<()> {
     until(async || Ok(faulty.held() == 1)).await?;
     assert!(store.two.release(lease).await?);
     faulty.open();
