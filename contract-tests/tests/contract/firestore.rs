@@ -20,7 +20,8 @@ use std::time::Duration;
 
 use libtest_mimic::Trial;
 use syncguard_firestore::{
-    Acquired, Error, FirestoreBackend, FirestoreBackendBuilder, Key, Lease, LockId, Ttl,
+    Acquired, Capabilities, Clock, Error, FirestoreBackend, FirestoreBackendBuilder, Key, Lease,
+    LockId, Ttl,
 };
 use tokio::runtime::Handle;
 use tokio::time::timeout;
@@ -66,7 +67,9 @@ pub(crate) fn trials(runtime: &Handle, server: &Arc<Server>) -> Vec<Trial> {
             };
             builder.notifications(notifications).connect().await
         });
-        contract_tests::trials(runtime, name, clients)
+        let plain = Capabilities::new(Clock::Client);
+        let capabilities = if notifications { plain.with_notifications() } else { plain };
+        contract_tests::trials(runtime, name, capabilities, clients)
     };
     let mut all = suite("firestore", false);
     all.extend(suite("firestore_notifications", true));

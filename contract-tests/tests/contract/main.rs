@@ -1,4 +1,4 @@
-//! The proof: the whole suite on every backend of this workspace, and the proof of the suite.
+//! Runs the whole suite on every backend of this workspace, and the controls of the suite.
 
 mod crowd;
 mod firestore;
@@ -12,7 +12,7 @@ use std::sync::Arc;
 use contract_tests::servers::Server;
 use contract_tests::{controls, trials};
 use libtest_mimic::Arguments;
-use syncguard_memory::{Error, MemoryBackend};
+use syncguard_memory::{Backend, Capabilities, Clock, Error, MemoryBackend};
 use syncguard_redis::RedisBackend;
 
 fn main() -> std::io::Result<ExitCode> {
@@ -29,13 +29,16 @@ fn main() -> std::io::Result<ExitCode> {
     let mut all = controls();
 
     let memory = MemoryBackend::new();
-    all.extend(trials(runtime.handle(), "memory", move || {
+    let capabilities = memory.capabilities();
+    all.extend(trials(runtime.handle(), "memory", capabilities, move || {
         let client = memory.clone();
         async move { Ok::<_, Error>(client) }
     }));
 
     let clients = redis.clients(|url| async move { RedisBackend::connect(&url).await });
-    all.extend(trials(runtime.handle(), "redis", clients));
+    let capabilities =
+        Capabilities::new(Clock::Server).with_end_at_ttl().with_handoff().with_notifications();
+    all.extend(trials(runtime.handle(), "redis", capabilities, clients));
     all.extend(redis::trials(runtime.handle(), &redis));
 
     all.extend(postgres::trials(runtime.handle()));

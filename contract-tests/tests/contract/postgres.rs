@@ -25,7 +25,9 @@ use std::time::Duration;
 use libtest_mimic::Trial;
 use syncguard_postgres::sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 use syncguard_postgres::sqlx::{self, AssertSqlSafe, Executor};
-use syncguard_postgres::{Acquired, Key, Lease, LockId, PostgresBackend, Result, Ttl};
+use syncguard_postgres::{
+    Acquired, Capabilities, Clock, Key, Lease, LockId, PostgresBackend, Result, Ttl,
+};
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
@@ -49,11 +51,15 @@ macro_rules! cases {
 }
 use cases;
 
+/// What every backend here declares. Behind a pooler it learns later that it receives nothing.
+const CAPABILITIES: Capabilities =
+    Capabilities::new(Clock::Server).with_handoff().with_notifications();
+
 pub(crate) fn trials(runtime: &Handle) -> Vec<Trial> {
     let server = Arc::new(Server::postgres());
     let suite = |name, options: fn(PgConnectOptions) -> PgConnectOptions| {
         let server = server.clone();
-        contract_tests::trials(runtime, name, move || {
+        contract_tests::trials(runtime, name, CAPABILITIES, move || {
             let server = server.clone();
             async move {
                 let backend = backend(&server, 3, options).await?;

@@ -39,6 +39,7 @@ pub(crate) enum Fault {
     NotificationsNeverCome,
     InterestBeginsAtTheFirstPoll,
     ReleaseByIdTellsNobody,
+    AcquireNeverAnswers,
 }
 
 /// A memory backend with one fault.
@@ -108,6 +109,7 @@ impl Backend for Broken {
         let mut key = key.clone();
         match self.fault {
             Fault::AcquireTakesAHeldKey => self.free(&key).await?,
+            Fault::AcquireNeverAnswers => pending().await,
             Fault::AcquireReadsThenWrites if self.inner.get(&key).await?.is_none() => {
                 tokio::task::yield_now().await;
                 self.free(&key).await?;

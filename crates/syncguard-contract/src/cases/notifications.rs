@@ -12,7 +12,7 @@ use crate::store::{LONG, SLOW, SOON, Store, fresh_id, fresh_key, granted, ttl, u
 use crate::waiter::Waiter;
 
 cases![
-    w9_a_notification_comes_with_a_release,
+    w9_a_notification_comes_with_a_release needs Notifications,
     w9_a_release_by_another_client_wakes_the_first,
     w9_a_release_in_the_same_process_needs_no_notification,
     w9_a_release_before_an_attempt_is_not_missed,

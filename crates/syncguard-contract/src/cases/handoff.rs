@@ -13,22 +13,18 @@ use tokio::time::sleep;
 use crate::store::{LONG, PAUSE, Store, contend, fresh_id, fresh_key, granted, race, ttl};
 
 cases![
-    g1_the_new_lease_is_the_one_asked_for,
-    g1_the_new_lease_ends_at_its_ttl,
-    g1_the_new_lease_is_like_any_other,
-    g1_fences_rise_through_handoffs,
-    g1_the_old_id_is_gone,
-    g2_a_dead_lease_is_not_handed_off,
-    g2_a_released_or_unknown_lease_is_not_handed_off,
-    g2_a_replaced_lease_is_not_handed_off,
-    g3_one_success_of_ten_racers,
-    g3_extends_that_race_a_handoff_leave_the_new_lease,
-    g4_nobody_comes_in_between,
+    g1_the_new_lease_is_the_one_asked_for needs Handoff,
+    g1_the_new_lease_ends_at_its_ttl needs Handoff,
+    g1_the_new_lease_is_like_any_other needs Handoff,
+    g1_fences_rise_through_handoffs needs Handoff,
+    g1_the_old_id_is_gone needs Handoff,
+    g2_a_dead_lease_is_not_handed_off needs Handoff,
+    g2_a_released_or_unknown_lease_is_not_handed_off needs Handoff,
+    g2_a_replaced_lease_is_not_handed_off needs Handoff,
+    g3_one_success_of_ten_racers needs Handoff,
+    g3_extends_that_race_a_handoff_leave_the_new_lease needs Handoff,
+    g4_nobody_comes_in_between needs Handoff,
 ];
-
-fn supports_handoff(store: &Store) -> bool {
-    store.one.capabilities().supports_handoff()
-}
 
 /// Hands over a lease that must be live.
 async fn handoff(client: &AnyBackend, lease: &Lease, duration: Duration) -> Result<Lease> {
@@ -40,9 +36,6 @@ async fn handoff(client: &AnyBackend, lease: &Lease, duration: Duration) -> Resu
 }
 
 async fn g1_the_new_lease_is_the_one_asked_for(store: Store) -> Result<()> {
-    if !supports_handoff(&store) {
-        return Ok(());
-    }
     for duration in [LONG * 2, LONG / 2] {
         let key = fresh_key();
         let old = store.take(&key, LONG).await?;
@@ -64,9 +57,6 @@ async fn g1_the_new_lease_is_the_one_asked_for(store: Store) -> Result<()> {
 }
 
 async fn g1_the_new_lease_ends_at_its_ttl(store: Store) -> Result<()> {
-    if !supports_handoff(&store) {
-        return Ok(());
-    }
     let key = fresh_key();
     let old = store.take(&key, LONG).await?;
     let new = handoff(&store.one, &old, Duration::from_millis(1)).await?;
@@ -79,9 +69,6 @@ async fn g1_the_new_lease_ends_at_its_ttl(store: Store) -> Result<()> {
 
 /// It can be extended and released, with the lease or by id, and an attempt under its id finds it.
 async fn g1_the_new_lease_is_like_any_other(store: Store) -> Result<()> {
-    if !supports_handoff(&store) {
-        return Ok(());
-    }
     let key = fresh_key();
     let mut old = store.take(&key, LONG).await?;
     for by_id in [true, false] {
@@ -106,9 +93,6 @@ async fn g1_the_new_lease_is_like_any_other(store: Store) -> Result<()> {
 }
 
 async fn g1_fences_rise_through_handoffs(store: Store) -> Result<()> {
-    if !supports_handoff(&store) {
-        return Ok(());
-    }
     let key = fresh_key();
     let mut lease = store.take(&key, LONG).await?;
     for round in 0..3 {
@@ -126,9 +110,6 @@ async fn g1_fences_rise_through_handoffs(store: Store) -> Result<()> {
 }
 
 async fn g1_the_old_id_is_gone(store: Store) -> Result<()> {
-    if !supports_handoff(&store) {
-        return Ok(());
-    }
     let key = fresh_key();
     let old = store.take(&key, LONG).await?;
     let new = handoff(&store.one, &old, LONG).await?;
@@ -150,18 +131,12 @@ async fn g1_the_old_id_is_gone(store: Store) -> Result<()> {
 }
 
 async fn g2_a_dead_lease_is_not_handed_off(store: Store) -> Result<()> {
-    if !supports_handoff(&store) {
-        return Ok(());
-    }
     let key = fresh_key();
     let dead = store.take_and_let_die(&key).await?;
     stays_free(&store, &dead).await
 }
 
 async fn g2_a_released_or_unknown_lease_is_not_handed_off(store: Store) -> Result<()> {
-    if !supports_handoff(&store) {
-        return Ok(());
-    }
     let released = store.take(&fresh_key(), LONG).await?;
     assert!(store.one.release(&released).await?);
     stays_free(&store, &released).await?;
@@ -184,9 +159,6 @@ async fn stays_free(store: &Store, ended: &Lease) -> Result<()> {
 }
 
 async fn g2_a_replaced_lease_is_not_handed_off(store: Store) -> Result<()> {
-    if !supports_handoff(&store) {
-        return Ok(());
-    }
     let (key, id) = (fresh_key(), fresh_id());
     let stale = store.take_and_let_die(&key).await?;
     let successor = store.take(&key, LONG).await?;
@@ -210,9 +182,6 @@ enum Won {
 }
 
 async fn g3_one_success_of_ten_racers(store: Store) -> Result<()> {
-    if !supports_handoff(&store) {
-        return Ok(());
-    }
     for _ in 0..3 {
         let key = fresh_key();
         let lease = store.take(&key, LONG).await?;
@@ -243,9 +212,6 @@ async fn g3_one_success_of_ten_racers(store: Store) -> Result<()> {
 }
 
 async fn g3_extends_that_race_a_handoff_leave_the_new_lease(store: Store) -> Result<()> {
-    if !supports_handoff(&store) {
-        return Ok(());
-    }
     let key = fresh_key();
     let (lease, id) = (store.take(&key, LONG).await?, fresh_id());
     let racers = race(5, |turn| {
@@ -267,9 +233,6 @@ async fn g3_extends_that_race_a_handoff_leave_the_new_lease(store: Store) -> Res
 }
 
 async fn g4_nobody_comes_in_between(store: Store) -> Result<()> {
-    if !supports_handoff(&store) {
-        return Ok(());
-    }
     let key = fresh_key();
     let mut lease = store.take(&key, LONG).await?;
     let done = Arc::new(AtomicBool::new(false));

@@ -8,13 +8,17 @@ use std::any::Any;
 use std::cell::Cell;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Once;
+use std::time::Duration;
 
 use libtest_mimic::{Failed, Trial};
 use syncguard_core::AnyBackend;
 
 pub(crate) use self::broken::{Broken, Fault};
 use crate::store::Store;
-use crate::suite;
+use crate::{cases, model, trials};
+
+/// More than a case takes to reject a backend.
+const LIMIT: Duration = Duration::from_secs(60);
 
 /// What is broken, the case that must reject it, and what that case then says.
 const CONTROLS: &[(&str, Fault, &str, &str)] = &[
@@ -165,19 +169,19 @@ const CONTROLS: &[(&str, Fault, &str, &str)] = &[
     (
         "notifications_never_come",
         Fault::NotificationsNeverCome,
-        "wake_up::w9_a_release_by_another_client_wakes_the_first",
+        "notifications::w9_a_release_by_another_client_wakes_the_first",
         "not woken",
     ),
     (
         "an_interest_begins_at_the_first_poll",
         Fault::InterestBeginsAtTheFirstPoll,
-        "wake_up::w9_a_notification_comes_with_a_release",
+        "notifications::w9_a_notification_comes_with_a_release",
         "no notification came",
     ),
     (
         "a_release_by_id_tells_nobody",
         Fault::ReleaseByIdTellsNobody,
-        "wake_up::w9_a_notification_comes_with_a_release",
+        "notifications::w9_a_notification_comes_with_a_release",
         "no notification came (by id: true)",
     ),
 ];
@@ -188,25 +192,52 @@ const CONTROLS: &[(&str, Fault, &str, &str)] = &[
 pub fn controls() -> Vec<Trial> {
     let trial = |&(what, fault, case, reason): &(_, Fault, _, _)| {
         Trial::test(format!("control::{what}::is_rejected"), move || {
-            let case = suite::cases().find(|known| known.name() == case);
-            let case = case.ok_or("there is no case of this name")?;
-            match rejection(case, fault)? {
-                Some(said) if said.contains(reason) => Ok(()),
-                Some(said) => Err(format!("rejected for another reason: {said}").into()),
-                None => Err("the suite passes this broken backend".into()),
-            }
+            is_rejected(&rejection(case, fault, LIMIT)?, reason)
         })
     };
-    CONTROLS.iter().map(trial).collect()
+    let mut trials: Vec<_> = CONTROLS.iter().map(trial).collect();
+    trials.push(Trial::test("control::a_case_that_hangs::is_rejected", || {
+        let case = "acquire::a2_a_held_key_is_not_granted";
+        let limit = Duration::from_millis(100);
+        is_rejected(&rejection(case, Fault::AcquireNeverAnswers, limit)?, "it still runs")
+    }));
+    trials.push(Trial::test("control::a_model_trial_that_hangs::is_rejected", || {
+        // A lease that is extended by a millisecond, so that it ends, lives on for an hour.
+        let store = store_with(Fault::ExtendAdds);
+        let mut runtime = tokio::runtime::Builder::new_multi_thread();
+        let runtime = runtime.worker_threads(1).enable_time().build()?;
+        let outcome = model::agrees_with_memory(runtime.handle(), &store, Duration::from_secs(5));
+        is_rejected(&outcome.err(), "but it hangs")
+    }));
+    trials
+}
+
+/// Passes if the suite rejected the backend for the right reason.
+fn is_rejected(said: &Option<String>, reason: &str) -> Result<(), Failed> {
+    match said {
+        Some(said) if said.contains(reason) => Ok(()),
+        Some(said) => Err(format!("expected a rejection with {reason:?}, but got {said:?}").into()),
+        None => {
+            Err(format!("expected a rejection with {reason:?}, but the suite passed it").into())
+        }
+    }
+}
+
+fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread().enable_time().build()
+}
+
+fn store_with(fault: Fault) -> Store {
+    let backend = AnyBackend::new(Broken::new(fault));
+    Store::new(backend.clone(), backend)
 }
 
 /// What the case says against a backend with this fault, if anything.
-fn rejection(case: suite::Case, fault: Fault) -> Result<Option<String>, Failed> {
-    let mut runtime = tokio::runtime::Builder::new_current_thread();
-    let runtime = runtime.enable_time().build()?;
-    let backend = AnyBackend::new(Broken::new(fault));
-    let store = Store::new(backend.clone(), backend);
-    let outcome = without_panic_message(|| runtime.block_on(crate::run(case, store)));
+fn rejection(case: &str, fault: Fault, limit: Duration) -> Result<Option<String>, Failed> {
+    let case = cases::all().find(|known| known.name() == case);
+    let case = case.ok_or("there is no case of this name")?;
+    let (runtime, store) = (runtime()?, store_with(fault));
+    let outcome = without_panic_message(|| runtime.block_on(trials::run(case, store, limit)));
     Ok(match outcome {
         Ok(outcome) => outcome.err().and_then(|failed| failed.message().map(Into::into)),
         Err(panic) => Some(message(panic.as_ref()).to_owned()),

@@ -4,6 +4,7 @@
 #[cfg(test)]
 mod oracle;
 
+use std::cell::Cell;
 use std::time::Duration;
 
 use proptest::collection::vec;
@@ -15,7 +16,7 @@ use syncguard_core::{
 };
 use syncguard_memory::{ManualClock, MemoryBackend};
 use tokio::runtime::Handle;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::store::{self, LONG, PAUSE, Store, fresh_id, fresh_key, race, ttl};
 
@@ -88,9 +89,13 @@ fn step(ttls: &'static [Duration]) -> impl Strategy<Value = Step> {
     ]
 }
 
-/// The check of one backend. Many sequences run at the same time, since on some servers it takes a
-/// second until a lease has ended.
-pub(crate) fn agrees_with_memory(runtime: &Handle, store: &Store) -> Result<(), String> {
+/// Checks one backend. A batch of sequences runs at the same time, because on some servers a lease
+/// ends only after a second. Each batch must end within `limit`.
+pub(crate) fn agrees_with_memory(
+    runtime: &Handle,
+    store: &Store,
+    limit: Duration,
+) -> Result<(), String> {
     let sequences = vec(vec(step(&[LONG]), 1..24), 16);
     let mut runner = TestRunner::new(Config {
         cases: 4,
@@ -98,10 +103,18 @@ pub(crate) fn agrees_with_memory(runtime: &Handle, store: &Store) -> Result<(), 
         max_shrink_time: 20_000,
         ..Config::default()
     });
+    let timed_out = Cell::new(false);
     let outcome = runner.run(&sequences, |sequences| {
-        let compared =
-            race(sequences.len(), |turn| compare(store.client(turn), sequences[turn].clone()));
+        // Every attempt to find a shorter sequence would run into the limit again.
+        if timed_out.get() {
+            return Ok(());
+        }
+        let deadline = Instant::now() + limit;
+        let compared = race(sequences.len(), |turn| {
+            compare(store.client(turn), sequences[turn].clone(), deadline)
+        });
         let differences = runtime.block_on(compared);
+        timed_out.set(Instant::now() >= deadline);
         let difference = differences.into_iter().find_map(Result::err);
         difference.map_or(Ok(()), |text| Err(TestCaseError::fail(text)))
     });
@@ -109,15 +122,23 @@ pub(crate) fn agrees_with_memory(runtime: &Handle, store: &Store) -> Result<(), 
 }
 
 /// Plays a sequence on a backend and on the model, up to the first answer that differs.
-async fn compare(backend: AnyBackend, sequence: Vec<Step>) -> Result<(), String> {
+async fn compare(
+    backend: AnyBackend,
+    sequence: Vec<Step>,
+    deadline: Instant,
+) -> Result<(), String> {
     let mut real = Player::new(backend, None);
     let clock = ManualClock::new();
     let mut model = Player::new(AnyBackend::new(MemoryBackend::with_clock(&clock)), Some(clock));
     for (number, step) in sequence.iter().enumerate() {
-        let expected = model.play(step).await.map_err(crate::describe)?;
-        let answer = real.play(step).await.map_err(crate::describe)?;
+        let expected = model.play(step).await.map_err(crate::trials::describe)?;
+        let Ok(answer) = timeout_at(deadline, real.play(step)).await else {
+            return Err(format!("step {number}, {step:?}: expected {expected:?}, but it hangs"));
+        };
+        let answer = answer.map_err(crate::trials::describe)?;
         if answer != expected {
-            return Err(format!("step {number}, {step:?}: {answer:?} instead of {expected:?}"));
+            let text = format!("expected {expected:?}, but got {answer:?}");
+            return Err(format!("step {number}, {step:?}: {text}"));
         }
     }
     Ok(())
@@ -265,7 +286,8 @@ mod tests {
             Step::Extend { id: 0, ttl: LONG, by_id: false },
         ];
         let broken = AnyBackend::new(Broken::new(Fault::ExtendRevives));
-        let outcome = compare(broken, sequence).await;
+        let deadline = Instant::now() + LONG;
+        let outcome = compare(broken, sequence, deadline).await;
         let difference = "step 2, Extend { id: 0, ttl: 3600s, by_id: false }";
         assert!(outcome.unwrap_err().starts_with(difference));
     }

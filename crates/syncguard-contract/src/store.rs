@@ -242,7 +242,7 @@ where
 
 /// A key that nobody else uses.
 pub(crate) fn fresh_key() -> Key {
-    key(&format!("contract-tests:{}", fresh_id().as_str()))
+    key(&format!("syncguard-contract:{}", fresh_id().as_str()))
 }
 
 pub(crate) fn key(text: &str) -> Key {
