@@ -20,7 +20,10 @@ async fn main() -> Result<(), Error> {
     }
 
     let locks = LockManager::new(backend);
-    let fence = locks.lock("nightly-export").keep_alive().run(async |lock| lock.fence()).await?;
+    let fence = locks
+        .lock("nightly-export")
+        .run(async |lock| -> Result<_, Error> { Ok(lock.fence()) })
+        .await?;
     println!("the export ran once, with fence {fence}");
     locks.shutdown().await
 }

@@ -35,7 +35,10 @@ async fn backend(store: &str) -> Result<AnyBackend, Error> {
 }
 
 async fn nightly_job(locks: &LockManager) -> Result<(), Error> {
-    let fence = locks.lock("nightly-job").keep_alive().run(async |lock| lock.fence()).await?;
+    let fence = locks
+        .lock("nightly-job")
+        .run(async |lock| -> Result<_, Error> { Ok(lock.fence()) })
+        .await?;
     println!("the job ran once, with fence {fence}");
     Ok(())
 }

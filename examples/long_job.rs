@@ -15,7 +15,7 @@ async fn main() -> Result<(), Error> {
     let url = std::env::var("REDIS_URL").unwrap_or("redis://127.0.0.1:6379".into());
     let locks = LockManager::new(RedisBackend::connect(&url).await?);
 
-    let job = locks.lock("migrate:tenant-9").ttl(TTL).keep_alive().run(async |lock| {
+    let job = locks.lock("migrate:tenant-9").ttl(TTL).run(async |lock| -> Result<(), Error> {
         println!("the job holds the lock with fence {}", lock.fence());
         for step in 1.. {
             sleep(TTL / 2).await;
@@ -26,12 +26,11 @@ async fn main() -> Result<(), Error> {
                 println!("somebody ends the lease");
             }
         }
-        Ok::<_, Error>(())
+        Ok(())
     });
     match job.await {
         Err(error) if error.code() == ErrorCode::Lost => println!("the job was stopped: {error}"),
-        Err(error) => return Err(error),
-        Ok(finished) => finished?,
+        outcome => outcome?,
     }
     Ok(())
 }

@@ -55,8 +55,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
 async fn pay(locks: LockManager, bank: Arc<Bank>, worker: u32) -> Result<()> {
     let request = locks.lock("invoice:42").ttl(Duration::from_secs(10)).keep_alive();
-    let (fence, outcome) =
-        request.run(async |lock| (lock.fence(), bank.charge(lock.fence()).await)).await?;
+    let (fence, outcome) = request
+        .run(async |lock| -> Result<_> { Ok((lock.fence(), bank.charge(lock.fence()).await)) })
+        .await?;
     match outcome {
         Ok(()) => println!("worker {worker}, fence {fence}: pays it"),
         Err(refusal) => println!("worker {worker}, fence {fence}: {refusal}"),

@@ -22,6 +22,9 @@ pub(crate) const LONG: Duration = Duration::from_secs(3_600);
 /// Stores count whole milliseconds, and two clocks of one machine may run a little apart.
 pub(crate) const GRAIN: Duration = Duration::from_millis(5);
 
+/// How much earlier than its lease a holder stops, if the store removes a lease exactly at its TTL.
+pub(crate) const MARGIN: Duration = Duration::from_millis(5);
+
 /// How long a case sleeps between two looks at something that it waits for.
 pub(crate) const PAUSE: Duration = Duration::from_millis(5);
 

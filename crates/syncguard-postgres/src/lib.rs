@@ -2,7 +2,7 @@
 //!
 //! ```no_run
 //! use std::time::Duration;
-//! use syncguard_postgres::{LockGuard, LockManager, PostgresBackend};
+//! use syncguard_postgres::{LockManager, PostgresBackend};
 //!
 //! # async fn charge(_fence: syncguard_postgres::Fence) {}
 //! # async fn example() -> Result<(), syncguard_postgres::Error> {
@@ -13,8 +13,7 @@
 //! locks
 //!     .lock("payment:42")
 //!     .ttl(Duration::from_secs(60))
-//!     .keep_alive()
-//!     .run(async |lock: &LockGuard| charge(lock.fence()).await)
+//!     .run(async |lock| -> syncguard_postgres::Result<_> { Ok(charge(lock.fence()).await) })
 //!     .await?;
 //! # Ok(()) }
 //! ```

@@ -1,18 +1,20 @@
 //! Releases that nobody awaits: tracked, retried, reported, and finished at shutdown.
 
 use std::fmt;
+use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
-use syncguard_core::{Error, ErrorCode, Operation, Result};
+use syncguard_core::{Error, ErrorCode, Key, Operation, Result};
 use tokio::runtime::Handle;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
-use crate::Backoff;
+use crate::backoff::Backoff;
+use crate::errand::Errand;
 
 pub(crate) type OnReleaseError = dyn Fn(&Error) + Send + Sync;
 
@@ -22,11 +24,17 @@ pub(crate) struct Background {
     tracker: TaskTracker,
     closing: CancellationToken,
     on_release_error: Option<Arc<OnReleaseError>>,
+    /// Where work goes on if its own runtime is gone.
+    fallback: Option<Handle>,
 }
 
 impl Background {
-    pub(crate) fn new(on_release_error: Option<Arc<OnReleaseError>>) -> Self {
-        Self { tracker: TaskTracker::new(), closing: CancellationToken::new(), on_release_error }
+    pub(crate) fn new(
+        on_release_error: Option<Arc<OnReleaseError>>,
+        fallback: Option<Handle>,
+    ) -> Self {
+        let (tracker, closing) = (TaskTracker::new(), CancellationToken::new());
+        Self { tracker, closing, on_release_error, fallback }
     }
 
     /// Keeps shutdown waiting until it is dropped.
@@ -39,40 +47,35 @@ impl Background {
         &self.closing
     }
 
-    /// Runs `release` on the runtime of `handle`, again and again while it fails transiently and
-    /// the lease has not ended at `until`. It may be called anywhere, also outside a runtime and
-    /// while that runtime shuts down; if it is not even run, `unfinished` is reported.
-    pub(crate) fn release<F, R>(
-        &self,
-        handle: &Handle,
-        until: Instant,
-        unfinished: Error,
-        release: F,
-    ) where
+    pub(crate) const fn fallback(&self) -> Option<&Handle> {
+        self.fallback.as_ref()
+    }
+
+    /// Runs `release` in a task, again and again while it fails transiently and the lease has not
+    /// ended at `until`. It may be called anywhere, also outside a runtime and while a runtime shuts
+    /// down. If no runtime is left, that is reported.
+    pub(crate) fn release<F, R>(&self, home: &Handle, key: &Key, until: Instant, release: F)
+    where
         F: Fn() -> R + Send + Sync + 'static,
-        R: Future<Output = Result<bool>> + Send,
+        R: Future<Output = Result<()>> + Send + 'static,
     {
-        let mut unfinished = Unfinished(Some((self.clone(), unfinished)));
-        let task = async move {
-            let mut pauses = Backoff::default().pauses(None);
-            let outcome = loop {
-                let error = match release().await {
-                    Ok(released) => break Ok(released),
-                    Err(error) => error,
-                };
-                match pauses.next() {
-                    Some(pause) if error.is_transient() && Instant::now() + pause < until => {
-                        sleep(pause).await;
-                    }
-                    _ => break Err(error),
+        let (background, release) = (self.clone(), Arc::new(release));
+        let work = move || {
+            let (background, release) = (background.clone(), release.clone());
+            async move {
+                if let Err(error) = retry(&*release, until).await {
+                    background.report(&error);
                 }
-            };
-            if let (Some((background, _)), Err(error)) = (unfinished.0.take(), outcome) {
-                background.report(&error);
             }
         };
-        // The handle of the task is not needed: the tracker knows it.
-        drop(self.tracker.spawn_on(task, handle));
+        let (background, key) = (self.clone(), key.clone());
+        let abandoned = move || {
+            let error = Error::new(ErrorCode::Aborted, Operation::Release).with_key(&key);
+            background.report(&error.with_message(
+                "no runtime is left to send the release: set one with LockManagerBuilder::runtime",
+            ));
+        };
+        Errand::new(work, abandoned).tracked(self.token()).start(home, self.fallback());
     }
 
     /// Waits for all background work, at most `limit`.
@@ -81,7 +84,9 @@ impl Background {
         self.tracker.close();
         timeout(limit, self.tracker.wait()).await.map_err(|elapsed| {
             Error::new(ErrorCode::NetworkTimeout, Operation::Shutdown)
-                .with_message("releases were still under way; their leases end by their TTL")
+                .with_message(format!(
+                    "releases were still under way after {limit:?}: their leases end by their TTL"
+                ))
                 .with_source(elapsed)
         })
     }
@@ -100,6 +105,23 @@ impl Background {
     }
 }
 
+async fn retry<R>(release: impl Fn() -> R, until: Instant) -> Result<()>
+where
+    R: Future<Output = Result<()>>,
+{
+    let mut pauses = Backoff::default().pauses();
+    loop {
+        let Err(error) = release().await else {
+            return Ok(());
+        };
+        let pause = pauses.next();
+        if !error.is_transient() || Instant::now() + pause >= until {
+            return Err(error);
+        }
+        sleep(pause).await;
+    }
+}
+
 impl fmt::Debug for Background {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Background")
@@ -107,21 +129,4 @@ impl fmt::Debug for Background {
             .field("closing", &self.closing.is_cancelled())
             .finish_non_exhaustive()
     }
-}
-
-/// Reports its error when a task is dropped before its end: the runtime shuts down, or it panics.
-struct Unfinished(Option<(Background, Error)>);
-
-impl Drop for Unfinished {
-    fn drop(&mut self) {
-        if let Some((background, error)) = self.0.take() {
-            background.report(&error);
-        }
-    }
-}
-
-/// What is reported when a release could not be carried out to its end.
-pub(crate) fn unfinished() -> Error {
-    Error::new(ErrorCode::Aborted, Operation::Release)
-        .with_message("its task was ended before the release was done")
 }

@@ -1,5 +1,6 @@
-//! What the holder of a lock has in hand.
+//! A lock in the hands of its holder.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,36 +10,55 @@ use syncguard_core::{
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
-use crate::attempt::Undo;
-use crate::hold::Hold;
+use crate::lease::HeldLease;
+use crate::shared::Shared;
+use crate::undo::Undo;
+use crate::{ending, extension, keeper, loss};
 
 /// A lock that is held.
 ///
 /// Call [`release`](Self::release) when the work is done. *Release on drop is not immediate*: a
-/// dropped guard hands its lease to a background task on the runtime in which it was acquired, and
-/// others are granted the key only when that has run. It never blocks and never panics, inside a
-/// runtime or outside one; if the release cannot be sent at all, the lease ends by its TTL.
+/// dropped guard gives its lease to a background task, and the key is free when that task has run. The
+/// task runs on the runtime in which the lock was acquired. If that runtime is gone, it runs on the
+/// current one, or on the one that the manager [knows](crate::LockManagerBuilder::runtime). Dropping
+/// never blocks and never panics, inside a runtime or outside one. If the release cannot be sent at
+/// all, the lease ends by its TTL.
 ///
-/// `let _ = request.acquire().await?` drops the guard at once; write `let _guard = ..`.
+/// `let _ = request.acquire().await?` drops the guard at once. Write `let _guard = ..`.
 ///
-/// A guard is no proof that the lease is still live: the process may have been paused for longer
-/// than its TTL. Hand [`fence`](Self::fence) to whatever the lock protects, and stop at
+/// A guard does not prove that the lease is still live: the process may have been paused for longer
+/// than the TTL. Pass [`fence`](Self::fence) to the resource that the lock protects, and stop at
 /// [`lost`](Self::lost).
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), syncguard::Error> {
+/// # let locks = syncguard::LockManager::new(syncguard_memory::MemoryBackend::new());
+/// let guard = locks.lock("report:daily").acquire().await?;
+/// println!("fence {}, {:?} left", guard.fence(), guard.remaining());
+/// assert!(guard.release().await?);
+/// # Ok(()) }
+/// ```
 #[must_use = "the lock is released when the guard is dropped"]
 #[clippy::has_significant_drop]
-#[derive(Debug)]
 pub struct LockGuard {
-    hold: Arc<Hold>,
+    shared: Arc<Shared>,
+    lease: Arc<HeldLease>,
+    /// The runtime for background work.
+    home: Handle,
     /// Whether dropping the guard still has to release the lease.
     armed: bool,
-    /// For an earlier attempt under the same id whose answer is missing: should it reach the server
-    /// only after the release, it is undone.
+    /// For an earlier attempt under the same id that had no answer. If it reaches the server only
+    /// after the release, it is undone.
     earlier: Option<Undo>,
 }
 
 impl LockGuard {
-    pub(crate) const fn new(hold: Arc<Hold>) -> Self {
-        Self { hold, armed: true, earlier: None }
+    pub(crate) const fn new(shared: Arc<Shared>, lease: Arc<HeldLease>, home: Handle) -> Self {
+        Self { shared, lease, home, armed: true, earlier: None }
+    }
+
+    pub(crate) const fn shared(&self) -> &Arc<Shared> {
+        &self.shared
     }
 
     pub(crate) fn with_earlier(mut self, unanswered: Option<Undo>) -> Self {
@@ -46,84 +66,99 @@ impl LockGuard {
         self
     }
 
+    /// Starts the keeper. It must not start before the guard is in its owner's hands: an owner that is
+    /// never polled would hold the key for ever.
     pub(crate) fn keep_alive(&self) {
-        self.hold.keep_alive();
-    }
-
-    /// It has come to somebody who is on that runtime.
-    pub(crate) fn moves_to(&self, handle: Handle) {
-        self.hold.moves_to(handle);
+        keeper::start(&self.shared, &self.lease, &self.home, true);
     }
 
     /// The key.
     #[must_use]
     pub fn key(&self) -> &Key {
-        self.hold.granted().key()
+        self.lease.granted().key()
     }
 
-    /// The id of this acquisition. Whoever knows it can release the lock.
+    /// The id of this acquisition. Anybody who knows it can release the lock.
     #[must_use]
     pub fn id(&self) -> &LockId {
-        self.hold.granted().id()
+        self.lease.granted().id()
     }
 
     /// The fencing token of this grant: higher than that of every earlier grant of this key.
     #[must_use]
     pub fn fence(&self) -> Fence {
-        self.hold.granted().fence()
+        self.lease.granted().fence()
     }
 
-    /// The lease as it stands now, for a look or to hand it on; the guard stays responsible for it.
+    /// The lease as it is now, to inspect it or to send it to another process. The guard stays
+    /// responsible for it.
     #[must_use]
     pub fn lease(&self) -> Lease {
-        self.hold.lease()
+        self.lease.lease()
     }
 
     /// When the lease expires, on the backend's clock.
     #[must_use]
     pub fn expires_at(&self) -> Timestamp {
-        self.hold.expires_at()
+        self.lease.lease().expires_at()
     }
 
-    /// How much longer the holder may rely on the lease: counted on this machine's monotonic clock
-    /// from before the request was sent, so never longer than the server counts. Zero once lost.
+    /// How much longer the holder may rely on the lease. Zero if it is lost.
     ///
-    /// A machine or VM that is suspended may stop that clock; what protects then is the fence.
+    /// It is counted on this machine's monotonic clock from before the request was sent, so it is
+    /// never longer than the server counts. If the backend removes a lease exactly at its TTL, as
+    /// Redis does, it is 5 ms shorter, so that a timer that fires late is still in time. A machine
+    /// that is suspended may stop that clock. Then only the fence protects.
     #[must_use]
     pub fn remaining(&self) -> Duration {
-        self.hold.remaining()
+        self.lease.remaining()
     }
 
-    /// Sets the time the lease still has to `ttl` from now: it replaces, it does not add. A
-    /// keep-alive goes on with this TTL. Returns the new expiry.
+    /// Sets the time that the lease still has to `ttl` from now, rounded up to whole milliseconds. It
+    /// replaces the time left and does not add to it. A keep-alive goes on with this TTL. Returns the
+    /// new expiry.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), syncguard::Error> {
+    /// # let locks = syncguard::LockManager::new(syncguard_memory::MemoryBackend::new());
+    /// use std::time::Duration;
+    ///
+    /// let guard = locks.lock("import").ttl(Duration::from_secs(10)).acquire().await?;
+    /// guard.extend(Duration::from_secs(60)).await?;
+    /// assert!(guard.remaining() > Duration::from_secs(50));
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     ///
-    /// - [`ErrorCode::Lost`] when the lease has ended; this is also signalled as a loss.
-    /// - [`ErrorCode::InvalidArgument`] for a TTL that is zero, has a fraction of a millisecond, or
-    ///   is too long.
-    /// - Otherwise as the backend fails. The lease then still stands; it may or may not have been
-    ///   extended, and [`remaining`](Self::remaining) counts on the shorter of the two. A shorter TTL
-    ///   that was not confirmed may still take effect after a later extension; so do not extend by
-    ///   turns to very different TTLs.
+    /// - [`ErrorCode::Lost`] if the lease has ended. This is also signalled as a loss.
+    /// - [`ErrorCode::InvalidArgument`] for a TTL that is zero or too long, or outside a tokio runtime.
+    /// - Otherwise as the backend fails. The lease then still stands. It may or may not have been
+    ///   extended, and [`remaining`](Self::remaining) counts on the shorter time. A shorter TTL that
+    ///   was not confirmed may still take effect after a later extension. So do not extend to very
+    ///   different TTLs by turns.
     ///
     /// # Cancel safety
     ///
-    /// If the future is dropped, the lease is extended or not, as after an error. Do not hold the
+    /// If the future is dropped, the lease is extended or not, as after an error. Do not keep the
     /// future without polling it: a keep-alive waits for its end.
     pub async fn extend(&self, ttl: Duration) -> Result<Timestamp> {
         let ttl = Ttl::try_from(ttl).map_err(|invalid| {
             Error::from(invalid).with_operation(Operation::Extend).with_key(self.key())
         })?;
-        let extended = self.hold.extend(ttl).await?;
-        extended.ok_or_else(|| Error::new(ErrorCode::Lost, Operation::Extend).with_key(self.key()))
+        let extended = extension::extend(&self.shared, &self.lease, ttl).await?;
+        extended.map(|lease| lease.expires_at()).ok_or_else(|| {
+            Error::new(ErrorCode::Lost, Operation::Extend)
+                .with_key(self.key())
+                .with_message("the lease has ended: stop the work and acquire the lock anew")
+        })
     }
 
-    /// Ends the lease. True if this call ended it; false if it had ended before, so that others may
+    /// Ends the lease. True if this call ended it. False if it had ended before, so that others may
     /// have held the key in the meantime.
     ///
-    /// Where somebody in this process waits for the key, the lease goes to the first in line in the
-    /// same round trip, if the backend can do that.
+    /// If a waiter of this process is queued for the key and the backend supports it, the lease is
+    /// handed off to that waiter in the same round trip.
     ///
     /// # Errors
     ///
@@ -134,13 +169,13 @@ impl LockGuard {
     ///
     /// If the future is dropped, the release goes on in the background.
     pub async fn release(mut self) -> Result<bool> {
-        // An error, or this future being dropped, drops the guard while it is still armed.
-        let released = self.hold.release().await?;
+        // If it fails, or if this future is dropped, the guard is dropped while it is still armed.
+        let released = ending::release(&self.shared, &self.lease, &self.home).await?;
         self.armed = false;
         Ok(released)
     }
 
-    /// Lets go of the lease without ending it: it stands until its TTL, or until whoever gets it
+    /// Lets go of the lease without ending it. It stands until its TTL, or until its next owner
     /// extends or releases it.
     ///
     /// A renewal that is under way may still be carried out.
@@ -164,38 +199,54 @@ impl LockGuard {
         if let Some(earlier) = self.earlier.take() {
             earlier.disarm();
         }
-        self.hold.end();
-        self.hold.lease()
+        self.lease.end();
+        ending::forget(&self.shared, &self.lease);
+        self.lease.lease()
     }
 
-    /// Whether the lease is lost: the backend said that it is gone, or its time has passed.
+    /// Whether the lease is lost: the backend said that it is gone, or its time is over.
     #[must_use]
     pub fn is_lost(&self) -> bool {
-        self.hold.is_lost()
+        self.lease.is_lost()
     }
 
     /// Resolves when the lease is lost: as soon as the backend says that it is gone, and at the
     /// latest when [`remaining`](Self::remaining) reaches zero, whatever the network does.
     ///
+    /// A future that blocks its thread keeps this from resolving in time. Move blocking work to
+    /// `tokio::task::spawn_blocking` or `block_in_place`.
+    ///
     /// # Cancel safety
     ///
     /// It may be dropped and called again.
     pub async fn lost(&self) {
-        self.hold.lost().await;
+        loss::lost(&self.shared, &self.lease).await;
     }
 
-    /// A token that is cancelled when the lease is lost, for work that runs elsewhere. It is not
-    /// cancelled by a release, and no more after [`detach`](Self::detach).
+    /// A token that is cancelled when the lease is lost, for work that runs elsewhere. A release does
+    /// not cancel it, and nothing does after [`detach`](Self::detach).
     #[must_use]
     pub fn lost_token(&self) -> CancellationToken {
-        self.hold.lost_token()
+        keeper::start(&self.shared, &self.lease, &self.home, false);
+        self.lease.lost_token()
     }
 }
 
 impl Drop for LockGuard {
     fn drop(&mut self) {
         if self.armed {
-            self.hold.clone().release_in_background();
+            ending::release_in_background(&self.shared, &self.lease, &self.home);
         }
+    }
+}
+
+impl fmt::Debug for LockGuard {
+    /// One line for a log: the fingerprint of the key, the fence, and the time left.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LockGuard")
+            .field("key", &self.key().fingerprint())
+            .field("fence", &self.fence())
+            .field("remaining", &self.remaining())
+            .finish_non_exhaustive()
     }
 }

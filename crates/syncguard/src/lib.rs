@@ -35,19 +35,39 @@
 mod attempt;
 mod background;
 mod backoff;
+mod builder;
+mod ending;
+mod errand;
+mod event;
+mod extension;
+mod give_up;
 mod guard;
-mod hold;
-mod keep_alive;
-mod line;
+mod in_flight;
+mod keeper;
+mod lease;
+mod limits;
+mod loss;
 mod manager;
 mod observe;
+mod queue;
+mod queues;
 mod request;
+mod run;
+mod schedule;
+mod settings;
+mod shared;
+mod subscription;
+mod ticket;
+mod turns;
+mod undo;
 mod wait;
+mod wait_report;
 
 pub use backoff::{Backoff, Jitter};
+pub use builder::LockManagerBuilder;
+pub use event::{Event, Outcome, Reason};
 pub use guard::LockGuard;
-pub use manager::{LockManager, LockManagerBuilder};
-pub use observe::{Event, Outcome, Reason};
+pub use manager::LockManager;
 pub use request::LockRequest;
 pub use syncguard_core::{
     Acquired, AnyBackend, Backend, Capabilities, Clock, Error, ErrorCode, Fence, Fingerprint,

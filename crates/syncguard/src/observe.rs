@@ -6,118 +6,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use syncguard_core::{
-    Acquired, AnyBackend, Backend, Capabilities, ErrorCode, Fingerprint, Key, Lease, LockId,
-    LockRecord, Operation, Result, Ttl,
+    Acquired, AnyBackend, Backend, Capabilities, Key, Lease, LockId, LockRecord, Operation, Result,
+    Ttl,
 };
 use tokio::time::Instant;
 use tracing::{Instrument, debug_span, field};
 
-use crate::LockGuard;
-
-/// What happened in one operation on the backend, or in one wait for a lock.
-///
-/// Every [`acquire`](crate::LockRequest::acquire) and [`run`](crate::LockRequest::run) ends with an
-/// event of [`Operation::Wait`]: how long it waited, and with how many attempts. Each attempt has an
-/// event of its own as well. What never reaches the backend has none, such as an extend of a lease
-/// whose time is up; nor has an operation whose future is dropped.
-#[derive(Clone, Debug)]
-pub struct Event {
-    operation: Operation,
-    outcome: Outcome,
-    key: Option<Key>,
-    id: Option<LockId>,
-    duration: Duration,
-    attempts: Option<u32>,
-    raw_names: bool,
-}
-
-/// How an operation ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Outcome {
-    /// It did what was asked.
-    Done,
-    /// It failed.
-    Failed(ErrorCode),
-    /// It worked, and the answer is no.
-    Refused(Reason),
-}
-
-/// Why the answer of an operation is no.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Reason {
-    /// The lease had ended by time.
-    Expired,
-    /// Somebody else holds the key.
-    Locked,
-    /// No live lease was found.
-    NotFound,
-}
-
-impl Reason {
-    /// The name of the reason, as SyncGuard spells it in every language.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Expired => "expired",
-            Self::Locked => "locked",
-            Self::NotFound => "not-found",
-        }
-    }
-}
-
-impl Event {
-    /// Which operation it was.
-    #[must_use]
-    pub const fn operation(&self) -> Operation {
-        self.operation
-    }
-
-    /// How it ended.
-    #[must_use]
-    pub const fn outcome(&self) -> Outcome {
-        self.outcome
-    }
-
-    /// The fingerprint of the key, where the caller had one.
-    #[must_use]
-    pub fn key(&self) -> Option<Fingerprint> {
-        self.key.as_ref().map(Key::fingerprint)
-    }
-
-    /// The fingerprint of the lock id, where the caller had one. Of a handoff it is the id of the new
-    /// lease; the old one, which ends with it, has no event of its own.
-    #[must_use]
-    pub fn id(&self) -> Option<Fingerprint> {
-        self.id.as_ref().map(LockId::fingerprint)
-    }
-
-    /// The key itself, if raw names were asked for.
-    #[must_use]
-    pub fn raw_key(&self) -> Option<&Key> {
-        self.key.as_ref().filter(|_| self.raw_names)
-    }
-
-    /// The lock id itself, if raw names were asked for.
-    #[must_use]
-    pub fn raw_id(&self) -> Option<&LockId> {
-        self.id.as_ref().filter(|_| self.raw_names)
-    }
-
-    /// How long the operation took.
-    #[must_use]
-    pub const fn duration(&self) -> Duration {
-        self.duration
-    }
-
-    /// How many attempts a wait took: none where it was served from within the process. `None` for
-    /// the other operations.
-    #[must_use]
-    pub const fn attempts(&self) -> Option<u32> {
-        self.attempts
-    }
-}
+use crate::errand::current_runtime;
+use crate::event::{Event, Outcome, Reason};
 
 pub(crate) type OnEvent = dyn Fn(&Event) + Send + Sync;
 
@@ -224,7 +120,12 @@ impl Observed {
             code = field::Empty,
         );
         let started = self.observer.as_ref().map(|_| Instant::now());
-        let result = call.instrument(span.clone()).await.map_err(|error| {
+        // A driver may panic outside a runtime.
+        let result = match current_runtime(operation) {
+            Ok(_) => call.instrument(span.clone()).await,
+            Err(error) => Err(error),
+        };
+        let result = result.map_err(|error| {
             span.record("code", error.code().as_str());
             match (error.key(), key, id) {
                 (None, Some(key), _) => error.with_key(key),
@@ -232,44 +133,42 @@ impl Observed {
                 _ => error,
             }
         });
-        if let (Some(observer), Some(started)) = (&self.observer, started) {
+        if let Some(started) = started {
             let outcome = match &result {
                 Ok(value) => refused(value).map_or(Outcome::Done, Outcome::Refused),
                 Err(error) => Outcome::Failed(error.code()),
             };
-            observer.tell(&Event {
-                operation,
-                outcome,
-                key: key.cloned(),
-                id: id.cloned(),
-                duration: started.elapsed(),
-                attempts: None,
-                raw_names: observer.raw_names,
-            });
+            self.tell(operation, outcome, (key, id), started.elapsed(), None);
         }
         result
     }
 
-    /// A wait for a lock is over.
-    pub(crate) fn waited(
+    /// Reports what is no single operation on the backend: a wait, or a loss.
+    pub(crate) fn report(
         &self,
+        operation: Operation,
+        outcome: Outcome,
         key: &Key,
-        begun: Instant,
-        attempts: u32,
-        result: &Result<LockGuard>,
+        id: Option<&LockId>,
+        started: Instant,
+        attempts: Option<u32>,
+    ) {
+        if self.observer.is_some() {
+            self.tell(operation, outcome, (Some(key), id), started.elapsed(), attempts);
+        }
+    }
+
+    fn tell(
+        &self,
+        operation: Operation,
+        outcome: Outcome,
+        (key, id): (Option<&Key>, Option<&LockId>),
+        duration: Duration,
+        attempts: Option<u32>,
     ) {
         if let Some(observer) = &self.observer {
-            observer.tell(&Event {
-                operation: Operation::Wait,
-                outcome: result
-                    .as_ref()
-                    .map_or_else(|error| Outcome::Failed(error.code()), |_| Outcome::Done),
-                key: Some(key.clone()),
-                id: result.as_ref().ok().map(|guard| guard.id().clone()),
-                duration: begun.elapsed(),
-                attempts: Some(attempts),
-                raw_names: observer.raw_names,
-            });
+            let (key, id, raw_names) = (key.cloned(), id.cloned(), observer.raw_names);
+            observer.tell(&Event { operation, outcome, key, id, duration, attempts, raw_names });
         }
     }
 }

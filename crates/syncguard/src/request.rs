@@ -1,184 +1,261 @@
-//! What to ask for, and the verbs that ask.
+//! A request for one lock: what to ask for, and the verbs that ask.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use syncguard_core::{Error, ErrorCode, Key, Lease, LockId, Operation, Result, Ttl};
+use tokio::runtime::Handle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tracing::{Instrument, debug_span, field};
+use tracing::Instrument;
 
-use crate::attempt::{Attempt, Attempts};
-use crate::manager::Inner;
-use crate::wait::{Limits, Stop, Wait};
+use crate::attempt::{self, Attempt};
+use crate::errand::current_runtime;
+use crate::limits::Limits;
+use crate::queue::Terms;
+use crate::settings::Settings;
+use crate::shared::Shared;
+use crate::wait::Wait;
+use crate::wait_report::WaitReport;
 use crate::{Backoff, LockGuard};
 
-const DEFAULT_TTL: Duration = Duration::from_secs(30);
-const DEFAULT_WAIT: Duration = Duration::from_secs(5);
-const DEFAULT_RETRIES: u32 = 10;
-/// A limit this far away is none, and can be added to any point in time.
-const LONGEST_WAIT: Duration = Duration::from_secs(1 << 32);
-
-/// A request for one lock: set what differs from the defaults, then await a verb.
+/// A request for one lock. Set what differs from the defaults, then await a verb:
+/// [`acquire`](Self::acquire), [`try_acquire`](Self::try_acquire), [`run`](Self::run) or
+/// [`adopt`](Self::adopt).
+///
+/// A clone is a request of its own: keep one as a template if several tasks ask for the same lock.
 ///
 /// # Default
+///
+/// As the [manager](crate::LockManagerBuilder) is set, and otherwise:
 ///
 /// - [`ttl`](Self::ttl): 30 s
 /// - [`wait`](Self::wait): at most 5 s and at most 10 retries
 /// - [`backoff`](Self::backoff): 100 ms, doubling, with equal jitter
-/// - no [`keep_alive`](Self::keep_alive)
+/// - [`keep_alive`](Self::keep_alive): with `run`, not with the other verbs
 #[must_use = "does nothing until `acquire`, `try_acquire`, `run` or `adopt` is awaited"]
-#[derive(Debug)]
+#[derive(Clone)]
 pub struct LockRequest {
-    manager: Arc<Inner>,
+    shared: Arc<Shared>,
     key: Result<Key>,
-    ttl: Duration,
-    wait: Option<Duration>,
-    max_retries: Option<u32>,
-    backoff: Backoff,
-    keep_alive: bool,
-    cancel: CancellationToken,
+    settings: Settings,
+    cancel: Option<CancellationToken>,
 }
 
 impl LockRequest {
-    pub(crate) fn new(manager: Arc<Inner>, key: Result<Key>) -> Self {
-        Self {
-            manager,
-            key,
-            ttl: DEFAULT_TTL,
-            wait: None,
-            max_retries: None,
-            backoff: Backoff::default(),
-            keep_alive: false,
-            cancel: CancellationToken::new(),
-        }
+    pub(crate) const fn new(shared: Arc<Shared>, key: Result<Key>, settings: Settings) -> Self {
+        Self { shared, key, settings, cancel: None }
     }
 
-    /// How long the lease lasts unless it is extended: whole milliseconds, at least one. Default:
-    /// 30 s.
+    /// Sets how long the lease lasts unless it is extended, rounded up to whole milliseconds.
+    /// Default: 30 s.
     ///
-    /// It is how long others are blocked when this process dies. Without
-    /// [`keep_alive`](Self::keep_alive) make it a good deal longer than the work; with it, 10 to
-    /// 30 s suit most: shorter costs more renewals and tolerates shorter network failures.
+    /// This is how long others are blocked if this process dies. With
+    /// [`keep_alive`](Self::keep_alive), 10 to 30 s suit most work. Less costs more renewals and
+    /// survives shorter network failures. Without it, make the TTL much longer than the work.
     pub const fn ttl(mut self, ttl: Duration) -> Self {
-        self.ttl = ttl;
+        self.settings.ttl = Some(ttl);
         self
     }
 
-    /// How long to wait for the lock at most, counted from when the verb is first polled, however
-    /// long the server takes to answer. Default: 5 s. It must not be zero: for a single attempt there
-    /// is [`try_acquire`](Self::try_acquire).
+    /// Sets how long to wait for the lock at most, counted from the first poll of the verb, whatever
+    /// the server does. Default: 5 s. It must not be zero: for a single attempt there is
+    /// [`try_acquire`](Self::try_acquire).
     ///
-    /// Setting it lifts the default limit of 10 retries, so that it is the one limit.
+    /// Setting it lifts the default limit of 10 retries, so that it is the only limit.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), syncguard::Error> {
+    /// # let locks = syncguard::LockManager::new(syncguard_memory::MemoryBackend::new());
+    /// use std::time::Duration;
+    ///
+    /// let guard = locks.lock("import").wait(Duration::from_secs(60)).acquire().await?;
+    /// # drop(guard); Ok(()) }
+    /// ```
     pub const fn wait(mut self, limit: Duration) -> Self {
-        self.wait = Some(limit);
+        self.settings.wait = Some(limit);
         self
     }
 
-    /// How often to try again at most. Default: 10 times, or without limit where
-    /// [`wait`](Self::wait) is set. Time spent in line behind others is no attempt, and those that a
-    /// release called for, or the beginning of listening for one, are no retries.
-    pub const fn max_retries(mut self, retries: u32) -> Self {
-        self.max_retries = Some(retries);
-        self
-    }
-
-    /// How long to pause between attempts that nothing else calls for. Default:
-    /// [`Backoff::default`]. In line only the first one makes attempts. Where the backend pushes notifications,
-    /// this is what finds a key whose release nobody told of, so it may be long.
-    pub const fn backoff(mut self, backoff: Backoff) -> Self {
-        self.backoff = backoff;
-        self
-    }
-
-    /// Renews the lease at a third of its TTL for as long as the guard lives. Default: no.
+    /// Sets how often to try again at most. Default: 10 times, or without limit if
+    /// [`wait`](Self::wait) is set.
     ///
-    /// Take it for work of unknown length. A renewal that fails is no loss: it is tried again until
-    /// the lease is over. Stop the work when [`LockGuard::lost`] says so; [`run`](Self::run) does
-    /// that by itself.
-    pub const fn keep_alive(mut self) -> Self {
-        self.keep_alive = true;
+    /// Time in the queue behind other waiters is no attempt. An attempt that a notification asks for
+    /// is no retry.
+    pub const fn max_retries(mut self, retries: u32) -> Self {
+        self.settings.max_retries = Some(retries);
         self
     }
 
-    /// Ends the wait with [`ErrorCode::Aborted`] when this token is cancelled. It does not touch a
-    /// lock that is held already. Default: none.
+    /// Sets the pauses between attempts. Default: [`Backoff::default`].
+    ///
+    /// Only the first waiter of a process makes attempts. If the backend sends notifications, the
+    /// backoff only finds a key whose release notified nobody, so it may be long.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), syncguard::Error> {
+    /// # let locks = syncguard::LockManager::new(syncguard_memory::MemoryBackend::new());
+    /// use std::time::Duration;
+    /// use syncguard::Backoff;
+    ///
+    /// let every_second = Backoff::fixed(Duration::from_secs(1));
+    /// let guard = locks.lock("import").backoff(every_second).acquire().await?;
+    /// # drop(guard); Ok(()) }
+    /// ```
+    pub const fn backoff(mut self, backoff: Backoff) -> Self {
+        self.settings.backoff = backoff;
+        self
+    }
+
+    /// Renews the lease at a third of its TTL for as long as the guard lives. Default for `run`.
+    ///
+    /// A renewal that fails is not a loss: it is tried again until the lease is over. Stop the work
+    /// when [`LockGuard::lost`] resolves. [`run`](Self::run) does that for you.
+    pub const fn keep_alive(mut self) -> Self {
+        self.settings.keep_alive = Some(true);
+        self
+    }
+
+    /// Does not renew the lease, even with [`run`](Self::run): it ends at its TTL. Default for the
+    /// other verbs.
+    pub const fn without_keep_alive(mut self) -> Self {
+        self.settings.keep_alive = Some(false);
+        self
+    }
+
+    /// Bounds how long the lock is held, whatever renews it, counted from the request. At the end the
+    /// loss is signalled: [`run`](Self::run) stops the work with [`ErrorCode::Lost`]. Default: no
+    /// bound.
+    ///
+    /// Set it if work that hangs must not keep the lock for ever.
+    pub const fn max_hold(mut self, limit: Duration) -> Self {
+        self.settings.max_hold = Some(limit);
+        self
+    }
+
+    /// Ends the wait with [`ErrorCode::Aborted`] when this token is cancelled. A lock that is held
+    /// already stays held. Default: none.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), syncguard::Error> {
+    /// # let locks = syncguard::LockManager::new(syncguard_memory::MemoryBackend::new());
+    /// use syncguard::{CancellationToken, ErrorCode};
+    ///
+    /// let token = CancellationToken::new();
+    /// token.cancel(); // elsewhere, while this task waits
+    /// let outcome = locks.lock("import").cancel(token).acquire().await;
+    /// assert_eq!(outcome.unwrap_err().code(), ErrorCode::Aborted);
+    /// # Ok(()) }
+    /// ```
     pub fn cancel(mut self, token: CancellationToken) -> Self {
-        self.cancel = token;
+        self.cancel = Some(token);
         self
     }
 
     /// Waits for the lock.
     ///
-    /// Within one manager, whoever waits for the same key is served in the order in which they were
-    /// first polled; only the first in line talks to the backend. Poll the future to its end or drop
-    /// it: one that is neither holds up those behind it.
+    /// Within one manager, the waiters for a key form a queue, in the order of their first poll. Only
+    /// the first waiter talks to the backend. Poll the future to its end or drop it: a future that is
+    /// kept without being polled holds up those behind it.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), syncguard::Error> {
+    /// # let locks = syncguard::LockManager::new(syncguard_memory::MemoryBackend::new());
+    /// let guard = locks.lock("invoice:7").acquire().await?;
+    /// // Work, and pass guard.fence() to what the lock protects.
+    /// guard.release().await?;
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     ///
-    /// - [`ErrorCode::AcquisitionTimeout`] when the wait limit or the retries are used up.
-    /// - [`ErrorCode::Aborted`] when the token is cancelled or the manager is shut down.
+    /// - [`ErrorCode::AcquisitionTimeout`] if the wait limit or the retries are used up and the key
+    ///   was seen to be held. The message says how long the wait was and when the lease ends.
+    /// - A transient error of the backend is retried within the same limits, and then returned as
+    ///   itself. If nothing answered at all, it is [`ErrorCode::NetworkTimeout`]. Any other error of
+    ///   the backend is returned at once.
+    /// - [`ErrorCode::Aborted`] if the token is cancelled or the manager is shut down.
     /// - [`ErrorCode::InvalidArgument`] for a bad key, TTL or wait, or outside a tokio runtime. (The
-    ///   runtime must have its timer enabled; tokio panics where it has not.)
-    /// - A transient failure of the backend is tried again within the same limits and then returned
-    ///   as itself; any other failure at once.
+    ///   runtime must have its timer enabled. Tokio panics if it has not.)
     ///
-    /// After an error no lease is left: one that was granted without our knowing is released in the
+    /// After an error no lease is left: a lease that was granted unnoticed is released in the
     /// background.
     ///
     /// # Cancel safety
     ///
-    /// The future may be dropped at any point. A lease that the server grants to it all the same is
-    /// released in the background, or passed on to the next in line. What is lost is the time waited,
-    /// and the place in line.
+    /// The future may be dropped at any point. A lease that the server grants to it nevertheless is
+    /// released in the background, or handed off to the next waiter. The time waited and the place in
+    /// the queue are lost.
     pub async fn acquire(self) -> Result<LockGuard> {
-        let Ready { manager, key, attempts, limits, backoff, retries } = self.ready()?;
-        let span = debug_span!(
-            "syncguard.acquire",
-            key = %key.fingerprint(),
-            attempts = field::Empty,
-            code = field::Empty,
-        );
-        let mut wait =
-            Wait { manager: &manager, attempts: &attempts, key: &key, limits: &limits, made: 0 };
-        let result = wait.run(backoff, retries).instrument(span.clone()).await;
-        manager.backend.waited(&key, limits.begun, wait.made, &result);
-        span.record("attempts", wait.made);
-        if let Err(error) = &result {
-            span.record("code", error.code().as_str());
+        let keep_alive = self.settings.keep_alive.unwrap_or(false);
+        self.wait_for_guard(keep_alive).await
+    }
+
+    pub(crate) async fn wait_for_guard(self, keep_alive: bool) -> Result<LockGuard> {
+        let Checked { shared, home, key, terms, limits, settings } = self.check()?;
+        let mut report = WaitReport::new(&shared.backend, &key, limits.started);
+        let (backoff, retries) = (settings.backoff, settings.retries());
+        let wait = Wait { shared: &shared, home: &home, key: &key, terms: &terms, limits: &limits };
+        let waited = wait.run(backoff, retries, &mut report.attempts);
+        let result = waited.instrument(report.span.clone()).await;
+        report.outcome = Some(result.as_ref().map(|guard| guard.id().clone()).map_err(Error::code));
+        drop(report);
+        if keep_alive && let Ok(guard) = &result {
+            guard.keep_alive();
         }
         result
     }
 
-    /// Tries once, past all who wait. `None` when somebody else holds the lock.
+    /// Tries once, without waiting in the queue. `None` if somebody else holds the lock.
+    ///
+    /// Bind the guard to a name. `if request.try_acquire().await?.is_some() { .. }` drops it before
+    /// the block, and so frees the key before the work:
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), syncguard::Error> {
+    /// # let locks = syncguard::LockManager::new(syncguard_memory::MemoryBackend::new());
+    /// let Some(guard) = locks.lock("nightly").try_acquire().await? else {
+    ///     return Ok(()); // somebody else does it
+    /// };
+    /// // Work.
+    /// guard.release().await?;
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     ///
-    /// As for [`acquire`](Self::acquire), but every failure of the backend is returned at once, and
-    /// [`ErrorCode::NetworkTimeout`] when there is no answer within [`wait`](Self::wait).
+    /// As for [`acquire`](Self::acquire), but any error of the backend is returned at once, and
+    /// [`ErrorCode::NetworkTimeout`] if there is no answer within [`wait`](Self::wait).
     ///
     /// # Cancel safety
     ///
     /// As [`acquire`](Self::acquire).
     pub async fn try_acquire(self) -> Result<Option<LockGuard>> {
-        let Ready { key, attempts, limits, .. } = self.ready()?;
-        let id = LockId::random().map_err(|error| error.with_key(&key))?;
-        match once(&limits, &key, Operation::Acquire, attempts.acquire(&key, &id)).await? {
-            Attempt::Granted(guard) => Ok(Some(guard)),
+        let Checked { shared, home, key, terms, limits, settings } = self.check()?;
+        let attempt = attempt::acquire(&shared, &home, &key, &terms, None);
+        let attempt = limits.bound(attempt).await;
+        match attempt.map_err(|stop| stop.without_answer(Operation::Acquire, &key))? {
+            Attempt::Granted(guard) => {
+                if settings.keep_alive == Some(true) {
+                    guard.keep_alive();
+                }
+                Ok(Some(guard))
+            }
             Attempt::Held { .. } => Ok(None),
             Attempt::Failed(error, _undone_when_dropped) => Err(error),
         }
     }
 
     /// Goes on with a lease that was [detached](LockGuard::detach), here or in another process:
-    /// extends it to the TTL of this request and returns a guard for it. `None` when it is gone.
+    /// extends it to the TTL of this request and returns a guard for it. `None` if it is gone.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), syncguard::Error> {
     /// # let locks = syncguard::LockManager::new(syncguard_memory::MemoryBackend::new());
     /// let lease = locks.lock("upload:7").acquire().await?.detach();
     ///
-    /// // The lease can be serialised on its way.
+    /// // The lease can be serialized on its way.
     /// let guard = locks.lock(lease.key()).keep_alive().adopt(&lease).await?;
     /// assert_eq!(guard.map(|guard| guard.fence()), Some(lease.fence()));
     /// # Ok(()) }
@@ -186,9 +263,9 @@ impl LockRequest {
     ///
     /// # Errors
     ///
-    /// - [`ErrorCode::InvalidArgument`] when the lease is one of another key, and as for
+    /// - [`ErrorCode::InvalidArgument`] if the lease is one of another key, and as for
     ///   [`acquire`](Self::acquire).
-    /// - [`ErrorCode::NetworkTimeout`] when there is no answer within [`wait`](Self::wait).
+    /// - [`ErrorCode::NetworkTimeout`] if there is no answer within [`wait`](Self::wait).
     /// - Otherwise as the backend fails.
     ///
     /// After an error the lease still stands, extended or not, and can be adopted again.
@@ -197,113 +274,74 @@ impl LockRequest {
     ///
     /// If the future is dropped, the lease still stands, extended or not, and can be adopted again.
     pub async fn adopt(self, lease: &Lease) -> Result<Option<LockGuard>> {
-        let Ready { key, attempts, limits, .. } =
-            self.ready().map_err(|error| error.with_operation(Operation::Extend))?;
+        let Checked { shared, home, key, terms, limits, settings } =
+            self.check().map_err(|error| error.with_operation(Operation::Extend))?;
         if lease.key() != &key {
             return Err(Error::new(ErrorCode::InvalidArgument, Operation::Extend)
                 .with_key(&key)
-                .with_message("the lease is one of another key"));
+                .with_message("the lease is one of another key: ask for the lock of lease.key()"));
         }
-        once(&limits, &key, Operation::Extend, attempts.adopt(lease)).await?
+        let adopted = attempt::adopt(&shared, &home, lease, terms.ttl, terms.max_hold);
+        let adopted = limits.bound(adopted).await;
+        let guard = adopted.map_err(|stop| stop.without_answer(Operation::Extend, &key))??;
+        if settings.keep_alive == Some(true)
+            && let Some(guard) = &guard
+        {
+            guard.keep_alive();
+        }
+        Ok(guard)
     }
 
-    /// Waits for the lock, runs `work` with it, and releases it: on success, on error, on panic,
-    /// and when the future is dropped. The result of `work` is returned as it is.
-    ///
-    /// With [`keep_alive`](Self::keep_alive), `work` is dropped at its next await point when the
-    /// lease is lost. Without, it runs to its end, whether or not it outlasts the TTL.
-    ///
-    /// ```
-    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), syncguard::Error> {
-    /// # let locks = syncguard::LockManager::new(syncguard_memory::MemoryBackend::new());
-    /// let fence = locks.lock("nightly").keep_alive().run(async |lock| lock.fence()).await?;
-    /// assert_eq!(fence.get(), 1);
-    /// # Ok(()) }
-    /// ```
-    ///
-    /// # Errors
-    ///
-    /// - As [`acquire`](Self::acquire), before `work` has begun.
-    /// - [`ErrorCode::Lost`] when `work` was stopped because the lease was lost.
-    ///
-    /// A release that fails is tried again in the background and does not hide the result; one that
-    /// hangs delays it until the backend's time limit.
-    ///
-    /// # Cancel safety
-    ///
-    /// If the future is dropped, `work` is dropped, and the lock is released in the background.
-    pub async fn run<F, T>(self, work: F) -> Result<T>
-    where
-        F: AsyncFnOnce(&LockGuard) -> T,
-    {
-        let keep_alive = self.keep_alive;
-        let guard = self.acquire().await?;
-        let value = tokio::select! {
-            // The loss comes first: after a pause of the process, the work must not take one more
-            // step before it is noticed.
-            biased;
-            () = guard.lost(), if keep_alive => {
-                // The guard is dropped, not awaited: the network may be what was lost.
-                return Err(Error::new(ErrorCode::Lost, Operation::Run).with_key(guard.key()));
-            }
-            value = work(&guard) => value,
-        };
-        let key = guard.key().fingerprint();
-        // An error is not reported here: the release goes on in the background, which reports it.
-        if let Ok(false) = guard.release().await {
-            tracing::warn!(%key, "the lease had ended before the work under it was done");
-        }
-        Ok(value)
+    pub(crate) const fn settings(&self) -> &Settings {
+        &self.settings
     }
 
     /// Checks the request, and starts its time.
-    fn ready(self) -> Result<Ready> {
-        let key = self.key?;
-        let ttl = Ttl::try_from(self.ttl).map_err(|bad| Error::from(bad).with_key(&key))?;
-        let wait = self.wait.unwrap_or(DEFAULT_WAIT).min(LONGEST_WAIT);
+    fn check(self) -> Result<Checked> {
+        let Self { shared, key, settings, cancel } = self;
+        let key = key?;
+        let named = |error: Error| error.with_key(&key);
+        let ttl = Ttl::try_from(settings.ttl()).map_err(|bad| named(bad.into()))?;
+        let wait = settings.wait();
         if wait.is_zero() {
-            return Err(Error::new(ErrorCode::InvalidArgument, Operation::Acquire)
-                .with_key(&key)
-                .with_message("the wait must not be zero: for a single attempt use try_acquire"));
+            let zero = Error::new(ErrorCode::InvalidArgument, Operation::Acquire);
+            return Err(named(zero).with_message(
+                "the wait limit must not be zero: use try_acquire for a single attempt",
+            ));
         }
-        let begun = Instant::now();
+        let home = current_runtime(Operation::Acquire).map_err(named)?;
+        let id = LockId::random().map_err(named)?;
+        let started = Instant::now();
         let limits = Limits {
-            begun,
-            deadline: begun + wait,
-            cancel: self.cancel,
-            closing: self.manager.background.closing().clone(),
+            started,
+            deadline: started + wait,
+            cancel,
+            closing: shared.background.closing().clone(),
         };
-        let attempts = Attempts::new(self.manager.clone(), ttl, self.keep_alive)
-            .map_err(|error| error.with_key(&key))?;
-        let retries = match (self.max_retries, self.wait) {
-            (None, None) => Some(DEFAULT_RETRIES),
-            (retries, _) => retries,
-        };
-        Ok(Ready { manager: self.manager, key, attempts, limits, backoff: self.backoff, retries })
+        let terms = Terms { id, ttl, max_hold: settings.max_hold };
+        Ok(Checked { shared, home, key, terms, limits, settings })
     }
 }
 
 /// A request that was found to be sound.
-struct Ready {
-    manager: Arc<Inner>,
+struct Checked {
+    shared: Arc<Shared>,
+    /// The runtime of the caller.
+    home: Handle,
     key: Key,
-    attempts: Attempts,
+    terms: Terms,
     limits: Limits,
-    backoff: Backoff,
-    retries: Option<u32>,
+    settings: Settings,
 }
 
-/// What a single attempt brings within the limits.
-async fn once<T>(
-    limits: &Limits,
-    key: &Key,
-    operation: Operation,
-    attempt: impl Future<Output = T>,
-) -> Result<T> {
-    limits.bound(attempt).await.map_err(|stop| match stop {
-        Stop::Aborted => limits.aborted(key).with_operation(operation),
-        Stop::TimeUp => Error::new(ErrorCode::NetworkTimeout, operation)
-            .with_key(key)
-            .with_message("no answer within the wait limit"),
-    })
+impl fmt::Debug for LockRequest {
+    /// One line for a log: the fingerprint of the key, and the settings.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let key = self.key.as_ref().map(Key::fingerprint).map_err(Error::code);
+        f.debug_struct("LockRequest")
+            .field("key", &key)
+            .field("ttl", &self.settings.ttl())
+            .field("wait", &self.settings.wait())
+            .finish_non_exhaustive()
+    }
 }

@@ -11,7 +11,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use support::{LOSE_REPLY, next_all, plain};
-use syncguard::{CancellationToken, LockManager, Operation};
+use syncguard::{CancellationToken, Error, LockManager, Operation};
 use syncguard_memory::Fault;
 use tokio::time::timeout;
 
@@ -97,9 +97,10 @@ async fn c2_a_dropped_extend_leaves_the_guard_usable() {
 #[tokio::test(start_paused = true)]
 async fn h6_run_releases_when_dropped_and_when_the_work_panics() {
     let locks = LockManager::new(plain());
-    let work = locks.lock("key").run(async |_| std::future::pending::<()>().await);
+    let work = locks.lock("key").run(async |_| std::future::pending::<Result<(), Error>>().await);
     assert!(timeout(MS, work).await.is_err());
-    let panicking = locks.lock("other").run(async |_| panic!("the work fails"));
+    let panicking =
+        locks.lock("other").run(async |_| -> Result<(), Error> { panic!("the work fails") });
     let handle = tokio::runtime::Handle::current();
     assert!(handle.spawn(panicking).await.unwrap_err().is_panic());
     locks.shutdown().await.unwrap();

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use support::{LOSE_REPLY, instants, millis, next_all, plain};
-use syncguard::{Error, ErrorCode, LockManager, Operation, Outcome, Reason};
+use syncguard::{Error, ErrorCode, LockManager, Operation, Outcome, Reason, Result};
 use syncguard_memory::{Fault, FaultyBackend};
 use tokio::runtime::Handle;
 use tokio::time::{Instant, sleep, timeout};
@@ -184,7 +184,9 @@ fn h2_a_guard_may_be_dropped_outside_a_runtime_and_after_its_runtime_is_gone() {
     let key = syncguard::Fingerprint::of("after");
     assert_eq!(
         *reports.lock().unwrap(),
-        [format!("release of key {key}: Aborted: its task was ended before the release was done")]
+        [format!(
+            "release of key {key}: Aborted: no runtime is left to send the release: set one with LockManagerBuilder::runtime"
+        )]
     );
 }
 
@@ -195,20 +197,23 @@ async fn h6_run_stops_the_work_with_lost() {
     backend.next(Operation::Extend, Fault::Hang);
     let start = Instant::now();
     let request = locks.lock("key").ttl(TTL).keep_alive();
-    let error = request.run(async |_| std::future::pending::<()>().await).await.unwrap_err();
+    let error =
+        request.run(async |_| std::future::pending::<Result<()>>().await).await.unwrap_err();
     assert_eq!(error.code(), ErrorCode::Lost);
     assert_eq!(millis(start, Instant::now()), 900);
 }
 
 #[tokio::test(start_paused = true)]
-async fn h6_run_without_keep_alive_lets_the_work_end() {
+async fn h6_run_without_keep_alive_lets_the_work_end_and_reports_the_loss() {
     let locks = LockManager::new(plain());
-    let request = locks.lock("key").ttl(TTL);
-    let done = request.run(async |lock| {
+    let (request, ended) = (locks.lock("key").ttl(TTL).without_keep_alive(), AtomicU32::new(0));
+    let outlived = request.run(async |_| -> Result<()> {
         sleep(3 * TTL).await;
-        lock.is_lost()
+        ended.fetch_add(1, Ordering::SeqCst);
+        Ok(())
     });
-    assert!(done.await.unwrap());
+    assert_eq!(outlived.await.unwrap_err().code(), ErrorCode::Lost);
+    assert_eq!(ended.load(Ordering::SeqCst), 1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -243,6 +248,7 @@ async fn an_observer_sees_every_operation_and_its_reason() {
             "Wait Done",
             "Acquire Refused(Locked)",
             "Find Done",
+            "Hold Failed(Lost)",
             "Release Refused(Expired)",
             "Get Refused(NotFound)",
             "Get Failed(AuthFailed)",
@@ -263,10 +269,10 @@ async fn o1_a_lease_that_was_ended_is_not_called_expired() {
     locks.release_by_id(guard.id()).await.unwrap();
     assert!(guard.extend(TTL).await.is_err());
     assert!(!guard.release().await.unwrap());
-    let gone = Outcome::Refused(Reason::NotFound);
-    // The attempt, the wait, the release by id, and the two that came too late.
-    let done = Outcome::Done;
-    assert_eq!(*outcomes.lock().unwrap(), [done, done, done, gone, gone]);
+    let (done, gone) = (Outcome::Done, Outcome::Refused(Reason::NotFound));
+    let lost = Outcome::Failed(ErrorCode::Lost);
+    // The attempt, the wait, the release by id, the extend that came too late, the loss, the release.
+    assert_eq!(*outcomes.lock().unwrap(), [done, done, done, gone, lost, gone]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -302,11 +308,12 @@ async fn h6_after_a_pause_the_work_takes_no_step_before_the_loss_is_noticed() {
     let locks = LockManager::new(backend.clone());
     let steps = AtomicU32::new(0);
     let request = locks.lock("key").ttl(TTL).keep_alive();
-    let outcome = request.run(async |_| {
+    let outcome = request.run(async |_| -> Result<()> {
         steps.fetch_add(1, Ordering::SeqCst);
         sleep(10 * MS).await;
         // The process is paused: when it wakes, the work could go on, and the lease is over.
         steps.fetch_add(1, Ordering::SeqCst);
+        Ok(())
     });
     let mut outcome = std::pin::pin!(outcome);
     assert!(timeout(MS, outcome.as_mut()).await.is_err());

@@ -139,7 +139,7 @@ async fn w2_the_limit_is_hard_while_an_attempt_hangs_and_what_it_got_is_released
     backend.next(Operation::Acquire, Fault::DelayRequest(700 * MS));
     let start = Instant::now();
     let error = locks.lock("key").wait(300 * MS).acquire().await.unwrap_err();
-    assert_eq!(error.code(), ErrorCode::AcquisitionTimeout);
+    assert_eq!(error.code(), ErrorCode::NetworkTimeout);
     assert_eq!(millis(start, Instant::now()), 300);
 
     locks.shutdown().await.unwrap();

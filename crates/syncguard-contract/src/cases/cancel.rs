@@ -53,10 +53,11 @@ async fn c1_a_single_attempt_dropped_after_any_poll_leaves_no_lease(store: Store
 async fn c1_a_run_dropped_after_any_poll_leaves_no_lease(store: Store) -> Result<()> {
     for polls in 0..MOST_POLLS {
         let (key, locks) = (fresh_key(), store.locks());
-        let run = locks.lock(&key).ttl(LONG).run(async |_| {
+        let run = locks.lock(&key).ttl(LONG).run(async |_| -> Result<()> {
             for _ in 0..3 {
                 tokio::task::yield_now().await;
             }
+            Ok(())
         });
         let done = poll_then_drop(polls, run).await;
         settled(&store, &locks, &key).await?;

@@ -84,7 +84,7 @@ async fn e1_bad_keys(store: Store) -> Result<()> {
         let bad = bad.as_str();
         assert_bad(locks.lock(bad).acquire().await, Operation::Acquire);
         assert_bad(locks.lock(bad).try_acquire().await, Operation::Acquire);
-        let never = async |_: &_| panic!("the work began");
+        let never = async |_: &_| -> Result<()> { panic!("the work began") };
         assert_bad(locks.lock(bad).run(never).await, Operation::Acquire);
         assert_bad(locks.get(bad).await, Operation::Get);
         assert_bad(locks.is_locked(bad).await, Operation::Get);
@@ -97,12 +97,7 @@ async fn e1_bad_ttls(store: Store) -> Result<()> {
     let key = fresh_key();
     let guard = locks.lock(&key).ttl(LONG).acquire().await?;
     let before = store.two.get(&key).await?;
-    for bad in [
-        Duration::ZERO,
-        Duration::from_micros(1_500),
-        Duration::from_millis((1 << 52) + 1),
-        Duration::MAX,
-    ] {
+    for bad in [Duration::ZERO, Duration::from_millis((1 << 52) + 1), Duration::MAX] {
         let request = || locks.lock(fresh_key()).ttl(bad);
         assert_bad(request().acquire().await, Operation::Acquire);
         assert_bad(request().try_acquire().await, Operation::Acquire);

@@ -95,11 +95,12 @@ async fn w6_two_lines_of_eight_get_their_turns(store: Store) -> Result<()> {
         let (key, locks, counter) = (key.clone(), managers[turn % 2].clone(), counter.clone());
         async move {
             for _ in 0..2 {
-                let work = async |_: &LockGuard| {
+                let work = async |_: &LockGuard| -> Result<()> {
                     // Read, pause, write: any other worker in between would be overwritten.
                     let seen = counter.load(Ordering::SeqCst);
                     sleep(PAUSE).await;
                     counter.store(seen + 1, Ordering::SeqCst);
+                    Ok(())
                 };
                 let backoff = Backoff::fixed(Duration::from_millis(20));
                 locks.lock(&key).ttl(LONG).wait(LONG).backoff(backoff).run(work).await?;
@@ -150,7 +151,7 @@ async fn leaves_at_every_place(store: Store, leave: Leave) -> Result<()> {
             waiters.push(Waiter::for_turn(request).await);
         }
         until(async || Ok(faulty.count(Operation::Acquire) >= 1)).await?;
-        go(leave, waiters.remove(place), &token).await;
+        go(leave, waiters.remove(place), &token, ErrorCode::AcquisitionTimeout).await;
         assert_eq!(locks.waiters(), 2, "it still stands in line");
         let released = Instant::now();
         assert!(store.two.release(&lease).await?);
@@ -163,7 +164,13 @@ async fn leaves_at_every_place(store: Store, leave: Leave) -> Result<()> {
     Ok(())
 }
 
-async fn go(leave: Leave, waiter: Waiter<Fence>, token: &CancellationToken) {
+/// `out_of_time` is the error of a waiter whose limit passed.
+async fn go(
+    leave: Leave,
+    waiter: Waiter<Fence>,
+    token: &CancellationToken,
+    out_of_time: ErrorCode,
+) {
     match leave {
         Leave::Cancelled => {
             token.cancel();
@@ -171,7 +178,7 @@ async fn go(leave: Leave, waiter: Waiter<Fence>, token: &CancellationToken) {
         }
         Leave::Dropped => waiter.drop_out().await,
         Leave::OutOfTime => {
-            assert_eq!(code(waiter.outcome().await), ErrorCode::AcquisitionTimeout);
+            assert_eq!(code(waiter.outcome().await), out_of_time);
         }
     }
 }
@@ -248,7 +255,7 @@ async fn leaves_in_its_attempt(
     let first = Waiter::for_turn(request).await;
     let second = Waiter::for_turn(patient(store, locks.lock(&key))).await;
     until(async || Ok(faulty.held() == 1)).await?;
-    go(leave, first, &token).await;
+    go(leave, first, &token, ErrorCode::NetworkTimeout).await;
     Ok((faulty, locks, key, second))
 }
 

@@ -1,0 +1,182 @@
+//! The one place that ends leases: by handoff to a waiter of this process, or by release.
+
+use std::sync::Arc;
+
+use syncguard_core::{ErrorCode, Key, Lease, Result};
+use tokio::runtime::Handle;
+use tokio::time::Instant;
+
+use crate::in_flight::to_its_end;
+use crate::lease::HeldLease;
+use crate::loss;
+use crate::queue::{Holder, Receiver};
+use crate::shared::{Grant, Shared};
+use crate::undo::{Undo, changed_nothing};
+
+/// Ends the lease. True if this call ended it. It waits for a renewal under way (H7).
+///
+/// If a waiter of this process can be served, the lease is handed off to it in the same round trip.
+pub(crate) async fn release(
+    shared: &Arc<Shared>,
+    lease: &HeldLease,
+    home: &Handle,
+) -> Result<bool> {
+    if lease.is_lost() {
+        loss::signal(shared, lease);
+    }
+    lease.end();
+    let _one_at_a_time = lease.sending.lock().await;
+    let (present, Holder { number, deadline }) = (lease.lease(), lease.holder());
+    let (now, peers, key) = (Instant::now(), shared.peers(), present.key());
+    let over = deadline <= now;
+    let mut failure = None;
+    if !over
+        && shared.backend.capabilities().supports_handoff()
+        && let Some(receiver) = shared.queues.with(key, |queue| queue.receiver(now, peers))
+    {
+        match handoff(shared, &present, receiver, home).await {
+            // What speaks against a grant need not speak against a release, which takes no memory on
+            // the server.
+            Err(error) if !error.is_transient() || error.code() == ErrorCode::RateLimited => {
+                failure = Some(error);
+            }
+            outcome => return outcome,
+        }
+    }
+    let released = shared.backend.release(&present, over).await?;
+    shared.queues.update(key, |queue| {
+        let effects = if released {
+            queue.released(number, Instant::now(), peers)
+        } else {
+            queue.freed(Some(number))
+        };
+        ((), effects)
+    });
+    // Or did the handoff end the lease?
+    failure.filter(|_| !released).map_or(Ok(released), Err)
+}
+
+/// Ends the lease, and nobody waits for it.
+pub(crate) fn release_in_background(shared: &Arc<Shared>, lease: &Arc<HeldLease>, home: &Handle) {
+    if lease.is_lost() {
+        loss::signal(shared, lease);
+    }
+    lease.end();
+    let (key, deadline) = (lease.granted().key(), lease.deadline());
+    let held = Arc::new(Registered { shared: shared.clone(), lease: lease.clone() });
+    let home_of_handoff = home.clone();
+    shared.background.release(home, key, deadline, move || {
+        let (held, home) = (held.clone(), home_of_handoff.clone());
+        async move { release(&held.shared, &held.lease, &home).await.map(drop) }
+    });
+}
+
+/// The queue knows the lease as the holder's until this is dropped: the release ended, or it could
+/// not be sent.
+struct Registered {
+    shared: Arc<Shared>,
+    lease: Arc<HeldLease>,
+}
+
+impl Drop for Registered {
+    fn drop(&mut self) {
+        forget(&self.shared, &self.lease);
+    }
+}
+
+/// This process no longer looks after the lease, which stands until its TTL.
+pub(crate) fn forget(shared: &Shared, lease: &HeldLease) {
+    let number = lease.holder().number;
+    shared.queues.with(lease.granted().key(), |queue| queue.forget(number));
+}
+
+/// Ends one lease and grants the next, in one step on the backend. Whether the first one was live.
+async fn handoff(
+    shared: &Arc<Shared>,
+    from: &Lease,
+    receiver: Receiver,
+    home: &Handle,
+) -> Result<bool> {
+    let pending = Handoff {
+        shared: shared.clone(),
+        key: from.key().clone(),
+        home: home.clone(),
+        receiver,
+        settled: false,
+    };
+    let from = from.clone();
+    let tracked = shared.background.token();
+    to_its_end(home, tracked, async move { pending.send(&from).await }).await
+}
+
+/// A handoff under way. If it is dropped before its outcome is known, the receiver clears that up, or
+/// what may have been granted is undone.
+struct Handoff {
+    shared: Arc<Shared>,
+    key: Key,
+    home: Handle,
+    receiver: Receiver,
+    settled: bool,
+}
+
+impl Handoff {
+    async fn send(mut self, from: &Lease) -> Result<bool> {
+        let (terms, sent) = (self.receiver.terms.clone(), Instant::now());
+        match self.shared.backend.handoff(from, &terms.id, terms.ttl).await {
+            Ok(Some(lease)) => {
+                self.settled = true;
+                let lease = self.shared.held_lease(lease, terms.ttl, sent, terms.max_hold);
+                self.deliver(lease);
+                Ok(true)
+            }
+            Ok(None) => {
+                self.settle(false);
+                Ok(false)
+            }
+            Err(error) => {
+                if changed_nothing(error.code()) {
+                    self.settle(false);
+                }
+                Err(error)
+            }
+        }
+    }
+
+    fn deliver(&self, lease: Arc<HeldLease>) {
+        let holder = lease.holder();
+        let (from, tracked) = (self.home.clone(), self.shared.background.token());
+        let grant = Grant { lease, from, tracked };
+        let undelivered = self.shared.queues.update(&self.key, |queue| {
+            queue.handed_off(self.receiver.number, holder, grant, Instant::now())
+        });
+        if let Some(grant) = undelivered {
+            give_back(&self.shared, grant);
+        }
+    }
+
+    fn settle(&mut self, uncertain: bool) {
+        self.settled = true;
+        let number = self.receiver.number;
+        let present =
+            self.shared.queues.update(&self.key, |queue| queue.not_handed_off(number, uncertain));
+        if uncertain && !present {
+            let terms = &self.receiver.terms;
+            drop(Undo::new(&self.shared, &self.home, &self.key, &terms.id, terms.ttl));
+        }
+    }
+}
+
+impl Drop for Handoff {
+    fn drop(&mut self) {
+        if !self.settled {
+            self.settle(true);
+        }
+    }
+}
+
+/// Releases a lease whose waiter left before it picked the lease up.
+pub(crate) fn give_back(shared: &Arc<Shared>, grant: Grant) {
+    let Grant { lease, from, tracked } = grant;
+    release_in_background(shared, &lease, &from);
+    drop(tracked);
+}

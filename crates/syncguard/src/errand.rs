@@ -1,0 +1,115 @@
+//! Work in a task of its own, which moves to another runtime if its runtime is gone.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::thread;
+
+use syncguard_core::{Error, ErrorCode, Operation, Result};
+use tokio::runtime::Handle;
+use tokio_util::task::task_tracker::TaskTrackerToken;
+
+type Work = dyn Fn() -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync;
+
+/// Work for a task. If the task is dropped before the work is done, because its runtime shuts down,
+/// the work starts again on the next runtime, until there is none left.
+pub(crate) struct Errand {
+    work: Arc<Work>,
+    /// Called if no runtime did the work, or if it panicked.
+    abandoned: Option<Box<dyn FnOnce() + Send>>,
+    /// The runtimes to try, the next one last.
+    runtimes: Vec<Handle>,
+    /// Keeps shutdown waiting.
+    tracked: Option<TaskTrackerToken>,
+}
+
+impl Errand {
+    pub(crate) fn new<F>(
+        work: impl Fn() -> F + Send + Sync + 'static,
+        abandoned: impl FnOnce() + Send + 'static,
+    ) -> Self
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        Self {
+            work: Arc::new(move || Box::pin(work())),
+            abandoned: Some(Box::new(abandoned)),
+            runtimes: Vec::new(),
+            tracked: None,
+        }
+    }
+
+    pub(crate) fn tracked(mut self, token: TaskTrackerToken) -> Self {
+        self.tracked = Some(token);
+        self
+    }
+
+    /// Starts the work on `home`, where the lease was acquired. If that runtime is gone, or goes while
+    /// the work is under way, it moves to the one that is current, and last to the `fallback`.
+    pub(crate) fn start(mut self, home: &Handle, fallback: Option<&Handle>) {
+        let candidates = fallback.cloned().into_iter().chain(Handle::try_current().ok());
+        self.runtimes = candidates.filter(|other| other.id() != home.id()).collect();
+        self.runtimes.push(home.clone());
+        self.spawn();
+    }
+
+    fn spawn(mut self) {
+        if let Some(runtime) = self.runtimes.pop() {
+            // On a runtime that is gone, `spawn` drops its future, so `drop` tries the next one.
+            drop(runtime.spawn(async move {
+                (self.work)().await;
+                self.finish();
+            }));
+        } else if let Some(abandoned) = self.abandoned.take() {
+            abandoned();
+        }
+    }
+}
+
+impl Errand {
+    fn finish(mut self) {
+        self.abandoned = None;
+    }
+}
+
+impl Drop for Errand {
+    fn drop(&mut self) {
+        let Some(abandoned) = self.abandoned.take() else {
+            return;
+        };
+        if thread::panicking() {
+            // The work has a bug; elsewhere it would panic again.
+            return abandoned();
+        }
+        let next = Self {
+            work: self.work.clone(),
+            abandoned: Some(abandoned),
+            runtimes: std::mem::take(&mut self.runtimes),
+            tracked: self.tracked.take(),
+        };
+        next.spawn();
+    }
+}
+
+impl fmt::Debug for Errand {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Errand").finish_non_exhaustive()
+    }
+}
+
+/// Lets other workers of a multi-thread runtime take the task that was spawned last. Tokio keeps that
+/// one in a slot of the worker which spawned it, where nobody else can take it. If the caller then
+/// blocks its worker, the task would not even start. A further task pushes it out of that slot.
+pub(crate) fn let_others_take_the_last_task(runtime: &Handle) {
+    drop(runtime.spawn(std::future::ready(())));
+}
+
+/// The runtime of the caller.
+pub(crate) fn current_runtime(operation: Operation) -> Result<Handle> {
+    Handle::try_current().map_err(|source| {
+        Error::new(ErrorCode::InvalidArgument, operation)
+            .with_message("called outside a tokio runtime: call it from a task of one")
+            .with_source(source)
+    })
+}

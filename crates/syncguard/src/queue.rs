@@ -1,0 +1,386 @@
+//! The waiters of one key in this process, first come first served, and what they know of the key.
+//!
+//! Only the first waiter talks to the backend. If the lease is held in this process too, its release
+//! serves the first waiter directly. Nothing here does I/O, wakes a task or drops a value of another
+//! module: each method returns what must be woken and dropped after the mutex is free.
+
+use std::collections::BTreeMap;
+use std::mem;
+use std::task::Waker;
+use std::time::Duration;
+
+use syncguard_core::{Error, LockId, Ttl};
+use tokio::time::Instant;
+
+use crate::subscription::Subscription;
+use crate::turns::{Peers, Turns};
+
+/// Names a waiter or a holder. It is never used again.
+pub(crate) type Number = u64;
+
+/// The queue of one key. `G` is a lease that was handed off.
+#[derive(Debug)]
+pub(crate) struct Queue<G> {
+    waiters: BTreeMap<Number, Waiter>,
+    /// Leases on their way to waiters, who have left the queue but do not know it yet.
+    grants: BTreeMap<Number, G>,
+    /// The lease by which this process holds the key.
+    holder: Option<Holder>,
+    /// When the current lease expires, as last reported, or until when others have their turn.
+    held_until: Option<Instant>,
+    /// The key was released in this process since the last attempt began.
+    released: bool,
+    answer: Option<(Instant, Answer)>,
+    /// Whether the first waiter listens for notifications, or left its subscription to the next one.
+    listening: bool,
+    subscription: Option<Subscription>,
+    turns: Turns,
+}
+
+/// What a waiter asks for.
+#[derive(Clone, Debug)]
+pub(crate) struct Terms {
+    /// One id for all its attempts, so that one whose reply was lost finds its own lease (A4).
+    pub(crate) id: LockId,
+    pub(crate) ttl: Ttl,
+    pub(crate) max_hold: Option<Duration>,
+}
+
+#[derive(Debug)]
+struct Waiter {
+    terms: Terms,
+    phase: Phase,
+    /// A handoff to this waiter had no answer: its id may hold the key.
+    uncertain: bool,
+    woken: bool,
+    waker: Option<Waker>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Waiting,
+    /// An attempt is under way. A lease that was handed off meanwhile could be released again before
+    /// the attempt reaches the backend, which would then grant the key to nobody.
+    Attempting,
+    /// A lease is being handed off to it. An attempt would have the same effect.
+    Receiving,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Holder {
+    pub(crate) number: Number,
+    pub(crate) deadline: Instant,
+}
+
+/// What the last attempt for the key learned.
+#[derive(Clone, Debug)]
+pub(crate) enum Answer {
+    Held,
+    Failed(Error),
+}
+
+/// Where a waiter stands.
+#[derive(Debug)]
+pub(crate) enum Position<G> {
+    /// It was served.
+    Granted(G),
+    /// A handoff to it had no answer.
+    Uncertain,
+    /// Others are before it, or it is being served.
+    Behind,
+    /// It is first. The key is held until `held_until`, as far as this process knows.
+    First { held_until: Option<Instant>, subscription: Option<Subscription> },
+}
+
+/// What a notification means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Heard {
+    /// The key may be free for this process, or it is the turn of others.
+    News,
+    /// It tells of an earlier release than the grant that this process holds.
+    Outdated,
+}
+
+/// The first waiter, to whom a lease is handed off.
+#[derive(Clone, Debug)]
+pub(crate) struct Receiver {
+    pub(crate) number: Number,
+    pub(crate) terms: Terms,
+}
+
+/// What a waiter that leaves the queue leaves behind.
+#[derive(Debug)]
+pub(crate) struct Left<G> {
+    pub(crate) grant: Option<G>,
+    pub(crate) uncertain: bool,
+}
+
+/// What must happen after the mutex is free.
+#[derive(Debug, Default)]
+#[must_use = "somebody must be woken"]
+pub(crate) struct Effects {
+    pub(crate) wake: [Option<Waker>; 2],
+    pub(crate) drop: Option<Subscription>,
+}
+
+impl<G> Queue<G> {
+    pub(crate) fn join(&mut self, number: Number, terms: Terms) {
+        let (phase, uncertain, woken) = (Phase::Waiting, false, false);
+        self.waiters.insert(number, Waiter { terms, phase, uncertain, woken, waker: None });
+    }
+
+    /// How many wait.
+    pub(crate) fn len(&self) -> usize {
+        self.waiters.len()
+    }
+
+    /// Whether nobody needs this queue any more.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.waiters.is_empty() && self.grants.is_empty() && self.holder.is_none()
+    }
+
+    pub(crate) fn position(&mut self, number: Number, now: Instant) -> Position<G> {
+        if let Some(grant) = self.grants.remove(&number) {
+            return Position::Granted(grant);
+        }
+        match self.waiters.first_entry() {
+            Some(mut first) if *first.key() == number => {
+                let first = first.get_mut();
+                if mem::take(&mut first.uncertain) {
+                    return Position::Uncertain;
+                }
+                if first.phase == Phase::Receiving {
+                    return Position::Behind;
+                }
+            }
+            _ => return Position::Behind,
+        }
+        Position::First { held_until: self.held_until(now), subscription: self.subscription.take() }
+    }
+
+    /// When the current lease ends, as far as this process knows. Once the holder's time is over,
+    /// only the report of an attempt counts.
+    pub(crate) fn held_until(&self, now: Instant) -> Option<Instant> {
+        let later = |moment: &Instant| *moment > now;
+        let deadline = self.holder.map(|holder| holder.deadline).filter(later);
+        deadline.or(self.held_until.filter(later))
+    }
+
+    /// Whether this process holds the key.
+    pub(crate) fn holds(&self, now: Instant) -> bool {
+        self.holder.is_some_and(|holder| holder.deadline > now)
+    }
+
+    /// What the last attempt learned, for a waiter that joined at `joined`. A failure before that says
+    /// nothing to it, because the server may be well again. A lease that is still running does.
+    pub(crate) fn answer(&self, joined: Instant, now: Instant) -> Option<Answer> {
+        let (at, answer) = self.answer.as_ref()?;
+        let runs = matches!(answer, Answer::Held) && self.held_until(now).is_some();
+        (*at >= joined || runs).then(|| answer.clone())
+    }
+
+    /// An attempt of the first waiter begins. False if it must not: a lease is being handed off to
+    /// it, or just was.
+    pub(crate) fn begin_attempt(&mut self, number: Number) -> bool {
+        self.released = false;
+        let waiter = self.waiters.get_mut(&number);
+        let waiter = waiter.filter(|waiter| waiter.phase == Phase::Waiting && !waiter.uncertain);
+        waiter.map(|waiter| waiter.phase = Phase::Attempting).is_some()
+    }
+
+    /// The attempt found the key held until then.
+    pub(crate) fn attempt_held(&mut self, number: Number, now: Instant, until: Instant) {
+        self.answer = Some((now, Answer::Held));
+        self.turns.lost_race(now);
+        // What a release in this process has overtaken is not known.
+        self.held_until = Some(until).filter(|_| !self.released);
+        self.end_attempt(number);
+    }
+
+    pub(crate) fn attempt_failed(&mut self, number: Number, now: Instant, error: Error) {
+        self.answer = Some((now, Answer::Failed(error)));
+        self.held_until = None;
+        self.end_attempt(number);
+    }
+
+    fn end_attempt(&mut self, number: Number) {
+        if let Some(waiter) = self.waiters.get_mut(&number) {
+            waiter.phase = Phase::Waiting;
+        }
+    }
+
+    /// An attempt was granted. Its waiter, if it was one's, leaves the queue.
+    pub(crate) fn granted(
+        &mut self,
+        waiter: Option<Number>,
+        holder: Holder,
+        now: Instant,
+    ) -> Effects {
+        self.holder = Some(holder);
+        self.answer = Some((now, Answer::Held));
+        self.turns.granted(now);
+        if waiter.and_then(|waiter| self.waiters.remove(&waiter)).is_none() {
+            return Effects::default();
+        }
+        Effects { wake: [self.wake_first(), None], drop: None }
+    }
+
+    /// The lease was extended, or is about to be.
+    pub(crate) fn extended(&mut self, holder: Holder) {
+        if let Some(held) = self.holder.as_mut().filter(|held| held.number == holder.number) {
+            held.deadline = holder.deadline;
+        }
+    }
+
+    /// The waiter that a release may serve directly: none if nobody can be served, or if other
+    /// processes have their turn.
+    pub(crate) fn receiver(&mut self, now: Instant, peers: Peers) -> Option<Receiver> {
+        let (&number, first) = self.waiters.iter_mut().next()?;
+        if first.phase != Phase::Waiting || self.turns.are_over(now, peers) {
+            return None;
+        }
+        first.phase = Phase::Receiving;
+        Some(Receiver { number, terms: first.terms.clone() })
+    }
+
+    /// The lease was handed off. The grant comes back if its waiter has left.
+    pub(crate) fn handed_off(
+        &mut self,
+        receiver: Number,
+        holder: Holder,
+        grant: G,
+        now: Instant,
+    ) -> (Option<G>, Effects) {
+        self.holder = Some(holder);
+        self.answer = Some((now, Answer::Held));
+        self.turns.handed_off(now);
+        let Some(waiter) = self.waiters.remove(&receiver) else {
+            return (Some(grant), Effects::default());
+        };
+        self.grants.insert(receiver, grant);
+        (None, Effects { wake: [waiter.waker, self.wake_first()], drop: None })
+    }
+
+    /// A handoff granted nothing, or nobody knows whether it did. The second case is the waiter's to
+    /// clear up; false if it has left.
+    pub(crate) fn not_handed_off(&mut self, receiver: Number, uncertain: bool) -> (bool, Effects) {
+        self.note_release();
+        let waiter = self.waiters.get_mut(&receiver);
+        let present = waiter.is_some();
+        if let Some(waiter) = waiter {
+            waiter.phase = Phase::Waiting;
+            // An earlier handoff to it may still be uncertain.
+            waiter.uncertain |= uncertain;
+        }
+        (present, Effects { wake: [self.wake_first(), None], drop: None })
+    }
+
+    /// The holder released the key. If other processes have their turn now, the first waiter lets
+    /// them.
+    pub(crate) fn released(&mut self, holder: Number, now: Instant, peers: Peers) -> Effects {
+        let over = self.turns.are_over(now, peers);
+        if !over {
+            self.turns.go_on();
+        }
+        self.answer = Some((now, Answer::Held));
+        self.forget(holder);
+        self.note_release();
+        if over {
+            self.held_until = self.turns.yield_key(now, peers, self.listening);
+        }
+        Effects { wake: [self.wake_first(), None], drop: None }
+    }
+
+    /// A lease of this process is gone without a release: others may have the key, or nobody.
+    pub(crate) fn freed(&mut self, holder: Option<Number>) -> Effects {
+        if let Some(holder) = holder {
+            self.forget(holder);
+        }
+        self.note_release();
+        Effects { wake: [self.wake_first(), None], drop: None }
+    }
+
+    /// This process no longer looks after the lease, unless it holds the key by another one by now.
+    pub(crate) fn forget(&mut self, holder: Number) {
+        self.holder = self.holder.filter(|held| held.number != holder);
+    }
+
+    fn note_release(&mut self) {
+        self.held_until = None;
+        self.released = true;
+    }
+
+    /// A notification came.
+    pub(crate) fn notified(&mut self, now: Instant) -> Heard {
+        if self.holds(now) {
+            return Heard::Outdated;
+        }
+        self.held_until = self.turns.notified(now);
+        Heard::News
+    }
+
+    /// The first waiter listens from here on. A release may have come before that, so what is known
+    /// of the lease counts only until `soon`.
+    pub(crate) fn listens_from(&mut self, soon: Instant) {
+        self.listening = true;
+        self.held_until = self.held_until.map(|until| until.min(soon));
+    }
+
+    /// A waiter leaves. Its subscription goes to the next one.
+    pub(crate) fn leave(
+        &mut self,
+        number: Number,
+        subscription: Option<Subscription>,
+    ) -> (Left<G>, Effects) {
+        let was_first = self.waiters.keys().next() == Some(&number);
+        let waiter = self.waiters.remove(&number);
+        let left = Left {
+            grant: self.grants.remove(&number),
+            uncertain: waiter.is_some_and(|waiter| waiter.uncertain),
+        };
+        let mut effects = Effects::default();
+        if self.waiters.is_empty() {
+            self.listening = false;
+            effects.drop = subscription.or(self.subscription.take());
+        } else if was_first || subscription.is_some() {
+            if let Some(subscription) = subscription {
+                effects.drop = self.subscription.replace(subscription);
+            }
+            effects.wake[0] = self.wake_first();
+        }
+        (left, effects)
+    }
+
+    /// Whether the waiter was woken since it was last asked. If not, `waker` is called then.
+    pub(crate) fn poll_woken(&mut self, number: Number, waker: &Waker) -> bool {
+        let Some(waiter) = self.waiters.get_mut(&number) else {
+            return true;
+        };
+        if !waiter.woken {
+            waiter.waker.get_or_insert_with(|| waker.clone()).clone_from(waker);
+        }
+        mem::take(&mut waiter.woken)
+    }
+
+    fn wake_first(&mut self) -> Option<Waker> {
+        let first = self.waiters.values_mut().next()?;
+        first.woken = true;
+        first.waker.take()
+    }
+}
+
+impl<G> Default for Queue<G> {
+    fn default() -> Self {
+        Self {
+            waiters: BTreeMap::new(),
+            grants: BTreeMap::new(),
+            holder: None,
+            held_until: None,
+            released: false,
+            answer: None,
+            listening: false,
+            subscription: None,
+            turns: Turns::default(),
+        }
+    }
+}

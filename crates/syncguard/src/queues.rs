@@ -1,0 +1,85 @@
+//! The queues of all keys, behind one mutex.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use syncguard_core::Key;
+
+use crate::queue::{Effects, Number, Queue};
+
+/// The queues of all keys that a manager waits for or holds.
+pub(crate) struct Queues<G> {
+    queues: Mutex<HashMap<Key, Queue<G>>>,
+    /// The number of waiters and of queues, so that they can be read without the mutex.
+    waiters: AtomicUsize,
+    keys: AtomicUsize,
+}
+
+/// Numbers are unique in the process, because a queue may end before its waiters know it.
+static NEXT: AtomicU64 = AtomicU64::new(0);
+
+pub(crate) fn next_number() -> Number {
+    NEXT.fetch_add(1, Ordering::Relaxed)
+}
+
+impl<G> Queues<G> {
+    /// Changes one queue, and then does what must not happen under the mutex: wakers and
+    /// subscriptions are code of other modules, and may come back here.
+    pub(crate) fn update<T>(
+        &self,
+        key: &Key,
+        change: impl FnOnce(&mut Queue<G>) -> (T, Effects),
+    ) -> T {
+        // No code that can panic runs while this mutex is held, so poisoning cannot occur.
+        let mut queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
+        let queue = queues.entry(key.clone()).or_default();
+        let before = queue.len();
+        let (value, effects) = change(queue);
+        let after = queue.len();
+        let ended = if queue.is_idle() { queues.remove(key) } else { None };
+        self.keys.store(queues.len(), Ordering::Relaxed);
+        self.waiters.fetch_add(after.wrapping_sub(before), Ordering::Relaxed);
+        drop(queues);
+        drop(ended);
+        let Effects { wake, drop: dropped } = effects;
+        wake.into_iter().flatten().for_each(std::task::Waker::wake);
+        drop(dropped);
+        value
+    }
+
+    /// As [`update`](Self::update), for a change that wakes nobody.
+    pub(crate) fn with<T>(&self, key: &Key, change: impl FnOnce(&mut Queue<G>) -> T) -> T {
+        self.update(key, |queue| (change(queue), Effects::default()))
+    }
+
+    /// How many wait, for all keys.
+    pub(crate) fn waiters(&self) -> usize {
+        self.waiters.load(Ordering::Relaxed)
+    }
+
+    /// How many keys are waited for or held.
+    pub(crate) fn keys(&self) -> usize {
+        self.keys.load(Ordering::Relaxed)
+    }
+}
+
+impl<G> Default for Queues<G> {
+    fn default() -> Self {
+        Self {
+            queues: Mutex::default(),
+            waiters: AtomicUsize::default(),
+            keys: AtomicUsize::default(),
+        }
+    }
+}
+
+impl<G> fmt::Debug for Queues<G> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Queues")
+            .field("keys", &self.keys())
+            .field("waiters", &self.waiters())
+            .finish_non_exhaustive()
+    }
+}
