@@ -52,7 +52,10 @@ async fn renewals(shared: &Shared, lease: &HeldLease) {
     loop {
         let due = lease.renewal_due().await;
         let ttl = lease.ttl();
-        warn_if_late(lease, due.elapsed(), ttl.as_duration());
+        // One that is tried again is late on purpose.
+        if warned.is_none() {
+            warn_if_late(lease, due.elapsed(), ttl.as_duration());
+        }
         match extend(shared, lease, ttl).await {
             Ok(Some(_)) => warned = None,
             Ok(None) => return,
