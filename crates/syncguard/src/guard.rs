@@ -10,6 +10,7 @@ use syncguard_core::{
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
+use crate::errand::current_runtime;
 use crate::lease::HeldLease;
 use crate::shared::Shared;
 use crate::undo::Undo;
@@ -146,6 +147,8 @@ impl LockGuard {
         let ttl = Ttl::try_from(ttl).map_err(|invalid| {
             Error::from(invalid).with_operation(Operation::Extend).with_key(self.key())
         })?;
+        // Checked before the deadline moves, because nothing is sent.
+        current_runtime(Operation::Extend).map_err(|error| error.with_key(self.key()))?;
         let extended = extension::extend(&self.shared, &self.lease, ttl).await?;
         extended.map(|lease| lease.expires_at()).ok_or_else(|| {
             Error::new(ErrorCode::Lost, Operation::Extend)
@@ -220,7 +223,12 @@ impl LockGuard {
     ///
     /// It may be dropped and called again.
     pub async fn lost(&self) {
-        loss::lost(&self.shared, &self.lease).await;
+        if Handle::try_current().is_ok() {
+            loss::lost(&self.shared, &self.lease).await;
+        } else {
+            // Without a runtime there is no timer here, but the keeper has one.
+            self.lost_token().cancelled().await;
+        }
     }
 
     /// A token that is cancelled when the lease is lost, for work that runs elsewhere. A release does

@@ -9,6 +9,7 @@ use syncguard_core::{
 };
 
 use crate::builder::LockManagerBuilder;
+use crate::errand::current_runtime;
 use crate::request::LockRequest;
 use crate::settings::Settings;
 use crate::shared::Shared;
@@ -188,6 +189,7 @@ impl LockManager {
     ///
     /// It may be dropped and called again.
     pub async fn shutdown(&self) -> Result<()> {
+        current_runtime(Operation::Shutdown)?;
         self.shared.background.shutdown(self.shared.shutdown_limit).await
     }
 }
