@@ -1,10 +1,9 @@
 //! Work in a task of its own, which moves to another runtime if its runtime is gone.
 
 use std::fmt;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::thread;
 
 use syncguard_core::{Error, ErrorCode, Operation, Result};
 use tokio::runtime::Handle;
@@ -22,6 +21,8 @@ pub(crate) struct Errand {
     runtimes: Vec<Handle>,
     /// Keeps shutdown waiting.
     tracked: Option<TaskTrackerToken>,
+    /// The work runs at this moment. If the errand is dropped meanwhile, the work panicked.
+    running: bool,
 }
 
 impl Errand {
@@ -37,6 +38,7 @@ impl Errand {
             abandoned: Some(Box::new(abandoned)),
             runtimes: Vec::new(),
             tracked: None,
+            running: false,
         }
     }
 
@@ -58,7 +60,14 @@ impl Errand {
         if let Some(runtime) = self.runtimes.pop() {
             // On a runtime that is gone, `spawn` drops its future, so `drop` tries the next one.
             drop(runtime.spawn(async move {
-                (self.work)().await;
+                let mut work = (self.work)();
+                poll_fn(|cx| {
+                    self.running = true;
+                    let polled = work.as_mut().poll(cx);
+                    self.running = false;
+                    polled
+                })
+                .await;
                 self.finish();
             }));
         } else if let Some(abandoned) = self.abandoned.take() {
@@ -78,7 +87,8 @@ impl Drop for Errand {
         let Some(abandoned) = self.abandoned.take() else {
             return;
         };
-        if thread::panicking() {
+        // Not `thread::panicking`: a guard may be dropped by a panic that has nothing to do with it.
+        if self.running {
             // The work has a bug; elsewhere it would panic again.
             return abandoned();
         }
@@ -87,6 +97,7 @@ impl Drop for Errand {
             abandoned: Some(abandoned),
             runtimes: std::mem::take(&mut self.runtimes),
             tracked: self.tracked.take(),
+            running: false,
         };
         next.spawn();
     }
