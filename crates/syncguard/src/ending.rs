@@ -62,10 +62,10 @@ pub(crate) fn release_in_background(shared: &Arc<Shared>, lease: &Arc<HeldLease>
         loss::signal(shared, lease);
     }
     lease.end();
-    let (key, deadline) = (lease.granted().key(), lease.deadline());
+    let (key, until) = (lease.granted().key(), lease.stands_until());
     let held = Arc::new(Registered { shared: shared.clone(), lease: lease.clone() });
     let home_of_handoff = home.clone();
-    shared.background.release(home, key, deadline, move || {
+    shared.background.release(home, key, until, move || {
         let (held, home) = (held.clone(), home_of_handoff.clone());
         async move { release(&held.shared, &held.lease, &home).await.map(drop) }
     });

@@ -44,6 +44,8 @@ struct State {
     /// The holder may rely on the lease until then: counted on the monotonic clock from before the
     /// request was sent (T4).
     deadline: Instant,
+    /// The server may keep the lease until then, whatever the holder relies on.
+    stands_until: Instant,
     /// When a keep-alive renews: after a third of the TTL (H4).
     renew_at: Instant,
     phase: Phase,
@@ -91,6 +93,7 @@ impl HeldLease {
             lease: lease.clone(),
             ttl,
             deadline: timing.deadline(sent, ttl),
+            stands_until: after(sent, ttl.as_duration()),
             renew_at: after(sent, ttl.as_duration() / 3),
             phase: Phase::Held,
         };
@@ -128,6 +131,11 @@ impl HeldLease {
         self.state().deadline
     }
 
+    /// Until when a release is worth another try.
+    pub(crate) fn stands_until(&self) -> Instant {
+        self.state().stands_until
+    }
+
     pub(crate) fn holder(&self) -> Holder {
         Holder { number: self.number, deadline: self.deadline() }
     }
@@ -158,6 +166,7 @@ impl HeldLease {
         }
         // A shorter TTL may take effect although its reply gets lost.
         state.deadline = state.deadline.min(self.timing.deadline(now, ttl));
+        state.stands_until = state.stands_until.max(after(now, ttl.as_duration()));
         state.renew_at = state.renew_at.min(after(now, ttl.as_duration() / 3));
         let lease = state.lease.clone();
         drop(state);
@@ -173,6 +182,7 @@ impl HeldLease {
             return false;
         }
         state.deadline = self.timing.deadline(sent, ttl);
+        state.stands_until = after(sent, ttl.as_duration());
         state.renew_at = after(sent, ttl.as_duration() / 3);
         (state.lease, state.ttl) = (lease, ttl);
         drop(state);
