@@ -18,6 +18,9 @@ pub(crate) struct Known {
     pub(crate) held_here: bool,
 }
 
+/// If a lease seems to last longer than this, the backend did not say how long it lasts.
+const UNKNOWN: Duration = Duration::from_secs(1 << 31);
+
 /// The limit that ended a wait.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Limit {
@@ -56,10 +59,10 @@ pub(crate) fn give_up(
 
 fn about_the_lease(known: &Known, now: Instant) -> String {
     let mut text = String::new();
-    if let Some(until) = known.held_until {
+    let left = known.held_until.map(|until| until - now);
+    if let Some(left) = left.filter(|left| *left < UNKNOWN) {
         // Writing to a String cannot fail.
-        let _ =
-            write!(text, "; the lease ends in {:?} unless it is extended", rounded(until - now));
+        let _ = write!(text, "; the lease ends in {:?} unless it is extended", rounded(left));
     }
     if known.held_here {
         text += "; this process itself holds the key: locks are not re-entrant";
