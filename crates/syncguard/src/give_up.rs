@@ -46,8 +46,10 @@ pub(crate) fn give_up(
                 Limit::Time => format!("the key is held: waited {waited:?}, the wait limit"),
                 Limit::Retries => {
                     let waited = rounded(limits.started.elapsed());
-                    let retries = attempts.saturating_sub(1);
-                    format!("the key is held: waited {waited:?}, all {retries} retries are used up")
+                    format!(
+                        "the key is held: waited {waited:?}, all retries are used up after \
+                         {attempts} attempts"
+                    )
                 }
             };
             Error::new(ErrorCode::AcquisitionTimeout, Operation::Acquire)
