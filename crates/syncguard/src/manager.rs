@@ -195,10 +195,10 @@ impl LockManager {
 }
 
 impl fmt::Debug for LockManager {
-    /// One line for a log: the backend, and how many wait for how many keys.
+    /// One line for a log: how many wait, and for how many keys. The backend is left out, because its
+    /// own `Debug` may print more, or take a lock.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("LockManager")
-            .field("backend", self.backend())
             .field("waiters", &self.waiters())
             .field("keys", &self.shared.queues.keys())
             .finish_non_exhaustive()
