@@ -120,7 +120,13 @@ pub(crate) struct Left<G> {
 #[must_use = "somebody must be woken"]
 pub(crate) struct Effects {
     pub(crate) wake: [Option<Waker>; 2],
-    pub(crate) drop: Option<Subscription>,
+    pub(crate) drop: (Option<Subscription>, Option<Waker>),
+}
+
+impl Effects {
+    fn wake(first: Option<Waker>, second: Option<Waker>) -> Self {
+        Self { wake: [first, second], ..Self::default() }
+    }
 }
 
 impl<G> Queue<G> {
@@ -219,10 +225,10 @@ impl<G> Queue<G> {
         self.holder = Some(holder);
         self.answer = Some((now, Answer::Held));
         self.turns.granted(now);
-        if waiter.and_then(|waiter| self.waiters.remove(&waiter)).is_none() {
+        let Some(waiter) = waiter.and_then(|waiter| self.waiters.remove(&waiter)) else {
             return Effects::default();
-        }
-        Effects { wake: [self.wake_first(), None], drop: None }
+        };
+        Effects { wake: [self.wake_first(), None], drop: (None, waiter.waker) }
     }
 
     /// The lease was extended, or is about to be.
@@ -258,7 +264,7 @@ impl<G> Queue<G> {
             return (Some(grant), Effects::default());
         };
         self.grants.insert(receiver, grant);
-        (None, Effects { wake: [waiter.waker, self.wake_first()], drop: None })
+        (None, Effects::wake(waiter.waker, self.wake_first()))
     }
 
     /// A handoff granted nothing, or nobody knows whether it did. The second case is the waiter's to
@@ -272,7 +278,7 @@ impl<G> Queue<G> {
             // An earlier handoff to it may still be uncertain.
             waiter.uncertain |= uncertain;
         }
-        (present, Effects { wake: [self.wake_first(), None], drop: None })
+        (present, Effects::wake(self.wake_first(), None))
     }
 
     /// The holder released the key. If other processes have their turn now, the first waiter lets
@@ -288,7 +294,7 @@ impl<G> Queue<G> {
         if over {
             self.held_until = self.turns.yield_key(now, peers, self.listening);
         }
-        Effects { wake: [self.wake_first(), None], drop: None }
+        Effects::wake(self.wake_first(), None)
     }
 
     /// A lease of this process is gone without a release: others may have the key, or nobody.
@@ -297,7 +303,7 @@ impl<G> Queue<G> {
             self.forget(holder);
         }
         self.note_release();
-        Effects { wake: [self.wake_first(), None], drop: None }
+        Effects::wake(self.wake_first(), None)
     }
 
     /// This process no longer looks after the lease, unless it holds the key by another one by now.
@@ -336,15 +342,16 @@ impl<G> Queue<G> {
         let waiter = self.waiters.remove(&number);
         let left = Left {
             grant: self.grants.remove(&number),
-            uncertain: waiter.is_some_and(|waiter| waiter.uncertain),
+            uncertain: waiter.as_ref().is_some_and(|waiter| waiter.uncertain),
         };
         let mut effects = Effects::default();
+        effects.drop.1 = waiter.and_then(|waiter| waiter.waker);
         if self.waiters.is_empty() {
             self.listening = false;
-            effects.drop = subscription.or(self.subscription.take());
+            effects.drop.0 = subscription.or(self.subscription.take());
         } else if was_first || subscription.is_some() {
             if let Some(subscription) = subscription {
-                effects.drop = self.subscription.replace(subscription);
+                effects.drop.0 = self.subscription.replace(subscription);
             }
             effects.wake[0] = self.wake_first();
         }
@@ -352,14 +359,13 @@ impl<G> Queue<G> {
     }
 
     /// Whether the waiter was woken since it was last asked. If not, `waker` is called then.
-    pub(crate) fn poll_woken(&mut self, number: Number, waker: &Waker) -> bool {
+    pub(crate) fn poll_woken(&mut self, number: Number, waker: Waker) -> (bool, Effects) {
         let Some(waiter) = self.waiters.get_mut(&number) else {
-            return true;
+            return (true, Effects { drop: (None, Some(waker)), ..Effects::default() });
         };
-        if !waiter.woken {
-            waiter.waker.get_or_insert_with(|| waker.clone()).clone_from(waker);
-        }
-        mem::take(&mut waiter.woken)
+        let woken = mem::take(&mut waiter.woken);
+        let unused = if woken { Some(waker) } else { waiter.waker.replace(waker) };
+        (woken, Effects { drop: (None, unused), ..Effects::default() })
     }
 
     fn wake_first(&mut self) -> Option<Waker> {

@@ -65,7 +65,9 @@ impl<'a> Ticket<'a> {
     pub(crate) fn woken(&self) -> impl Future<Output = ()> + Send + use<'a> {
         let (shared, key, number) = (self.shared, self.key, self.number);
         poll_fn(move |cx| {
-            let woken = shared.queues.with(key, |queue| queue.poll_woken(number, cx.waker()));
+            // To clone or to drop a waker is code of other modules, so neither happens under the mutex.
+            let waker = cx.waker().clone();
+            let woken = shared.queues.update(key, |queue| queue.poll_woken(number, waker));
             if woken { Poll::Ready(()) } else { Poll::Pending }
         })
     }
