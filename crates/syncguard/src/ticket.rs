@@ -40,8 +40,12 @@ impl<'a> Ticket<'a> {
         key: &'a Key,
         terms: &'a Terms,
     ) -> Self {
-        let number = next_number();
-        shared.queues.with(key, |queue| queue.join(number, terms.clone()));
+        let number = shared.queues.with(key, |queue| {
+            // Made under the mutex, so that the order of the numbers is the order in the queue.
+            let number = next_number();
+            queue.join(number, terms.clone());
+            number
+        });
         Self {
             shared,
             home,
