@@ -120,7 +120,9 @@ pub(crate) struct Left<G> {
 #[must_use = "somebody must be woken"]
 pub(crate) struct Effects {
     pub(crate) wake: [Option<Waker>; 2],
-    pub(crate) drop: (Option<Subscription>, Option<Waker>),
+    /// To be dropped.
+    pub(crate) subscriptions: [Option<Subscription>; 2],
+    pub(crate) waker: Option<Waker>,
 }
 
 impl Effects {
@@ -228,7 +230,7 @@ impl<G> Queue<G> {
         let Some(waiter) = waiter.and_then(|waiter| self.waiters.remove(&waiter)) else {
             return Effects::default();
         };
-        Effects { wake: [self.wake_first(), None], drop: (None, waiter.waker) }
+        Effects { waker: waiter.waker, ..Effects::wake(self.wake_first(), None) }
     }
 
     /// The lease was extended, or is about to be.
@@ -264,7 +266,9 @@ impl<G> Queue<G> {
             return (Some(grant), Effects::default());
         };
         self.grants.insert(receiver, grant);
-        (None, Effects::wake(waiter.waker, self.wake_first()))
+        let mut effects = Effects::wake(waiter.waker, self.wake_first());
+        effects.subscriptions[0] = self.stop_listening();
+        (None, effects)
     }
 
     /// A handoff granted nothing, or nobody knows whether it did. The second case is the waiter's to
@@ -332,6 +336,15 @@ impl<G> Queue<G> {
         self.held_until = self.held_until.map(|until| until.min(soon));
     }
 
+    /// The subscription that a waiter left to the next one, if there is no next one.
+    fn stop_listening(&mut self) -> Option<Subscription> {
+        if !self.waiters.is_empty() {
+            return None;
+        }
+        self.listening = false;
+        self.subscription.take()
+    }
+
     /// A waiter leaves. Its subscription goes to the next one.
     pub(crate) fn leave(
         &mut self,
@@ -345,13 +358,12 @@ impl<G> Queue<G> {
             uncertain: waiter.as_ref().is_some_and(|waiter| waiter.uncertain),
         };
         let mut effects = Effects::default();
-        effects.drop.1 = waiter.and_then(|waiter| waiter.waker);
+        effects.waker = waiter.and_then(|waiter| waiter.waker);
         if self.waiters.is_empty() {
-            self.listening = false;
-            effects.drop.0 = subscription.or(self.subscription.take());
+            effects.subscriptions = [subscription, self.stop_listening()];
         } else if was_first || subscription.is_some() {
             if let Some(subscription) = subscription {
-                effects.drop.0 = self.subscription.replace(subscription);
+                effects.subscriptions[0] = self.subscription.replace(subscription);
             }
             effects.wake[0] = self.wake_first();
         }
@@ -361,11 +373,11 @@ impl<G> Queue<G> {
     /// Whether the waiter was woken since it was last asked. If not, `waker` is called then.
     pub(crate) fn poll_woken(&mut self, number: Number, waker: Waker) -> (bool, Effects) {
         let Some(waiter) = self.waiters.get_mut(&number) else {
-            return (true, Effects { drop: (None, Some(waker)), ..Effects::default() });
+            return (true, Effects { waker: Some(waker), ..Effects::default() });
         };
         let woken = mem::take(&mut waiter.woken);
         let unused = if woken { Some(waker) } else { waiter.waker.replace(waker) };
-        (woken, Effects { drop: (None, unused), ..Effects::default() })
+        (woken, Effects { waker: unused, ..Effects::default() })
     }
 
     fn wake_first(&mut self) -> Option<Waker> {
@@ -390,3 +402,6 @@ impl<G> Default for Queue<G> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -43,9 +43,9 @@ impl<G> Queues<G> {
         self.waiters.fetch_add(after.wrapping_sub(before), Ordering::Relaxed);
         drop(queues);
         drop(ended);
-        let Effects { wake, drop: dropped } = effects;
+        let Effects { wake, subscriptions, waker } = effects;
         wake.into_iter().flatten().for_each(std::task::Waker::wake);
-        drop(dropped);
+        drop((subscriptions, waker));
         value
     }
 
