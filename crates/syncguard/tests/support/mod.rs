@@ -7,7 +7,9 @@
     reason = "shared by test files, each of which uses a part; a test may panic"
 )]
 
+pub mod block_on;
 pub mod line;
+pub mod log;
 
 use std::time::Duration;
 
