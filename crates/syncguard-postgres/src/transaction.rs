@@ -1,7 +1,7 @@
 //! Locks inside a transaction of the user's own.
 
 use sqlx::postgres::PgConnection;
-use syncguard_core::{Acquired, Key, Lease, LockId, Operation, Result, Ttl};
+use syncguard_core::{Acquired, Error, Key, Lease, LockId, Operation, Result, Ttl};
 use tokio::time::timeout;
 
 use crate::PostgresBackend;
@@ -37,9 +37,25 @@ impl PostgresBackend {
     ///   ([`ErrorCode::ServiceUnavailable`](syncguard_core::ErrorCode::ServiceUnavailable)): run the
     ///   transaction again, as for any serialization failure.
     ///
+    /// It takes a key and a TTL as `LockManager::lock` and `LockRequest::ttl` do:
+    ///
+    /// ```no_run
+    /// # use std::time::Duration;
+    /// # use syncguard_postgres::{PostgresBackend, Result, sqlx};
+    /// # async fn example(backend: PostgresBackend, pool: sqlx::PgPool) -> Result<(), Box<dyn std::error::Error>> {
+    /// let mut transaction = pool.begin().await?;
+    /// let acquired =
+    ///     backend.acquire_in(&mut transaction, "invoice:7", Duration::from_secs(60)).await?;
+    /// # let _ = acquired;
+    /// transaction.commit().await?;
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     ///
-    /// As [`acquire`](syncguard_core::Backend::acquire). Nothing is retried, and after an error of
+    /// As [`acquire`](syncguard_core::Backend::acquire), and
+    /// [`ErrorCode::InvalidArgument`](syncguard_core::ErrorCode::InvalidArgument) for a bad key or
+    /// TTL. Nothing is retried, and after an error of
     /// the server the transaction can only be rolled back.
     ///
     /// # Cancel safety
@@ -48,9 +64,11 @@ impl PostgresBackend {
     pub async fn acquire_in(
         &self,
         transaction: &mut PgConnection,
-        key: &Key,
-        ttl: Ttl,
+        key: impl TryInto<Key, Error: Into<Error>>,
+        ttl: impl TryInto<Ttl, Error: Into<Error>>,
     ) -> Result<Acquired> {
+        let key = &key.try_into().map_err(Into::into)?;
+        let ttl = ttl.try_into().map_err(|bad| bad.into().with_key(key))?;
         let id = LockId::random()?;
         let values = [key.into(), (&id).into(), Value::ttl(ttl), Value::Millis(None)];
         let statement = &self.statements().acquire;
@@ -131,6 +149,6 @@ impl PostgresBackend {
             Ok(Err(error)) => Err(self.failed(Operation::Release, error)),
             Err(_) => Err(timed_out(Operation::Release)),
         }
-        .map_err(|error: syncguard_core::Error| error.with_key(lease.key()))
+        .map_err(|error: Error| error.with_key(lease.key()))
     }
 }
