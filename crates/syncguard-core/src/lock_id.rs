@@ -24,9 +24,10 @@ use crate::{Error, ErrorCode, Fingerprint, Operation};
 /// assert!("too short".parse::<LockId>().is_err());
 /// # Ok::<(), syncguard_core::InvalidLockId>(())
 /// ```
+// The characters stand in the id itself, because ids are cloned for every attempt.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct LockId(String);
+pub struct LockId([u8; Self::LEN]);
 
 impl LockId {
     /// The length of the text form, in bytes.
@@ -46,19 +47,23 @@ impl LockId {
                 )
                 .with_source(source)
         })?;
-        Ok(Self(URL_SAFE_NO_PAD.encode(bytes)))
+        let mut text = [0; Self::LEN];
+        #[allow(clippy::expect_used, reason = "16 bytes are always 22 characters")]
+        URL_SAFE_NO_PAD.encode_slice(bytes, &mut text).expect("the text has room");
+        Ok(Self(text))
     }
 
     /// Returns the 22 characters. Keep them out of logs.
     #[must_use]
     pub fn as_str(&self) -> &str {
-        &self.0
+        // Every constructor checks that the characters are ASCII, so this never fails.
+        str::from_utf8(&self.0).unwrap_or_default()
     }
 
     /// Returns the short name of this id for logs.
     #[must_use]
     pub fn fingerprint(&self) -> Fingerprint {
-        Fingerprint::of_nfc(self.0.chars())
+        Fingerprint::of_nfc(self.as_str().chars())
     }
 }
 
@@ -68,33 +73,33 @@ impl fmt::Debug for LockId {
     }
 }
 
-impl TryFrom<String> for LockId {
-    type Error = InvalidLockId;
+impl std::str::FromStr for LockId {
+    type Err = InvalidLockId;
 
     /// Accepts a text that matches `^[A-Za-z0-9_-]{22}$` (I1).
     // The last character carries only two bits of the 16 bytes. Its other bits need not be zero,
     // because other clients accept every character there.
-    fn try_from(text: String) -> Result<Self, InvalidLockId> {
+    fn from_str(text: &str) -> Result<Self, InvalidLockId> {
         let legal = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
-        if text.len() == Self::LEN && text.bytes().all(legal) {
-            Ok(Self(text))
-        } else {
-            Err(InvalidLockId { _private: () })
+        match text.as_bytes().try_into() {
+            Ok(bytes) if text.bytes().all(legal) => Ok(Self(bytes)),
+            _ => Err(InvalidLockId { _private: () }),
         }
     }
 }
 
-impl std::str::FromStr for LockId {
-    type Err = InvalidLockId;
+impl TryFrom<String> for LockId {
+    type Error = InvalidLockId;
 
-    fn from_str(text: &str) -> Result<Self, InvalidLockId> {
-        text.to_owned().try_into()
+    /// Accepts what [`FromStr`](std::str::FromStr) accepts.
+    fn try_from(text: String) -> Result<Self, InvalidLockId> {
+        text.parse()
     }
 }
 
 impl From<LockId> for String {
     fn from(id: LockId) -> Self {
-        id.0
+        id.as_str().to_owned()
     }
 }
 

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use syncguard_core::{Acquired, Error, Key, Lease, Result, Ttl};
+use syncguard_core::{Acquired, Error, Key, Lease, Result};
 use tokio::runtime::Handle;
 use tokio::time::Instant;
 
 use crate::guard::LockGuard;
-use crate::in_flight::to_its_end;
+use crate::in_flight::InFlight;
 use crate::queue::{Number, Terms};
 use crate::shared::Shared;
 use crate::undo::{Undo, changed_nothing};
@@ -25,30 +25,25 @@ pub(crate) enum Attempt {
 
 /// Tries once to take `key`, for a waiter of its queue or for nobody in the queue. The attempt runs to
 /// its end even if this future is dropped.
-pub(crate) async fn acquire(
+pub(crate) fn acquire<'a>(
     shared: &Arc<Shared>,
-    home: &Handle,
+    home: &'a Handle,
     key: &Key,
     terms: &Terms,
     waiter: Option<Number>,
-) -> Attempt {
+) -> InFlight<'a, Attempt> {
     // Carried out if it is dropped, so also if the backend panics.
-    let undo = Undo::new(shared, home, key, &terms.id, terms.ttl);
-    let (own_shared, own_home) = (shared.clone(), home.clone());
-    let (own_key, terms) = (key.clone(), terms.clone());
+    let undo = Undo::new(shared, home, key, terms);
     let request = async move {
-        let (shared, key) = (own_shared, own_key);
+        let (shared, key, terms) = undo.request();
         let sent = Instant::now();
-        match shared.backend.acquire(&key, &terms.id, terms.ttl).await {
+        match shared.backend.acquire(key, &terms.id, terms.ttl).await {
             Ok(Acquired::Granted(lease)) => {
-                undo.disarm();
-                let lease = shared.held_lease(lease, terms.ttl, sent, terms.max_hold);
+                let lease = shared.held_lease(lease, terms, sent);
                 let holder = lease.holder();
-                let guard = LockGuard::new(shared, lease, own_home);
-                guard
-                    .shared()
-                    .queues
-                    .update(&key, |queue| ((), queue.granted(waiter, holder, Instant::now())));
+                let guard = LockGuard::new(shared.clone(), lease, undo.home().clone());
+                shared.queues.update(key, |queue| ((), queue.granted(waiter, holder, sent)));
+                undo.disarm();
                 Attempt::Granted(guard)
             }
             Ok(Acquired::Held { remaining }) => {
@@ -59,10 +54,10 @@ pub(crate) async fn acquire(
                 undo.disarm();
                 Attempt::Failed(error, None)
             }
-            Err(error) => Attempt::Failed(error, Some(undo)),
+            Err(error) => Attempt::Failed(error, Some(undo.tracked())),
         }
     };
-    to_its_end(home, shared.background.token(), request).await
+    InFlight::new(home, shared.background.token(), request)
 }
 
 /// Tries once to go on with a lease that was detached.
@@ -73,17 +68,15 @@ pub(crate) async fn adopt(
     shared: &Arc<Shared>,
     home: &Handle,
     lease: &Lease,
-    ttl: Ttl,
-    max_hold: Option<Duration>,
+    terms: &Terms,
 ) -> Result<Option<LockGuard>> {
     let sent = Instant::now();
-    let Some(extended) = shared.backend.extend(lease, ttl).await? else {
+    let Some(extended) = shared.backend.extend(lease, terms.ttl).await? else {
         return Ok(None);
     };
-    let lease = shared.held_lease(extended, ttl, sent, max_hold);
+    let lease = shared.held_lease(extended, terms, sent);
     let holder = lease.holder();
     let guard = LockGuard::new(shared.clone(), lease, home.clone());
-    let key = guard.key();
-    shared.queues.update(key, |queue| ((), queue.granted(None, holder, Instant::now())));
+    shared.queues.update(guard.key(), |queue| ((), queue.granted(None, holder, sent)));
     Ok(Some(guard))
 }

@@ -6,7 +6,7 @@ use syncguard_core::{ErrorCode, Key, Lease, Result};
 use tokio::runtime::Handle;
 use tokio::time::Instant;
 
-use crate::in_flight::to_its_end;
+use crate::in_flight::InFlight;
 use crate::lease::HeldLease;
 use crate::loss;
 use crate::queue::{Holder, Receiver};
@@ -21,17 +21,18 @@ pub(crate) async fn release(
     lease: &HeldLease,
     home: &Handle,
 ) -> Result<bool> {
-    if lease.is_lost() {
+    let now = Instant::now();
+    if lease.is_over(now) {
         loss::signal(shared, lease);
     }
     lease.end();
     let _one_at_a_time = lease.sending.lock().await;
     let (present, Holder { number, deadline }) = (lease.lease(), lease.holder());
-    let (now, peers, key) = (Instant::now(), shared.peers(), present.key());
-    let over = deadline <= now;
+    let (capabilities, key) = (shared.backend.capabilities(), present.key());
+    let (peers, over) = (shared.peers(capabilities), deadline <= now);
     let mut failure = None;
     if !over
-        && shared.backend.capabilities().supports_handoff()
+        && capabilities.supports_handoff()
         && let Some(receiver) = shared.queues.with(key, |queue| queue.receiver(now, peers))
     {
         match handoff(shared, &present, receiver, home).await {
@@ -58,7 +59,7 @@ pub(crate) async fn release(
 
 /// Ends the lease, and nobody waits for it.
 pub(crate) fn release_in_background(shared: &Arc<Shared>, lease: &Arc<HeldLease>, home: &Handle) {
-    if lease.is_lost() {
+    if lease.is_over(Instant::now()) {
         loss::signal(shared, lease);
     }
     lease.end();
@@ -106,7 +107,7 @@ async fn handoff(
     };
     let from = from.clone();
     let tracked = shared.background.token();
-    to_its_end(home, tracked, async move { pending.send(&from).await }).await
+    InFlight::new(home, tracked, async move { pending.send(&from).await }).await
 }
 
 /// A handoff under way. If it is dropped before its outcome is known, the receiver clears that up, or
@@ -125,7 +126,7 @@ impl Handoff {
         match self.shared.backend.handoff(from, &terms.id, terms.ttl).await {
             Ok(Some(lease)) => {
                 self.settled = true;
-                let lease = self.shared.held_lease(lease, terms.ttl, sent, terms.max_hold);
+                let lease = self.shared.held_lease(lease, &terms, sent);
                 self.deliver(lease);
                 Ok(true)
             }
@@ -161,7 +162,7 @@ impl Handoff {
             self.shared.queues.update(&self.key, |queue| queue.not_handed_off(number, uncertain));
         if uncertain && !present {
             let terms = &self.receiver.terms;
-            drop(Undo::new(&self.shared, &self.home, &self.key, &terms.id, terms.ttl));
+            drop(Undo::new(&self.shared, &self.home, &self.key, terms));
         }
     }
 }

@@ -58,10 +58,6 @@ impl LockGuard {
         Self { shared, lease, home, armed: true, earlier: None }
     }
 
-    pub(crate) const fn shared(&self) -> &Arc<Shared> {
-        &self.shared
-    }
-
     pub(crate) fn with_earlier(mut self, unanswered: Option<Undo>) -> Self {
         self.earlier = unanswered.map(Undo::untracked);
         self

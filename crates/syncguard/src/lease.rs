@@ -150,7 +150,13 @@ impl HeldLease {
     }
 
     pub(crate) fn is_lost(&self) -> bool {
-        self.remaining().is_zero()
+        self.is_over(Instant::now())
+    }
+
+    /// Whether the lease is lost, or its time is over at `now`.
+    pub(crate) fn is_over(&self, now: Instant) -> bool {
+        let state = self.state();
+        state.phase == Phase::Lost || state.deadline <= now
     }
 
     pub(crate) fn is_ended(&self) -> bool {

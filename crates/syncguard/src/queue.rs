@@ -132,9 +132,15 @@ impl Effects {
 }
 
 impl<G> Queue<G> {
-    pub(crate) fn join(&mut self, number: Number, terms: Terms) {
-        let (phase, uncertain, woken) = (Phase::Waiting, false, false);
+    /// A waiter joins the end of the queue. True if it is first and the key seems to be free: then its
+    /// first attempt begins.
+    pub(crate) fn join(&mut self, number: Number, terms: Terms, now: Instant) -> bool {
+        let begins = self.waiters.is_empty() && self.held_until(now).is_none();
+        let phase = if begins { Phase::Attempting } else { Phase::Waiting };
+        self.released &= !begins;
+        let (uncertain, woken) = (false, false);
         self.waiters.insert(number, Waiter { terms, phase, uncertain, woken, waker: None });
+        begins
     }
 
     /// How many wait.

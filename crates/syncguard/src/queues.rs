@@ -1,6 +1,7 @@
 //! The queues of all keys, behind one mutex.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -34,13 +35,29 @@ impl<G> Queues<G> {
     ) -> T {
         // No code that can panic runs while this mutex is held, so poisoning cannot occur.
         let mut queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
-        let queue = queues.entry(key.clone()).or_default();
-        let before = queue.len();
-        let (value, effects) = change(queue);
-        let after = queue.len();
-        let ended = if queue.is_idle() { queues.remove(key) } else { None };
+        let (value, effects, ended, change_in_waiters);
+        match queues.entry(key.clone()) {
+            Entry::Occupied(mut entry) => {
+                let before = entry.get().len();
+                (value, effects) = change(entry.get_mut());
+                change_in_waiters = entry.get().len().wrapping_sub(before);
+                ended = entry.get().is_idle().then(|| entry.remove());
+            }
+            Entry::Vacant(entry) => {
+                let mut queue = Queue::default();
+                (value, effects) = change(&mut queue);
+                change_in_waiters = queue.len();
+                ended = if queue.is_idle() {
+                    Some(queue)
+                } else {
+                    entry.insert(queue);
+                    None
+                };
+            }
+        }
         self.keys.store(queues.len(), Ordering::Relaxed);
-        self.waiters.fetch_add(after.wrapping_sub(before), Ordering::Relaxed);
+        // Adding wraps around, so this may also subtract.
+        self.waiters.fetch_add(change_in_waiters, Ordering::Relaxed);
         drop(queues);
         drop(ended);
         let Effects { wake, subscriptions, waker } = effects;

@@ -281,7 +281,7 @@ impl LockRequest {
                 .with_key(&key)
                 .with_message("the lease is one of another key: ask for the lock of lease.key()"));
         }
-        let adopted = attempt::adopt(&shared, &home, lease, terms.ttl, terms.max_hold);
+        let adopted = attempt::adopt(&shared, &home, lease, &terms);
         let adopted = limits.bound(adopted).await;
         let guard = adopted.map_err(|stop| stop.without_answer(Operation::Extend, &key))??;
         if settings.keep_alive == Some(true)

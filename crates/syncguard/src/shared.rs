@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use syncguard_core::{Lease, Ttl};
+use syncguard_core::{Capabilities, Lease};
 use tokio::runtime::Handle;
 use tokio::time::Instant;
 use tokio_util::task::task_tracker::TaskTrackerToken;
@@ -11,6 +11,7 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 use crate::background::Background;
 use crate::lease::{HeldLease, Timing};
 use crate::observe::Observed;
+use crate::queue::Terms;
 use crate::queues::{Queues, next_number};
 use crate::turns::Peers;
 
@@ -37,23 +38,16 @@ pub(crate) struct Grant {
 
 impl Shared {
     /// A lease that was granted to a request which was sent at `sent`.
-    pub(crate) fn held_lease(
-        &self,
-        lease: Lease,
-        ttl: Ttl,
-        sent: Instant,
-        max_hold: Option<Duration>,
-    ) -> Arc<HeldLease> {
+    pub(crate) fn held_lease(&self, lease: Lease, terms: &Terms, sent: Instant) -> Arc<HeldLease> {
         let timing = Timing {
             ends_at_ttl: self.backend.capabilities().ends_at_ttl(),
-            hold_until: max_hold.and_then(|max_hold| sent.checked_add(max_hold)),
+            hold_until: terms.max_hold.and_then(|max_hold| sent.checked_add(max_hold)),
         };
-        Arc::new(HeldLease::new(next_number(), lease, ttl, sent, timing))
+        Arc::new(HeldLease::new(next_number(), lease, terms.ttl, sent, timing))
     }
 
     /// How others learn of a release, and how this process learns of theirs.
-    pub(crate) fn peers(&self) -> Peers {
-        let capabilities = self.backend.capabilities();
+    pub(crate) const fn peers(&self, capabilities: Capabilities) -> Peers {
         Peers {
             notified: capabilities.sends_notifications(),
             notify_us: capabilities.receives_notifications(),

@@ -1,6 +1,7 @@
 //! A waiter's own view of its queue. When it is dropped, the waiter leaves.
 
 use std::future::{Future, poll_fn};
+use std::mem;
 use std::sync::Arc;
 use std::task::Poll;
 
@@ -24,6 +25,8 @@ pub(crate) struct Ticket<'a> {
     terms: &'a Terms,
     pub(crate) number: Number,
     joined: Instant,
+    /// The first attempt began when the waiter joined.
+    begun: bool,
     /// Kept from one attempt to the next, and passed on to the next waiter.
     pub(crate) subscription: Option<Subscription>,
     /// For attempts without an answer. It acts when it is dropped, so on every way out but a grant.
@@ -39,12 +42,12 @@ impl<'a> Ticket<'a> {
         home: &'a Handle,
         key: &'a Key,
         terms: &'a Terms,
+        now: Instant,
     ) -> Self {
-        let number = shared.queues.with(key, |queue| {
+        let (number, begun) = shared.queues.with(key, |queue| {
             // Made under the mutex, so that the order of the numbers is the order in the queue.
             let number = next_number();
-            queue.join(number, terms.clone());
-            number
+            (number, queue.join(number, terms.clone(), now))
         });
         Self {
             shared,
@@ -52,7 +55,8 @@ impl<'a> Ticket<'a> {
             key,
             terms,
             number,
-            joined: Instant::now(),
+            joined: now,
+            begun,
             subscription: None,
             unanswered: None,
             left: false,
@@ -60,6 +64,9 @@ impl<'a> Ticket<'a> {
     }
 
     pub(crate) fn position(&mut self, now: Instant) -> Position<Grant> {
+        if self.begun {
+            return Position::First { held_until: None, subscription: None };
+        }
         let position = self.shared.queues.with(self.key, |queue| queue.position(self.number, now));
         self.left = matches!(position, Position::Granted(_));
         position
@@ -89,8 +96,9 @@ impl<'a> Ticket<'a> {
         self.shared.queues.with(self.key, |queue| queue.listens_from(soon));
     }
 
-    pub(crate) fn begin_attempt(&self) -> bool {
-        self.shared.queues.with(self.key, |queue| queue.begin_attempt(self.number))
+    pub(crate) fn begin_attempt(&mut self) -> bool {
+        mem::take(&mut self.begun)
+            || self.shared.queues.with(self.key, |queue| queue.begin_attempt(self.number))
     }
 
     /// An attempt was granted, which took this waiter out of the queue.
@@ -135,8 +143,7 @@ impl Drop for Ticket<'_> {
             ending::give_back(self.shared, grant);
         }
         if left.uncertain {
-            let Terms { id, ttl, .. } = self.terms;
-            drop(Undo::new(self.shared, self.home, self.key, id, *ttl));
+            drop(Undo::new(self.shared, self.home, self.key, self.terms));
         }
     }
 }

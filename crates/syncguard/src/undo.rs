@@ -3,28 +3,26 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use syncguard_core::{ErrorCode, Key, LockId, Result, Ttl};
+use syncguard_core::{ErrorCode, Key, LockId, Result};
 use tokio::runtime::Handle;
 use tokio::time::{Instant, sleep};
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use crate::backoff::Backoff;
+use crate::queue::Terms;
 use crate::shared::Shared;
 
 /// Releases by id when it is dropped, unless it is disarmed. One is enough for all attempts of a
 /// waiter, because they share one id.
 #[derive(Debug)]
-pub(crate) struct Undo(Option<Unanswered>);
-
-#[derive(Debug)]
-struct Unanswered {
+pub(crate) struct Undo {
     shared: Arc<Shared>,
     home: Handle,
     key: Key,
-    id: LockId,
-    ttl: Ttl,
+    terms: Terms,
     /// Keeps shutdown waiting until the release is under way, or the guard is there.
     tracked: Option<TaskTrackerToken>,
+    armed: bool,
 }
 
 /// How long an attempt is undone at most.
@@ -34,33 +32,40 @@ const LIMIT: Duration = Duration::from_secs(60);
 const REPEATS: u32 = 4;
 
 impl Undo {
-    pub(crate) fn new(
-        shared: &Arc<Shared>,
-        home: &Handle,
-        key: &Key,
-        id: &LockId,
-        ttl: Ttl,
-    ) -> Self {
-        Self(Some(Unanswered {
+    pub(crate) fn new(shared: &Arc<Shared>, home: &Handle, key: &Key, terms: &Terms) -> Self {
+        Self {
             shared: shared.clone(),
             home: home.clone(),
             key: key.clone(),
-            id: id.clone(),
-            ttl,
-            tracked: Some(shared.background.token()),
-        }))
+            terms: terms.clone(),
+            tracked: None,
+            armed: true,
+        }
+    }
+
+    /// What it would undo.
+    pub(crate) const fn request(&self) -> (&Arc<Shared>, &Key, &Terms) {
+        (&self.shared, &self.key, &self.terms)
+    }
+
+    pub(crate) const fn home(&self) -> &Handle {
+        &self.home
+    }
+
+    /// Keeps shutdown waiting from now on.
+    pub(crate) fn tracked(mut self) -> Self {
+        self.tracked = Some(self.shared.background.token());
+        self
     }
 
     /// For a guard, which shutdown does not wait for.
     pub(crate) fn untracked(mut self) -> Self {
-        if let Some(unanswered) = &mut self.0 {
-            unanswered.tracked = None;
-        }
+        self.tracked = None;
         self
     }
 
     pub(crate) fn disarm(mut self) {
-        self.0 = None;
+        self.armed = false;
     }
 }
 
@@ -71,18 +76,17 @@ pub(crate) const fn changed_nothing(code: ErrorCode) -> bool {
 
 impl Drop for Undo {
     fn drop(&mut self) {
-        if let Some(Unanswered { shared, home, key, id, ttl, tracked }) = self.0.take() {
-            let until = Instant::now() + ttl.as_duration().min(LIMIT);
-            let background = shared.background.clone();
-            let name = key.clone();
-            background.release(&home, &name, until, move || {
+        if self.armed {
+            let until = Instant::now() + self.terms.ttl.as_duration().min(LIMIT);
+            let (shared, key) = (self.shared.clone(), self.key.clone());
+            let id = self.terms.id.clone();
+            self.shared.background.release(&self.home, &self.key, until, move || {
                 let (shared, key, id) = (shared.clone(), key.clone(), id.clone());
                 async move {
                     let undone = release_by_id(&shared, &key, &id).await;
                     undone.map_err(|error| error.with_key(&key))
                 }
             });
-            drop(tracked);
         }
     }
 }

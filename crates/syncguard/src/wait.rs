@@ -14,7 +14,7 @@ use crate::give_up::{Limit, give_up};
 use crate::guard::LockGuard;
 use crate::lease::after;
 use crate::limits::{Limits, Stop};
-use crate::queue::{Heard, Position, Terms};
+use crate::queue::{Heard, Number, Position, Terms};
 use crate::schedule::{LEAST_PAUSE, Next, Schedule};
 use crate::shared::Shared;
 use crate::subscription::Subscription;
@@ -45,18 +45,19 @@ impl Wait<'_> {
         retries: Option<u32>,
         attempts: &mut u32,
     ) -> Result<LockGuard> {
-        let receives = self.shared.backend.capabilities().receives_notifications();
         let mut schedule = Schedule::new(backoff, retries);
-        let mut ticket = Ticket::join(self.shared, self.home, self.key, self.terms);
+        let mut ticket =
+            Ticket::join(self.shared, self.home, self.key, self.terms, self.limits.started);
         loop {
-            let held_until = match ticket.position(Instant::now()) {
+            let now = Instant::now();
+            let held_until = match ticket.position(now) {
                 Position::Granted(grant) => {
                     let guard = LockGuard::new(self.shared.clone(), grant.lease, self.home.clone());
                     return Ok(guard.with_earlier(ticket.unanswered.take()));
                 }
                 Position::Uncertain => {
-                    let Terms { id, ttl, .. } = self.terms;
-                    ticket.remember(Undo::new(self.shared, self.home, self.key, id, *ttl));
+                    let undo = Undo::new(self.shared, self.home, self.key, self.terms);
+                    ticket.remember(undo.tracked());
                     continue;
                 }
                 Position::Behind => {
@@ -69,7 +70,7 @@ impl Wait<'_> {
                     held_until
                 }
             };
-            match schedule.next(Instant::now(), held_until) {
+            match schedule.next(now, held_until) {
                 Next::GiveUp => return Err(self.give_up(Limit::Retries, &ticket, *attempts)),
                 Next::Sleep { until, listen } => {
                     let woken = self.limits.bound(sleep(&mut ticket, until, listen)).await;
@@ -91,13 +92,8 @@ impl Wait<'_> {
                     }
                 }
                 Next::Try if ticket.begin_attempt() => {
-                    schedule.attempt_begins(Instant::now());
-                    let attempt = async {
-                        *attempts += 1;
-                        let waiter = Some(ticket.number);
-                        attempt::acquire(self.shared, self.home, self.key, self.terms, waiter).await
-                    };
-                    let attempt = self.limits.bound(attempt).await;
+                    schedule.attempt_begins(now);
+                    let attempt = self.limits.bound(self.attempt(ticket.number, attempts)).await;
                     let attempt = attempt.map_err(|stop| self.stopped(stop, &ticket, *attempts))?;
                     let now = Instant::now();
                     match attempt {
@@ -110,7 +106,7 @@ impl Wait<'_> {
                                 remaining.map_or(Duration::MAX, |left| left.max(LEAST_PAUSE));
                             ticket.attempt_held(now, after(now, left));
                             schedule.held(now);
-                            if receives && ticket.subscription.is_none() {
+                            if ticket.subscription.is_none() && self.receives_notifications() {
                                 // From here on a release notifies this waiter. It may have come
                                 // before that, so another attempt follows soon.
                                 ticket.subscription = Some(self.subscribe());
@@ -133,6 +129,16 @@ impl Wait<'_> {
                 Next::Try => {}
             }
         }
+    }
+
+    /// An attempt counts when it is sent.
+    async fn attempt(&self, waiter: Number, attempts: &mut u32) -> Attempt {
+        *attempts += 1;
+        attempt::acquire(self.shared, self.home, self.key, self.terms, Some(waiter)).await
+    }
+
+    fn receives_notifications(&self) -> bool {
+        self.shared.backend.capabilities().receives_notifications()
     }
 
     fn subscribe(&self) -> Subscription {

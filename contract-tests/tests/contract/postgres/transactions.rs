@@ -26,7 +26,9 @@ async fn a_lease_begins_with_the_commit(server: Arc<Server>) -> Outcome {
     let backend = service(&server).await?;
     let key = fresh_key();
     let mut transaction = backend.pool().begin().await?;
-    let held = lease(backend.acquire_in(&mut transaction, key.as_str(), Duration::from_secs(60)).await)?.expect("free");
+    let held =
+        lease(backend.acquire_in(&mut transaction, key.as_str(), Duration::from_secs(60)).await)?
+            .expect("free");
     assert_eq!(backend.get(&key).await?, None);
     let mut waiter = JoinSet::new();
     waiter.spawn({

@@ -28,8 +28,11 @@ fn queue(waiters: impl IntoIterator<Item = Number>) -> Named {
     queue
 }
 
+/// Joins, and lets nothing come of the attempt that may begin with it.
 fn join(queue: &mut Named, number: Number) {
-    queue.join(number, terms());
+    if queue.join(number, terms(), Instant::now()) {
+        queue.end_attempt(number);
+    }
 }
 
 fn holder(number: Number, deadline: Instant) -> Holder {
@@ -102,6 +105,19 @@ fn w6_waiters_are_served_in_the_order_in_which_they_joined() {
     assert!(queue.is_idle());
     // One that left has no position.
     assert!(matches!(queue.position(3, now), Position::Behind));
+}
+
+#[test]
+fn w6_joining_begins_an_attempt_if_nobody_is_before_and_the_key_seems_free() {
+    let now = Instant::now();
+    let mut queue = Named::default();
+    held_here(&mut queue, 1, now, now + MS);
+    assert!(!queue.join(2, terms(), now), "the key is held");
+    assert!(!queue.join(3, terms(), now + MS), "another waiter is first");
+    let mut queue = Named::default();
+    assert!(queue.join(1, terms(), now));
+    assert!(!queue.begin_attempt(1), "an attempt is under way");
+    assert!(queue.receiver(now, ALONE).is_none(), "a lease must not overtake the attempt");
 }
 
 #[test]
