@@ -7,12 +7,12 @@ use workspace_checks::{Imports, Package, Workspace};
 
 /// How the cycles begin that are still there. Take an entry off this list with its last cycle.
 const KNOWN: &[&str] = &[
-    "contract-tests: src/lib.rs -> src/model.rs -> src/lib.rs",
+    "syncguard-contract: src/model.rs -> src/trials.rs -> src/model.rs",
     "syncguard-core: src/error.rs -> src/key.rs -> src/error.rs",
     "syncguard-core: src/lock_id.rs -> src/error.rs -> src/lock_id.rs",
     "syncguard-firestore: src/backend.rs -> src/config.rs -> src/backend.rs",
+    "syncguard: src/builder.rs -> src/manager.rs -> src/builder.rs",
     "syncguard-redis: src/backend.rs -> src/config.rs -> src/backend.rs",
-    "syncguard: ",
 ];
 
 #[test]
