@@ -1,8 +1,8 @@
-//! Negative controls: backends that are broken on purpose, each of which the right case rejects.
+//! Negative controls: backends with one defect each, which the right case must reject.
 //!
-//! A suite that passes a broken backend is itself broken.
+//! A suite that passes a defective backend proves nothing.
 
-mod broken;
+mod defective;
 
 use std::any::Any;
 use std::cell::Cell;
@@ -13,197 +13,197 @@ use std::time::Duration;
 use libtest_mimic::{Failed, Trial};
 use syncguard_core::AnyBackend;
 
-pub(crate) use self::broken::{Broken, Fault};
+pub(crate) use self::defective::{Defect, Defective};
 use crate::store::Store;
 use crate::{cases, model, trials};
 
 /// More than a case takes to reject a backend.
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// What is broken, the case that must reject it, and what that case then says.
-const CONTROLS: &[(&str, Fault, &str, &str)] = &[
+/// The name of the defect, the defect, the case that must reject it, and a part of its message.
+const CONTROLS: &[(&str, Defect, &str, &str)] = &[
     (
         "acquire_takes_a_held_key",
-        Fault::AcquireTakesAHeldKey,
+        Defect::AcquireTakesAHeldKey,
         "acquire::a2_a_held_key_is_not_granted",
-        "a held key was granted",
+        "expected the key to be held, but it was granted with fence",
     ),
     (
         "acquire_reads_then_writes",
-        Fault::AcquireReadsThenWrites,
+        Defect::AcquireReadsThenWrites,
         "acquire::a1_one_winner_of_fifty_racers",
-        "not one winner of fifty racers",
+        "expected one winner of fifty racers",
     ),
     (
         "fences_start_again_after_a_release",
-        Fault::FencesStartAgainAfterARelease,
+        Defect::FencesStartAgainAfterARelease,
         "acquire::a3_fences_rise_across_releases",
-        "fences do not rise",
+        "expected rising fences",
     ),
     (
         "fences_rise_only_at_a_release",
-        Fault::FencesRiseOnlyAtARelease,
+        Defect::FencesRiseOnlyAtARelease,
         "acquire::a3_fences_rise_across_expiry",
-        "fences do not rise",
+        "expected rising fences",
     ),
     (
         "a_repeat_is_a_new_grant",
-        Fault::RepeatIsANewGrant,
+        Defect::RepeatIsANewGrant,
         "acquire::a4_the_same_id_again_is_the_same_lease",
-        "a repeat is a new grant",
+        "expected the fence of the first grant",
     ),
     (
         "keys_are_cut_to_100_bytes",
-        Fault::KeysAreCut,
+        Defect::KeysAreCut,
         "keys::k2_long_keys_that_differ_at_the_end_are_different_locks",
-        "a free key was not granted",
+        "expected a grant of the free key",
     ),
     (
         "release_without_owner_check",
-        Fault::ReleaseIgnoresTheOwner,
+        Defect::ReleaseIgnoresTheOwner,
         "release::r1_a_stale_release_leaves_the_successor_alone",
-        "a stale holder released the key",
+        "expected release of a stale lease to return false",
     ),
     (
         "release_wants_the_latest_lease",
-        Fault::ReleaseWantsTheLatestLease,
+        Defect::ReleaseWantsTheLatestLease,
         "release::r1_a_lease_from_before_an_extension_still_counts",
-        "it cannot release",
+        "expected the first copy of the lease to release it",
     ),
     (
         "release_is_true_twice",
-        Fault::ReleaseIsTrueTwice,
+        Defect::ReleaseIsTrueTwice,
         "release::r2_true_exactly_once_of_ten",
-        "not exactly one release was true",
+        "expected exactly one release of ten",
     ),
     (
         "extend_without_owner_check",
-        Fault::ExtendIgnoresTheOwner,
+        Defect::ExtendIgnoresTheOwner,
         "release::r1_a_stale_extend_leaves_the_successor_alone",
-        "a stale holder extended the key",
+        "expected no extension of a stale lease",
     ),
     (
         "extend_revives_a_dead_lease",
-        Fault::ExtendRevives,
+        Defect::ExtendRevives,
         "release::r3_extend_never_revives_a_dead_lease",
-        "extend revived a lease",
+        "expected no extension of an ended lease",
     ),
     (
         "extend_adds_instead_of_replacing",
-        Fault::ExtendAdds,
+        Defect::ExtendAdds,
         "release::r3_extend_replaces_the_ttl",
-        "the TTL was added",
+        "expected extend to replace the TTL",
     ),
     (
         "extend_raises_the_fence",
-        Fault::ExtendRaisesTheFence,
+        Defect::ExtendRaisesTheFence,
         "release::r3_extend_keeps_the_fence",
-        "extend changed the fence",
+        "expected extend to keep the fence",
     ),
     (
         "leases_end_without_the_tolerance",
-        Fault::NoTolerance,
+        Defect::NoTolerance,
         "time::t2_get_shows_a_lease_until_its_end",
-        "it ended too early",
+        "expected the lease to live for",
     ),
     (
-        "a_look_shows_a_dead_lease",
-        Fault::LookShowsTheDead,
-        "lookup::l1_nothing_for_a_dead_lease",
-        "a look by key shows a dead lease",
+        "a_lookup_shows_a_dead_lease",
+        Defect::LookupShowsTheDead,
+        "lookup::l1_no_record_of_a_dead_lease",
+        "expected no record of a dead lease by key",
     ),
     (
-        "a_look_by_id_shows_the_successor",
-        Fault::FindIgnoresTheOwner,
+        "a_lookup_by_id_shows_the_successor",
+        Defect::FindIgnoresTheOwner,
         "lookup::l1_by_id_never_shows_the_successor",
-        "a stale id shows a lease",
+        "expected no record by a stale id",
     ),
     (
-        "a_look_renews_the_lease",
-        Fault::LookRenews,
-        "lookup::l2_looks_at_a_live_lease_change_nothing",
-        "a look changed it",
+        "a_lookup_renews_the_lease",
+        Defect::LookupRenews,
+        "lookup::l2_lookups_of_a_live_lease_change_nothing",
+        "expected a lookup to change nothing",
     ),
     (
         "handoff_without_owner_check",
-        Fault::HandoffIgnoresTheOwner,
+        Defect::HandoffIgnoresTheOwner,
         "handoff::g2_a_replaced_lease_is_not_handed_off",
-        "a stale holder handed the key over",
+        "expected no handoff of a stale lease",
     ),
     (
         "handoff_of_a_dead_lease",
-        Fault::HandoffRevives,
+        Defect::HandoffRevives,
         "handoff::g2_a_dead_lease_is_not_handed_off",
-        "a lease that had ended was handed over",
+        "expected no handoff of an ended lease",
     ),
     (
         "handoff_of_a_released_lease",
-        Fault::HandoffRevives,
+        Defect::HandoffRevives,
         "handoff::g2_a_released_or_unknown_lease_is_not_handed_off",
-        "a lease that had ended was handed over",
+        "expected no handoff of an ended lease",
     ),
     (
         "handoff_succeeds_twice",
-        Fault::HandoffIgnoresTheOwner,
+        Defect::HandoffIgnoresTheOwner,
         "handoff::g3_one_success_of_ten_racers",
-        "not one success",
+        "expected one success of ten racers",
     ),
     (
         "handoff_keeps_the_fence",
-        Fault::HandoffKeepsTheFence,
+        Defect::HandoffKeepsTheFence,
         "handoff::g1_the_new_lease_is_the_one_asked_for",
-        "the fence did not rise",
+        "expected a fence above",
     ),
     (
         "handoff_leaves_the_old_id",
-        Fault::HandoffLeavesTheOldId,
+        Defect::HandoffLeavesTheOldId,
         "handoff::g1_the_old_id_is_gone",
-        "the old id extends",
+        "expected no extension by the old id",
     ),
     (
         "handoff_with_a_gap",
-        Fault::HandoffHasAGap,
-        "handoff::g4_nobody_comes_in_between",
-        "somebody came in between",
+        Defect::HandoffHasAGap,
+        "handoff::g4_the_key_stays_held_throughout",
+        "expected the key to",
     ),
     (
         "notifications_never_come",
-        Fault::NotificationsNeverCome,
-        "notifications::w9_a_release_by_another_client_wakes_the_first",
-        "not woken",
+        Defect::NotificationsNeverCome,
+        "notifications::w9_a_release_by_another_client_wakes_the_first_waiter",
+        "expected the waiter to be woken at once",
     ),
     (
-        "an_interest_begins_at_the_first_poll",
-        Fault::InterestBeginsAtTheFirstPoll,
+        "a_registration_counts_from_the_first_poll",
+        Defect::RegistrationCountsFromTheFirstPoll,
         "notifications::w9_a_notification_comes_with_a_release",
-        "no notification came",
+        "expected a notification within",
     ),
     (
-        "a_release_by_id_tells_nobody",
-        Fault::ReleaseByIdTellsNobody,
+        "a_release_by_id_sends_no_notification",
+        Defect::ReleaseByIdSendsNoNotification,
         "notifications::w9_a_notification_comes_with_a_release",
-        "no notification came (by id: true)",
+        "(release by id: true), but none came",
     ),
 ];
 
-/// The proof of the suite: one trial per broken backend, which passes when the right case rejects
-/// that backend for the right reason.
+/// Returns the trials that prove the suite: one per defective backend. A trial passes if the right
+/// case rejects the backend for the right reason.
 #[must_use]
 pub fn controls() -> Vec<Trial> {
-    let trial = |&(what, fault, case, reason): &(_, Fault, _, _)| {
-        Trial::test(format!("control::{what}::is_rejected"), move || {
-            is_rejected(&rejection(case, fault, LIMIT)?, reason)
+    let trial = |&(name, defect, case, reason): &(_, Defect, _, _)| {
+        Trial::test(format!("control::{name}::is_rejected"), move || {
+            is_rejected(&rejection(case, defect, LIMIT)?, reason)
         })
     };
     let mut trials: Vec<_> = CONTROLS.iter().map(trial).collect();
     trials.push(Trial::test("control::a_case_that_hangs::is_rejected", || {
         let case = "acquire::a2_a_held_key_is_not_granted";
         let limit = Duration::from_millis(100);
-        is_rejected(&rejection(case, Fault::AcquireNeverAnswers, limit)?, "it still runs")
+        is_rejected(&rejection(case, Defect::AcquireNeverAnswers, limit)?, "it still runs")
     }));
     trials.push(Trial::test("control::a_model_trial_that_hangs::is_rejected", || {
-        // A lease that is extended by a millisecond, so that it ends, lives on for an hour.
-        let store = store_with(Fault::ExtendAdds);
+        // The model extends a lease to 1 ms so that it ends. Here it lives for another hour.
+        let store = store_with(Defect::ExtendAdds);
         let mut runtime = tokio::runtime::Builder::new_multi_thread();
         let runtime = runtime.worker_threads(1).enable_time().build()?;
         let outcome = model::agrees_with_memory(runtime.handle(), &store, Duration::from_secs(5));
@@ -227,16 +227,16 @@ fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_current_thread().enable_time().build()
 }
 
-fn store_with(fault: Fault) -> Store {
-    let backend = AnyBackend::new(Broken::new(fault));
+fn store_with(defect: Defect) -> Store {
+    let backend = AnyBackend::new(Defective::new(defect));
     Store::new(backend.clone(), backend)
 }
 
-/// What the case says against a backend with this fault, if anything.
-fn rejection(case: &str, fault: Fault, limit: Duration) -> Result<Option<String>, Failed> {
+/// The message with which the case rejects a backend with this defect, if it does.
+fn rejection(case: &str, defect: Defect, limit: Duration) -> Result<Option<String>, Failed> {
     let case = cases::all().find(|known| known.name() == case);
     let case = case.ok_or("there is no case of this name")?;
-    let (runtime, store) = (runtime()?, store_with(fault));
+    let (runtime, store) = (runtime()?, store_with(defect));
     let outcome = without_panic_message(|| runtime.block_on(trials::run(case, store, limit)));
     Ok(match outcome {
         Ok(outcome) => outcome.err().and_then(|failed| failed.message().map(Into::into)),
@@ -248,8 +248,8 @@ thread_local! {
     static EXPECTS_PANIC: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Catches a panic of this thread, whose message does not go to the terminal: there it would look
-/// like a failure.
+/// Catches a panic of this thread. Its message does not go to the terminal, because there it would
+/// look like a failure.
 fn without_panic_message<T>(f: impl FnOnce() -> T) -> std::thread::Result<T> {
     static HOOK: Once = Once::new();
     HOOK.call_once(|| {

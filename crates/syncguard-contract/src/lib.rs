@@ -50,6 +50,9 @@
 
 #![allow(clippy::expect_used, clippy::unwrap_used, reason = "an assertion of the suite may panic")]
 
+#[macro_use]
+mod expect;
+
 mod cases;
 mod controls;
 mod model;

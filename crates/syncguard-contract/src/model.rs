@@ -1,5 +1,5 @@
-//! Random sequences of operations get the same answers from a backend as from the memory backend
-//! with a clock that is moved by hand, and that one's are those of the contract.
+//! Random sequences of operations must get the same answers from the backend under test as from the
+//! memory backend. A unit test compares the memory backend with the contract itself.
 
 #[cfg(test)]
 mod oracle;
@@ -18,21 +18,22 @@ use syncguard_memory::{ManualClock, MemoryBackend};
 use tokio::runtime::Handle;
 use tokio::time::{Instant, sleep, timeout_at};
 
-use crate::store::{self, LONG, PAUSE, Store, fresh_id, fresh_key, race, ttl};
+use crate::expect;
+use crate::store::{LONG, PAUSE, Store, fresh_id, fresh_key, race, ttl};
 
 const KEYS: usize = 3;
 
-/// Two rivals for each key. An id is never used for two keys (I2): this one is for the key `id % KEYS`.
+/// Two ids compete for each key. No id is used for two keys (I2): id `n` is for key `n % KEYS`.
 const IDS: usize = 2 * KEYS;
 
-/// The other one for the same key.
-const fn rival(id: usize) -> usize {
+/// The other id for the same key.
+const fn other_id(id: usize) -> usize {
     (id + KEYS) % IDS
 }
 
 const AT_ONCE: Duration = Duration::from_millis(1);
 
-/// One operation; keys and ids are numbers of those that the sequence uses.
+/// One operation. Keys and ids are given as indexes.
 #[derive(Clone, Debug)]
 enum Step {
     Acquire {
@@ -48,7 +49,7 @@ enum Step {
         id: usize,
         by_id: bool,
     },
-    /// To its rival. Where a backend cannot do that, it is a release and an acquire.
+    /// To the other id. Without handoff, it is a release and an acquire.
     Handoff {
         id: usize,
         ttl: Duration,
@@ -59,13 +60,14 @@ enum Step {
     Find {
         id: usize,
     },
-    /// The lease of this key, if there is one, is made to end, and has ended.
+    /// Lets the lease of this key end, if there is one.
     Die {
         key: usize,
     },
 }
 
-/// What came of it. A fence is given by its rank among those of its key, for there may be gaps.
+/// The result of a step. A fence is given by its rank among the fences of its key, because there
+/// may be gaps.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Answer {
     Held,
@@ -110,8 +112,8 @@ pub(crate) fn agrees_with_memory(
             return Ok(());
         }
         let deadline = Instant::now() + limit;
-        let compared = race(sequences.len(), |turn| {
-            compare(store.client(turn), sequences[turn].clone(), deadline)
+        let compared = race(sequences.len(), |index| {
+            compare(store.client(index), sequences[index].clone(), deadline)
         });
         let differences = runtime.block_on(compared);
         timed_out.set(Instant::now() >= deadline);
@@ -121,18 +123,18 @@ pub(crate) fn agrees_with_memory(
     outcome.map_err(|error| error.to_string())
 }
 
-/// Plays a sequence on a backend and on the model, up to the first answer that differs.
+/// Runs a sequence on a backend and on the model, up to the first answer that differs.
 async fn compare(
     backend: AnyBackend,
     sequence: Vec<Step>,
     deadline: Instant,
 ) -> Result<(), String> {
-    let mut real = Player::new(backend, None);
+    let mut real = Subject::new(backend, None);
     let clock = ManualClock::new();
-    let mut model = Player::new(AnyBackend::new(MemoryBackend::with_clock(&clock)), Some(clock));
+    let mut model = Subject::new(AnyBackend::new(MemoryBackend::with_clock(&clock)), Some(clock));
     for (number, step) in sequence.iter().enumerate() {
-        let expected = model.play(step).await.map_err(crate::trials::describe)?;
-        let Ok(answer) = timeout_at(deadline, real.play(step)).await else {
+        let expected = model.run(step).await.map_err(crate::trials::describe)?;
+        let Ok(answer) = timeout_at(deadline, real.run(step)).await else {
             return Err(format!("step {number}, {step:?}: expected {expected:?}, but it hangs"));
         };
         let answer = answer.map_err(crate::trials::describe)?;
@@ -144,29 +146,29 @@ async fn compare(
     Ok(())
 }
 
-/// Plays steps on one backend, with keys and ids of its own.
-struct Player {
+/// Runs steps on one backend, with keys and ids of its own.
+struct Subject {
     backend: AnyBackend,
-    /// Moved to let leases die; without one they are waited for.
+    /// Advanced to end a lease. Without a clock, the player waits.
     clock: Option<ManualClock>,
     keys: Vec<Key>,
     ids: Vec<LockId>,
-    /// The lease that each id was last given, or one made up.
+    /// The last lease of each id, or an invented one.
     leases: Vec<Lease>,
-    /// Per key, in the order in which they appeared.
+    /// The fences of each key, in the order in which they appeared.
     fences: Vec<Vec<Fence>>,
 }
 
-impl Player {
+impl Subject {
     fn new(backend: AnyBackend, clock: Option<ManualClock>) -> Self {
         let keys: Vec<Key> = (0..KEYS).map(|_| fresh_key()).collect();
         let ids: Vec<LockId> = (0..IDS).map(|_| fresh_id()).collect();
-        let made_up = |(number, id): (usize, &LockId)| {
+        let invented = |(number, id): (usize, &LockId)| {
             let key = keys[number % KEYS].clone();
             Lease::new(key, id.clone(), Fence::MAX, Timestamp::from_millis(0))
         };
         Self {
-            leases: ids.iter().enumerate().map(made_up).collect(),
+            leases: ids.iter().enumerate().map(invented).collect(),
             backend,
             clock,
             keys,
@@ -175,7 +177,7 @@ impl Player {
         }
     }
 
-    async fn play(&mut self, step: &Step) -> Result<Answer> {
+    async fn run(&mut self, step: &Step) -> Result<Answer> {
         let backend = self.backend.clone();
         match *step {
             Step::Acquire { id, ttl: duration } => {
@@ -199,20 +201,22 @@ impl Player {
                 backend.release(&self.leases[id]).await?
             })),
             Step::Handoff { id, ttl: duration } => {
-                let (lease, heir, duration) = (&self.leases[id], rival(id), ttl(duration));
-                if backend.find(&self.ids[heir]).await?.is_some() {
-                    // A backend that repeats steps by itself takes this for its own first success.
+                let (lease, receiver, duration) = (&self.leases[id], other_id(id), ttl(duration));
+                if backend.find(&self.ids[receiver]).await?.is_some() {
+                    // A backend that repeats a handoff by itself would take this for its own first
+                    // success.
                     return Ok(Answer::Nothing);
                 }
                 let granted = if backend.capabilities().supports_handoff() {
-                    backend.handoff(lease, &self.ids[heir], duration).await?
+                    backend.handoff(lease, &self.ids[receiver], duration).await?
                 } else if backend.release(lease).await? {
-                    let acquired = backend.acquire(lease.key(), &self.ids[heir], duration).await?;
-                    Some(store::granted(acquired))
+                    let acquired =
+                        backend.acquire(lease.key(), &self.ids[receiver], duration).await?;
+                    Some(expect::granted(acquired))
                 } else {
                     None
                 };
-                Ok(granted.map_or(Answer::Nothing, |lease| self.leased(heir, lease)))
+                Ok(granted.map_or(Answer::Nothing, |lease| self.leased(receiver, lease)))
             }
             Step::Get { key } => {
                 let record = backend.get(&self.keys[key]).await?;
@@ -261,7 +265,7 @@ impl Player {
         Answer::Record { key, id, fence }
     }
 
-    /// The rank of a fence that was seen before, or the next one for a fence above all others.
+    /// The rank of a known fence, or the next rank for a fence above all others.
     fn rank(&mut self, key: usize, fence: Fence) -> usize {
         let seen = &mut self.fences[key];
         let known = seen.iter().position(|known| *known == fence);
@@ -276,7 +280,7 @@ impl Player {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::controls::{Broken, Fault};
+    use crate::controls::{Defect, Defective};
 
     #[tokio::test]
     async fn a_broken_backend_does_not_agree() {
@@ -285,7 +289,7 @@ mod tests {
             Step::Die { key: 0 },
             Step::Extend { id: 0, ttl: LONG, by_id: false },
         ];
-        let broken = AnyBackend::new(Broken::new(Fault::ExtendRevives));
+        let broken = AnyBackend::new(Defective::new(Defect::ExtendRevives));
         let deadline = Instant::now() + LONG;
         let outcome = compare(broken, sequence, deadline).await;
         let difference = "step 2, Extend { id: 0, ttl: 3600s, by_id: false }";

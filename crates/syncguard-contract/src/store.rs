@@ -1,4 +1,4 @@
-//! The store under test as a case sees it, and the steps that cases have in common.
+//! The store under test as a case sees it, and steps that several cases share.
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;
@@ -7,33 +7,34 @@ use std::task::Poll;
 use std::time::Duration;
 
 use syncguard::{Backoff, Jitter, LockManager};
-use syncguard_core::{
-    Acquired, AnyBackend, Backend, ErrorCode, Key, Lease, LockId, Operation, Result, Ttl,
-};
+use syncguard_core::{Acquired, AnyBackend, Backend, Key, Lease, LockId, Operation, Result, Ttl};
 use syncguard_memory::Notifications::Lossy;
 use syncguard_memory::{Fault, FaultyBackend};
 use tokio::sync::Barrier;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
+use crate::expect::{assert_held, granted};
+
 /// A TTL that outlives every case, so that a busy machine cannot end such a lease.
 pub(crate) const LONG: Duration = Duration::from_secs(3_600);
 
-/// Stores count whole milliseconds, and two clocks of one machine may run a little apart.
+/// The precision of comparisons: stores count whole milliseconds, and two clocks of one machine
+/// differ a little.
 pub(crate) const GRAIN: Duration = Duration::from_millis(5);
 
 /// How much earlier than its lease a holder stops, if the store removes a lease exactly at its TTL.
 pub(crate) const MARGIN: Duration = Duration::from_millis(5);
 
-/// How long a case sleeps between two looks at something that it waits for.
+/// How long a case sleeps before it checks a condition again.
 pub(crate) const PAUSE: Duration = Duration::from_millis(5);
 
-/// As long as pauses between attempts get.
+/// The longest pause between two attempts.
 pub(crate) const SLOW: Backoff = Backoff::fixed(Duration::from_secs(10)).with_jitter(Jitter::None);
 
 pub(crate) const QUICK: Backoff = Backoff::fixed(PAUSE).with_jitter(Jitter::None);
 
-/// Longer than any wait that is cut short may take, shorter than a slow pause.
+/// Longer than an interrupted wait takes, and shorter than a pause of [`SLOW`].
 pub(crate) const SOON: Duration = Duration::from_secs(8);
 
 /// Which notifications reach the clients of a [`Store`].
@@ -41,9 +42,9 @@ pub(crate) const SOON: Duration = Duration::from_secs(8);
 pub(crate) enum Notifications {
     /// All that the backend under test sends.
     Passed,
-    /// None, and its capabilities say so.
+    /// None, and the capabilities of the client say so.
     Off,
-    /// Every second one: the others are lost on their way.
+    /// Every second one. The others are lost.
     Lossy,
 }
 
@@ -60,7 +61,7 @@ impl Store {
         Self { one, two, notifications: Notifications::Passed }
     }
 
-    /// The same store, for clients who do not get all of its notifications.
+    /// The same store for clients that do not receive all notifications.
     pub(crate) fn with_notifications(&self, notifications: Notifications) -> Self {
         let client = |client: &AnyBackend| {
             let client = FaultyBackend::new(client.clone());
@@ -74,65 +75,77 @@ impl Store {
         Self { one: client(&self.one), two: client(&self.two), notifications }
     }
 
-    /// Whether whoever waits is sure to hear of a release.
-    pub(crate) fn wakes(&self) -> bool {
+    /// Whether a waiter is certain to be notified of a release.
+    pub(crate) fn notifies(&self) -> bool {
         self.one.capabilities().receives_notifications()
             && self.notifications == Notifications::Passed
     }
 
-    /// How those pause who wait for another client. Where they are woken, it is by nothing else.
+    /// The backoff of a waiter behind another client. If a notification must wake it, no timer can.
     pub(crate) fn backoff(&self) -> Backoff {
-        if self.wakes() { SLOW } else { QUICK }
+        if self.notifies() { SLOW } else { QUICK }
     }
 
-    /// One of the two clients, by turns.
-    pub(crate) fn client(&self, turn: usize) -> AnyBackend {
-        [&self.one, &self.two][turn % 2].clone()
+    /// One of the two clients: the first for an even number.
+    pub(crate) fn client(&self, index: usize) -> AnyBackend {
+        [&self.one, &self.two][index % 2].clone()
     }
 
-    /// Takes a key that must be free.
+    /// Acquires a key that must be free.
     pub(crate) async fn take(&self, key: &Key, duration: Duration) -> Result<Lease> {
         let acquired = self.one.acquire(key, &fresh_id(), ttl(duration)).await?;
         Ok(granted(acquired))
     }
 
-    /// Takes a key that must be free, and waits until the lease is dead.
+    /// Acquires a key that must be free, and waits until the lease is dead.
     pub(crate) async fn take_and_let_die(&self, key: &Key) -> Result<Lease> {
         let lease = self.take(key, Duration::from_millis(1)).await?;
         self.until_free(key).await?;
         Ok(lease)
     }
 
-    /// Waits until the store itself says that nobody holds this key.
+    /// Waits until a lookup finds no lease of the key.
     pub(crate) async fn until_free(&self, key: &Key) -> Result<()> {
         until(async || Ok(self.one.get(key).await?.is_none())).await
     }
 
-    /// Locks through the first client.
+    /// A manager on the first client.
     pub(crate) fn locks(&self) -> LockManager {
         LockManager::new(self.one.clone())
     }
 
-    /// The first client, with trouble on the way, and locks through that.
-    pub(crate) fn troubled(
+    /// The first client with faults, and a manager on it.
+    pub(crate) fn with_faults(
         &self,
-        trouble: impl Fn(Operation, usize) -> Fault + Send + Sync + 'static,
+        fault: impl Fn(Operation, usize) -> Fault + Send + Sync + 'static,
     ) -> (FaultyBackend, LockManager) {
-        let faulty = self.faulty(trouble);
+        let faulty = self.faulty(fault);
         (faulty.clone(), LockManager::new(faulty))
     }
 
-    /// The first client, with trouble on the way.
+    /// The first client with faults.
     pub(crate) fn faulty(
         &self,
-        trouble: impl Fn(Operation, usize) -> Fault + Send + Sync + 'static,
+        fault: impl Fn(Operation, usize) -> Fault + Send + Sync + 'static,
     ) -> FaultyBackend {
         let faulty = FaultyBackend::new(self.one.clone());
-        faulty.on_call(trouble);
+        faulty.on_call(fault);
         faulty
     }
 
-    /// Whether somebody holds the key, as an attempt to take it finds.
+    /// Tries to acquire the key, which somebody must hold.
+    pub(crate) async fn assert_held(&self, key: &Key) -> Result<()> {
+        assert_held(&self.two.acquire(key, &fresh_id(), ttl(LONG)).await?);
+        Ok(())
+    }
+
+    /// Acquires the key, which nobody may hold.
+    pub(crate) async fn assert_free(&self, key: &Key) -> Result<()> {
+        granted(self.two.acquire(key, &fresh_id(), ttl(LONG)).await?);
+        Ok(())
+    }
+
+    /// Whether somebody holds the key, as an attempt to acquire it finds.
     pub(crate) async fn is_held(&self, key: &Key) -> Result<bool> {
         let acquired = self.two.acquire(key, &fresh_id(), ttl(LONG)).await?;
         Ok(matches!(acquired, Acquired::Held { .. }))
@@ -157,8 +170,7 @@ pub(crate) fn attempts_by_id(faulty: &FaultyBackend) -> Vec<usize> {
     counts.into_iter().map(|(_, count)| count).collect()
 }
 
-/// Waits until a condition holds. What must happen within a time says so itself; a case that waits
-/// for ever is stopped.
+/// Waits until a condition holds. The time limit of the case bounds the wait.
 pub(crate) async fn until(condition: impl AsyncFn() -> Result<bool>) -> Result<()> {
     while !condition().await? {
         sleep(PAUSE).await;
@@ -176,10 +188,10 @@ pub(crate) async fn when(
     Ok(())
 }
 
-/// More polls than any operation takes on a store that answers.
+/// More polls than any operation takes if the store answers.
 pub(crate) const MOST_POLLS: usize = 1_000;
 
-/// Polls a future so many times at most, and drops it. What it gave, if it got so far.
+/// Polls a future at most `times` times and drops it. Returns its output if it completed.
 pub(crate) async fn poll_then_drop<F: Future>(times: usize, future: F) -> Option<F::Output> {
     let mut future = pin!(future);
     let mut left = times;
@@ -197,26 +209,8 @@ pub(crate) async fn poll_then_drop<F: Future>(times: usize, future: F) -> Option
     .await
 }
 
-/// The lease of an attempt that must have succeeded.
-#[track_caller]
-pub(crate) fn granted(acquired: Acquired) -> Lease {
-    match acquired {
-        Acquired::Granted(lease) => lease,
-        Acquired::Held { .. } => panic!("a free key was not granted"),
-    }
-}
-
-/// The code of a failure.
-#[track_caller]
-pub(crate) fn code<T>(outcome: Result<T>) -> ErrorCode {
-    match outcome {
-        Ok(_) => panic!("it succeeded"),
-        Err(error) => error.code(),
-    }
-}
-
-/// An attempt as the runtime makes it: a transient failure is repeated with the same id (W4). For
-/// racers, whom some stores turn away when there are too many.
+/// Makes one attempt and repeats a transient failure with the same id, as the runtime does (W4).
+/// Racers need it, because some stores refuse requests when there are too many.
 pub(crate) async fn contend(client: &AnyBackend, key: &Key, id: &LockId) -> Result<Acquired> {
     loop {
         match client.acquire(key, id, ttl(LONG)).await {
@@ -226,15 +220,15 @@ pub(crate) async fn contend(client: &AnyBackend, key: &Key, id: &LockId) -> Resu
     }
 }
 
-/// Runs `n` futures that start at the same moment, and returns what they gave in no special order.
+/// Runs `n` futures that start at the same moment. The outputs have no particular order.
 pub(crate) async fn race<T, F>(n: usize, racer: impl Fn(usize) -> F) -> Vec<T>
 where
     T: Send + 'static,
     F: Future<Output = T> + Send + 'static,
 {
     let start = Arc::new(Barrier::new(n));
-    let racers = (0..n).map(|turn| {
-        let (start, racer) = (start.clone(), racer(turn));
+    let racers = (0..n).map(|index| {
+        let (start, racer) = (start.clone(), racer(index));
         async move {
             start.wait().await;
             racer.await
@@ -243,7 +237,7 @@ where
     racers.collect::<JoinSet<T>>().join_all().await
 }
 
-/// A key that nobody else uses.
+/// A key that no other case uses.
 pub(crate) fn fresh_key() -> Key {
     key(&format!("syncguard-contract:{}", fresh_id().as_str()))
 }

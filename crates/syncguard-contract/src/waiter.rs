@@ -1,4 +1,4 @@
-//! Those who wait for a key, one behind the other.
+//! Waiters for a key, one behind the other.
 
 use std::future::{Future, poll_fn};
 use std::task::Poll;
@@ -7,11 +7,11 @@ use syncguard::{LockGuard, LockRequest};
 use syncguard_core::{Fence, Result};
 use tokio::task::JoinSet;
 
-/// One who stands in line. It leaves when this is dropped.
+/// A waiter in the queue. It leaves when this value is dropped.
 pub(crate) struct Waiter<T>(JoinSet<Result<T>>);
 
 impl<T: Send + 'static> Waiter<T> {
-    /// Sends somebody to the end of the line: where it stands once this is over.
+    /// Adds a waiter at the end of the queue. It is there when this returns.
     pub(crate) async fn new(wait: impl Future<Output = Result<T>> + Send + 'static) -> Self {
         let mut wait = Box::pin(wait);
         let first = poll_fn(|context| Poll::Ready(wait.as_mut().poll(context))).await;
@@ -25,14 +25,14 @@ impl<T: Send + 'static> Waiter<T> {
         Self(task)
     }
 
-    /// What became of it.
+    /// Waits for the result.
     pub(crate) async fn outcome(mut self) -> Result<T> {
         let outcome = self.0.join_next().await.expect("there is one task");
-        outcome.expect("it does not panic")
+        outcome.expect("expected no panic")
     }
 
-    /// Drops its future.
-    pub(crate) async fn drop_out(mut self) {
+    /// Drops the future of the waiter.
+    pub(crate) async fn leave(mut self) {
         self.0.shutdown().await;
     }
 }
@@ -44,24 +44,31 @@ impl Waiter<LockGuard> {
 }
 
 impl Waiter<Fence> {
-    /// Gets the lock and releases it at once. Fences rise, so they tell who came before whom.
-    pub(crate) async fn for_turn(request: LockRequest) -> Self {
+    /// Acquires the lock and releases it at once. Fences rise, so they show the order of the
+    /// waiters.
+    pub(crate) async fn for_fence(request: LockRequest) -> Self {
         Self::new(async move {
             let guard = request.acquire().await?;
             let fence = guard.fence();
-            assert!(guard.release().await?, "the lease was lost");
+            assert!(
+                guard.release().await?,
+                "expected release to return true, but the lease was lost"
+            );
             Ok(fence)
         })
         .await
     }
 }
 
-/// Waits until all of them had their turns, which must be in this order.
+/// Waits until all waiters were served, which must happen in this order.
 pub(crate) async fn in_order(waiters: impl IntoIterator<Item = Waiter<Fence>>) -> Result<()> {
     let mut fences = Vec::new();
     for waiter in waiters {
         fences.push(waiter.outcome().await?);
     }
-    assert!(fences.is_sorted(), "not first come first served: {fences:?}");
+    assert!(
+        fences.is_sorted(),
+        "expected the waiters to be served in order, but got fences {fences:?}"
+    );
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! H2 and H3: releases that nobody awaits.
+//! H2 and H3: releases in the background.
 
 use std::panic::resume_unwind;
 use std::sync::{Arc, Mutex};
@@ -36,7 +36,7 @@ async fn h2_a_guard_dropped_outside_a_runtime_releases(store: Store) -> Result<(
     let (key, locks) = (fresh_key(), store.locks());
     let guard = locks.lock(&key).ttl(LONG).acquire().await?;
     let outside = std::thread::spawn(move || drop(guard));
-    outside.join().expect("it does not panic");
+    outside.join().expect("expected no panic");
     store.until_free(&key).await
 }
 
@@ -49,12 +49,12 @@ async fn h2_a_guard_dropped_by_a_panic_releases(store: Store) -> Result<()> {
         resume_unwind(Box::new("expected"));
     });
     let outcome: std::result::Result<(), _> = tasks.join_next().await.expect("one task");
-    assert!(outcome.is_err_and(|error| error.is_panic()));
+    check!(outcome.is_err_and(|error| error.is_panic()));
     store.until_free(&key).await
 }
 
-/// On memory, whatever the backend under test: a client's connections would not outlive the runtime
-/// that is shut down here.
+/// This case uses the memory backend, because the connections of another one would not survive the
+/// runtime that it shuts down.
 async fn h2_a_guard_dropped_after_its_runtime_is_released_on_another(_: Store) -> Result<()> {
     let (reports, on_error) = reports();
     let locks = LockManager::builder(MemoryBackend::new()).on_release_error(on_error).build();
@@ -67,7 +67,7 @@ async fn h2_a_guard_dropped_after_its_runtime_is_released_on_another(_: Store) -
         drop(runtime);
         drop(guard.unwrap());
     });
-    thread.join().expect("it does not panic");
+    thread.join().expect("expected no panic");
     // The manager was built on this runtime, so it knows where the release can run.
     until(async || Ok(!locks.is_locked(&key).await?)).await?;
     assert_eq!(codes(&reports), []);
@@ -75,13 +75,14 @@ async fn h2_a_guard_dropped_after_its_runtime_is_released_on_another(_: Store) -
 }
 
 async fn h2_a_failed_release_is_reported_and_goes_on(store: Store) -> Result<()> {
-    let (faulty, locks) = store.troubled(|operation, before| match (operation, before) {
+    let (faulty, locks) = store.with_faults(|operation, before| match (operation, before) {
         (Operation::Release, 0) => Fault::Fail(ErrorCode::ServiceUnavailable),
         _ => Fault::None,
     });
     let key = fresh_key();
     let guard = locks.lock(&key).ttl(LONG).acquire().await?;
-    let error = guard.release().await.expect_err("it was refused");
+    let error =
+        guard.release().await.expect_err("expected the injected failure, but the call succeeded");
     assert_eq!(error.code(), ErrorCode::ServiceUnavailable);
     assert_eq!(error.operation(), Operation::Release);
     store.until_free(&key).await?;
@@ -90,7 +91,7 @@ async fn h2_a_failed_release_is_reported_and_goes_on(store: Store) -> Result<()>
 }
 
 async fn h2_a_transient_failure_in_the_background_is_retried(store: Store) -> Result<()> {
-    let (faulty, locks) = store.troubled(|operation, before| match (operation, before) {
+    let (faulty, locks) = store.with_faults(|operation, before| match (operation, before) {
         (Operation::Release, 0) => Fault::Fail(ErrorCode::NetworkTimeout),
         (Operation::Release, 1) => Fault::Fail(ErrorCode::RateLimited),
         _ => Fault::None,
@@ -112,11 +113,18 @@ async fn h2_a_failure_in_the_background_goes_to_the_callback(store: Store) -> Re
     drop(guard);
     until(async || Ok(!reports.lock().unwrap().is_empty())).await?;
     locks.shutdown().await?;
-    assert_eq!(codes(&reports), [ErrorCode::AuthFailed], "not told once");
+    assert_eq!(codes(&reports), [ErrorCode::AuthFailed], "expected one report");
     let (_, text) = reports.lock().unwrap().remove(0);
-    assert!(text.contains(&key.fingerprint().to_string()), "{text}");
-    assert!(!text.contains(key.as_str()) && !text.contains(id.as_str()));
-    assert!(store.two.release_by_id(&id).await?, "it stands until its TTL");
+    assert!(
+        text.contains(&key.fingerprint().to_string()),
+        "expected the fingerprint of the key, but got {text}"
+    );
+    check!(!text.contains(key.as_str()));
+    check!(!text.contains(id.as_str()));
+    assert!(
+        store.two.release_by_id(&id).await?,
+        "expected the lease to stand until its TTL, but it is gone"
+    );
     Ok(())
 }
 
@@ -138,7 +146,7 @@ fn refused_releases(operation: Operation, _: usize) -> Fault {
 }
 
 async fn h3_shutdown_finishes_the_releases(store: Store) -> Result<()> {
-    let (faulty, locks) = store.troubled(held_releases);
+    let (faulty, locks) = store.with_faults(held_releases);
     let keys = [fresh_key(), fresh_key(), fresh_key()];
     for key in &keys {
         drop(locks.lock(key).ttl(LONG).acquire().await?);
@@ -147,7 +155,11 @@ async fn h3_shutdown_finishes_the_releases(store: Store) -> Result<()> {
     let opening = when(sent, || faulty.open());
     tokio::try_join!(locks.shutdown(), opening)?;
     for key in &keys {
-        assert_eq!(store.two.get(key).await?, None, "not released yet");
+        assert_eq!(
+            store.two.get(key).await?,
+            None,
+            "expected the lease to be released when `shutdown` returns"
+        );
     }
     Ok(())
 }
@@ -159,11 +171,14 @@ async fn h3_shutdown_is_bounded(store: Store) -> Result<()> {
     let key = fresh_key();
     drop(locks.lock(&key).ttl(LONG).acquire().await?);
     let asked = Instant::now();
-    let error = locks.shutdown().await.expect_err("a release hangs");
+    let error = locks.shutdown().await.expect_err("expected shutdown to give up, but it succeeded");
     let waited = asked.elapsed();
     assert_eq!(error.code(), ErrorCode::NetworkTimeout);
     assert_eq!(error.operation(), Operation::Shutdown);
-    assert!(limit <= waited && waited < limit * 40, "after {waited:?}");
+    assert!(
+        limit <= waited && waited < limit * 40,
+        "expected the end at the limit, but it came after {waited:?}"
+    );
     faulty.open();
     store.until_free(&key).await
 }
@@ -178,7 +193,7 @@ fn held_releases(operation: Operation, _: usize) -> Fault {
 async fn h3_shutdown_ends_waiting(store: Store) -> Result<()> {
     let key = fresh_key();
     store.take(&key, LONG).await?;
-    let (faulty, locks) = store.troubled(|_, _| Fault::None);
+    let (faulty, locks) = store.with_faults(|_, _| Fault::None);
     let shut_down_after_an_attempt = async {
         until(async || Ok(faulty.count(Operation::Acquire) >= 1)).await?;
         locks.shutdown().await
@@ -186,15 +201,18 @@ async fn h3_shutdown_ends_waiting(store: Store) -> Result<()> {
     let waiting = locks.lock(&key).wait(LONG).acquire();
     let (outcome, shut_down) = tokio::join!(waiting, shut_down_after_an_attempt);
     shut_down?;
-    assert_eq!(outcome.expect_err("it ended").code(), ErrorCode::Aborted);
+    assert_eq!(outcome.expect_err("expected the wait to fail").code(), ErrorCode::Aborted);
     let later = locks.lock(fresh_key()).acquire().await;
-    assert_eq!(later.expect_err("too late").code(), ErrorCode::Aborted);
+    assert_eq!(
+        later.expect_err("expected an acquire after the shutdown to fail").code(),
+        ErrorCode::Aborted
+    );
     Ok(())
 }
 
 type Reports = Arc<Mutex<Vec<(ErrorCode, String)>>>;
 
-/// Collects what a callback is told: codes, and the whole text.
+/// Collects the codes and the texts that a callback receives.
 fn reports() -> (Reports, impl Fn(&Error) + Send + Sync + 'static) {
     let reports = Reports::default();
     let collect = reports.clone();

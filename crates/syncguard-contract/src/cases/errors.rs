@@ -1,4 +1,4 @@
-//! E: what an error says, and bad input.
+//! E: what an error contains, and invalid input.
 
 use std::error::Error as _;
 use std::pin::pin;
@@ -8,6 +8,7 @@ use std::time::Duration;
 use syncguard_core::{Backend, Error, ErrorCode, Operation, Result};
 use syncguard_memory::Fault;
 
+use crate::expect::{assert_not_extended, assert_not_released, assert_released};
 use crate::store::{LONG, Store, fresh_id, fresh_key, operations, race};
 
 cases![
@@ -24,17 +25,24 @@ cases![
 async fn e1_an_error_names_code_operation_key_and_source(store: Store) -> Result<()> {
     let key = fresh_key();
     let failure = ErrorCode::AuthFailed;
-    let (_, locks) = store.troubled(move |operation, before| match (operation, before) {
+    let (_, locks) = store.with_faults(move |operation, before| match (operation, before) {
         (Operation::Acquire, 0) => Fault::None,
         _ => Fault::Fail(failure),
     });
     let guard = locks.lock(&key).ttl(LONG).acquire().await?;
     let id = guard.id().clone();
     let errors = [
-        locks.lock(&key).acquire().await.expect_err("it is refused"),
-        locks.get(&key).await.expect_err("it is refused"),
-        guard.extend(LONG).await.expect_err("it is refused"),
-        guard.release().await.expect_err("it is refused"),
+        locks
+            .lock(&key)
+            .acquire()
+            .await
+            .expect_err("expected the injected failure, but the call succeeded"),
+        locks.get(&key).await.expect_err("expected the injected failure, but the call succeeded"),
+        guard
+            .extend(LONG)
+            .await
+            .expect_err("expected the injected failure, but the call succeeded"),
+        guard.release().await.expect_err("expected the injected failure, but the call succeeded"),
     ];
     let operations = errors.each_ref().map(Error::operation);
     let expected = [Operation::Acquire, Operation::Get, Operation::Extend, Operation::Release];
@@ -42,23 +50,30 @@ async fn e1_an_error_names_code_operation_key_and_source(store: Store) -> Result
     for error in errors {
         assert_eq!(error.code(), failure);
         assert_eq!(error.key(), Some(key.fingerprint()));
-        let source = error.source().expect("its cause");
+        let source = error.source().expect("expected a source, but got none");
         assert_eq!(source.to_string(), "injected by FaultyBackend");
         let text = format!("{error} {error:?}");
-        assert!(!text.contains(key.as_str()) && !text.contains(id.as_str()));
+        check!(!text.contains(key.as_str()));
+        check!(!text.contains(id.as_str()));
     }
-    assert!(store.two.release_by_id(&id).await?);
+    assert_released(store.two.release_by_id(&id).await?);
     Ok(())
 }
 
 async fn e1_an_error_without_a_key_names_the_id(store: Store) -> Result<()> {
     let id = fresh_id();
-    let (_, locks) = store.troubled(|_, _| Fault::Fail(ErrorCode::AuthFailed));
+    let (_, locks) = store.with_faults(|_, _| Fault::Fail(ErrorCode::AuthFailed));
     let errors = [
-        locks.find(&id).await.expect_err("it is refused"),
-        locks.owns(&id).await.expect_err("it is refused"),
-        locks.extend_by_id(&id, LONG).await.expect_err("refused"),
-        locks.release_by_id(&id).await.expect_err("it is refused"),
+        locks.find(&id).await.expect_err("expected the injected failure, but the call succeeded"),
+        locks.owns(&id).await.expect_err("expected the injected failure, but the call succeeded"),
+        locks
+            .extend_by_id(&id, LONG)
+            .await
+            .expect_err("expected the injected failure, but the call succeeded"),
+        locks
+            .release_by_id(&id)
+            .await
+            .expect_err("expected the injected failure, but the call succeeded"),
     ];
     for error in errors {
         assert_eq!(error.id(), Some(id.fingerprint()));
@@ -67,7 +82,7 @@ async fn e1_an_error_without_a_key_names_the_id(store: Store) -> Result<()> {
     Ok(())
 }
 
-/// Empty, too long before or only after normalisation, and with a NUL character.
+/// Empty keys, keys that are too long before or only after normalization, and keys with NUL.
 fn bad_keys() -> [String; 5] {
     [
         String::new(),
@@ -84,7 +99,9 @@ async fn e1_bad_keys(store: Store) -> Result<()> {
         let bad = bad.as_str();
         assert_bad(locks.lock(bad).acquire().await, Operation::Acquire);
         assert_bad(locks.lock(bad).try_acquire().await, Operation::Acquire);
-        let never = async |_: &_| -> Result<()> { panic!("the work began") };
+        let never = async |_: &_| -> Result<()> {
+            panic!("expected the request to be refused, but the work began")
+        };
         assert_bad(locks.lock(bad).run(never).await, Operation::Acquire);
         assert_bad(locks.get(bad).await, Operation::Get);
         assert_bad(locks.is_locked(bad).await, Operation::Get);
@@ -107,13 +124,13 @@ async fn e1_bad_ttls(store: Store) -> Result<()> {
         let adopt = locks.lock(&key).ttl(bad).adopt(&guard.lease()).await;
         assert_bad(adopt, Operation::Extend);
     }
-    assert_eq!(store.two.get(&key).await?, before, "the lease changed");
-    assert!(guard.release().await?, "the lease was lost");
+    assert_eq!(store.two.get(&key).await?, before, "expected no change of the lease");
+    assert!(guard.release().await?, "expected release to return true, but the lease was lost");
     Ok(())
 }
 
 async fn e1_bad_input_sends_nothing(store: Store) -> Result<()> {
-    let (faulty, locks) = store.troubled(|_, _| Fault::None);
+    let (faulty, locks) = store.with_faults(|_, _| Fault::None);
     let (bad_key, id) = ("", fresh_id());
     assert_bad(locks.lock(bad_key).acquire().await, Operation::Acquire);
     assert_bad(locks.get(bad_key).await, Operation::Get);
@@ -128,7 +145,7 @@ async fn e1_bad_input_sends_nothing(store: Store) -> Result<()> {
 #[track_caller]
 fn assert_bad<T>(outcome: Result<T>, operation: Operation) {
     let Err(error) = outcome else {
-        panic!("bad input was accepted");
+        panic!("expected `InvalidArgument`, but the call succeeded");
     };
     assert_eq!(error.code(), ErrorCode::InvalidArgument, "{error}");
     assert_eq!(error.operation(), operation, "{error}");
@@ -136,18 +153,18 @@ fn assert_bad<T>(outcome: Result<T>, operation: Operation) {
 
 async fn e1_bad_input_at_once_leaves_the_backend_usable(store: Store) -> Result<()> {
     let locks = store.locks();
-    let bad = race(20, |turn| {
+    let bad = race(20, |index| {
         let locks = locks.clone();
         async move {
-            match turn % 2 {
+            match index % 2 {
                 0 => locks.lock("").acquire().await.is_err(),
                 _ => locks.get("x".repeat(600)).await.is_err(),
             }
         }
     });
-    assert!(bad.await.into_iter().all(|refused| refused));
+    check!(bad.await.into_iter().all(|refused| refused));
     let guard = locks.lock(fresh_key()).ttl(LONG).acquire().await?;
-    assert!(guard.release().await?);
+    assert_released(guard.release().await?);
     Ok(())
 }
 
@@ -157,30 +174,32 @@ async fn e1_a_lock_outside_a_runtime(store: Store) -> Result<()> {
         let acquire = pin!(locks.lock(fresh_key()).acquire());
         match acquire.poll(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(outcome) => outcome.map(|_| ()),
-            Poll::Pending => panic!("it waits for a runtime that is not there"),
+            Poll::Pending => panic!("expected a failure outside a runtime, but the call waits"),
         }
     });
-    let outcome = outside.join().expect("it does not panic");
+    let outcome = outside.join().expect("expected no panic");
     assert_bad(outcome, Operation::Acquire);
     Ok(())
 }
 
 async fn l3_diagnostics(store: Store) -> Result<()> {
     let (key, locks) = (fresh_key(), store.locks());
-    assert!(!locks.is_locked(&key).await?);
+    check!(!locks.is_locked(&key).await?);
     let guard = locks.lock(&key).ttl(LONG).acquire().await?;
     let id = guard.id().clone();
     let record = locks.get(&key).await?;
     assert_eq!(record, store.two.get(&key).await?);
     assert_eq!(record, locks.find(&id).await?);
-    assert!(locks.is_locked(key.as_str()).await? && locks.owns(&id).await?);
-    assert!(!locks.owns(&fresh_id()).await?);
+    check!(locks.is_locked(key.as_str()).await?);
+    check!(locks.owns(&id).await?);
+    check!(!locks.owns(&fresh_id()).await?);
     let lease = locks.extend_by_id(&id, LONG * 2).await?;
-    assert!(lease.is_some_and(|lease| lease.fence() == guard.fence()));
-    assert!(locks.release_by_id(&id).await?);
-    assert!(!locks.release_by_id(&id).await?);
-    assert!(!locks.owns(&id).await? && !locks.is_locked(&key).await?);
-    assert_eq!(locks.extend_by_id(&id, LONG).await?, None);
-    assert!(!guard.release().await?);
+    check!(lease.is_some_and(|lease| lease.fence() == guard.fence()));
+    assert_released(locks.release_by_id(&id).await?);
+    assert_not_released(locks.release_by_id(&id).await?);
+    check!(!locks.owns(&id).await?);
+    check!(!locks.is_locked(&key).await?);
+    assert_not_extended(locks.extend_by_id(&id, LONG).await?);
+    assert_not_released(guard.release().await?);
     Ok(())
 }

@@ -1,6 +1,6 @@
-//! G5 to G8: a release that serves the first in line.
+//! G5 to G8: a release that serves the first waiter.
 //!
-//! Where a backend cannot hand a lease over, the same is asked of a release and an attempt.
+//! If a backend does not support handoff, a release and an attempt must give the same result.
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
@@ -15,31 +15,32 @@ use syncguard_memory::{Fault, FaultyBackend};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
-use crate::store::{LONG, PAUSE, QUICK, SLOW, Store, code, fresh_key, operations, until};
+use crate::expect::{RECORD, assert_not_released, assert_released, assert_rises, code};
+use crate::store::{LONG, PAUSE, QUICK, SLOW, Store, fresh_key, operations, until};
 use crate::waiter::Waiter;
 
 cases![
-    g5_the_first_in_line_is_served_by_one_call,
-    g5_a_guard_that_is_dropped_serves_the_first_in_line,
+    g5_the_first_waiter_is_served_by_one_request,
+    g5_a_dropped_guard_serves_the_first_waiter,
     g5_the_new_guard_is_like_any_other,
     g5_the_new_guard_is_kept_alive,
-    g5_nothing_is_handed_off_where_it_is_not_declared,
-    g6_a_handoff_that_is_refused_leaves_nobody_waiting,
-    g6_a_handoff_whose_reply_is_lost_leaves_nobody_waiting,
-    g6_an_heir_that_looks_late_keeps_what_it_got,
-    g6_a_handoff_whose_heir_gives_up_leaves_no_lease,
-    g6_a_handoff_whose_heir_never_looks_leaves_no_lease,
-    g7_an_heir_that_leaves_is_followed_by_the_next,
-    g7_an_heir_that_leaves_alone_leaves_no_lease,
-    g7_a_releaser_that_leaves_holds_nobody_up,
-    g8_other_clients_get_their_turn,
+    g5_nothing_is_handed_off_if_it_is_not_declared,
+    g6_a_refused_handoff_leaves_no_waiter_stuck,
+    g6_a_handoff_whose_reply_is_lost_leaves_no_waiter_stuck,
+    g6_a_waiter_that_is_polled_late_keeps_its_grant,
+    g6_a_handoff_whose_receiver_gives_up_leaves_no_lease,
+    g6_a_handoff_whose_receiver_is_never_polled_leaves_no_lease,
+    g7_the_next_waiter_follows_a_receiver_that_leaves,
+    g7_the_only_receiver_leaves_no_lease_when_it_leaves,
+    g7_a_releaser_that_leaves_delays_no_waiter,
+    g8_other_clients_are_served,
 ];
 
-/// After this time others get their turn, handed over or not.
-const STREAK: Duration = Duration::from_secs(1);
+/// After this time in a row, the runtime releases the key to other processes (G8).
+const HANDOFF_LIMIT: Duration = Duration::from_secs(1);
 
-/// A guard whose release is under way, and those who stood in line for its key.
-struct Scene {
+/// A guard whose release is under way, and the waiters for its key.
+struct Setup {
     faulty: FaultyBackend,
     locks: LockManager,
     key: Key,
@@ -49,65 +50,72 @@ struct Scene {
     tokens: Vec<CancellationToken>,
 }
 
-impl Scene {
+impl Setup {
     async fn new(
         store: &Store,
         waiters: usize,
         request: impl Fn(LockRequest) -> LockRequest,
-        trouble: impl Fn(Operation, usize) -> Fault + Clone + Send + Sync + 'static,
+        fault: impl Fn(Operation, usize) -> Fault + Clone + Send + Sync + 'static,
     ) -> Result<Self> {
-        // It is the turn of others after a second, which a busy machine may take, and an attempt of
-        // the first in line may be under way.
+        // On a busy machine the setup can take a second, and then the runtime releases the key
+        // plainly (G8). It also does so if an attempt of the first waiter is under way.
         for _ in 0..20 {
-            let (faulty, locks) = store.troubled(trouble.clone());
+            let (faulty, locks) = store.with_faults(fault.clone());
             let key = fresh_key();
             let guard = locks.lock(&key).ttl(LONG).acquire().await?;
             let old = guard.lease();
             let tokens: Vec<_> = (0..waiters).map(|_| CancellationToken::new()).collect();
-            let mut standing = Vec::new();
+            let mut queued = Vec::new();
             for token in &tokens {
                 let request = request(locks.lock(&key).ttl(LONG * 2).wait(LONG));
-                standing.push(Waiter::for_guard(request.cancel(token.clone())).await);
+                queued.push(Waiter::for_guard(request.cancel(token.clone())).await);
             }
             let released = Some(Waiter::new(guard.release()).await);
             until(async || Ok(ends(&faulty) > 0)).await?;
             if faulty.count(Operation::Handoff) > 0 || !faulty.capabilities().supports_handoff() {
-                return Ok(Self { faulty, locks, key, old, released, waiters: standing, tokens });
+                return Ok(Self { faulty, locks, key, old, released, waiters: queued, tokens });
             }
         }
-        panic!("not handed over");
+        panic!("expected a handoff in one of 20 rounds, but there was none");
     }
 
     fn supports_handoff(&self) -> bool {
         self.faulty.capabilities().supports_handoff()
     }
 
-    /// Those in line get the lock, one after the other.
+    /// Waits until every waiter was served, in order.
     async fn serve_all(&mut self) -> Result<()> {
         let mut fence = self.old.fence();
         for waiter in self.waiters.drain(..) {
             let guard = waiter.outcome().await?;
-            assert!(guard.fence() > fence, "not first come first served");
+            assert_rises(fence, guard.fence());
             fence = guard.fence();
-            assert!(guard.release().await?, "its lease was taken away");
+            assert!(
+                guard.release().await?,
+                "expected release to return true, but the lease of the waiter was gone"
+            );
         }
         Ok(())
     }
 
-    /// Once all that is under way is done, nobody holds the key.
+    /// Waits for all background work. The key must then be free.
     async fn settled(self, store: &Store) -> Result<()> {
         if let Some(released) = self.released {
-            // If it failed, it goes on in the background.
+            // A release that fails goes on in the background.
             let _ = released.outcome().await;
         }
         self.locks.shutdown().await?;
-        assert_eq!(store.two.get(&self.key).await?, None, "a lease remains");
+        assert_eq!(
+            store.two.get(&self.key).await?,
+            None,
+            "expected the key to be free, but a lease remains"
+        );
         assert_eq!(self.locks.waiters(), 0);
         Ok(())
     }
 }
 
-/// How often a lease was to end.
+/// The number of requests that were to end a lease.
 fn ends(faulty: &FaultyBackend) -> usize {
     faulty.count(Operation::Handoff) + faulty.count(Operation::Release)
 }
@@ -120,93 +128,103 @@ fn quickly(request: LockRequest) -> LockRequest {
     request.backoff(QUICK)
 }
 
-async fn g5_the_first_in_line_is_served_by_one_call(store: Store) -> Result<()> {
-    let scene = Scene::new(&store, 1, slowly, |_, _| Fault::None).await?;
-    let supports_handoff = scene.supports_handoff();
-    let Scene { faulty, old, released, waiters, .. } = scene;
-    assert!(released.expect("it is under way").outcome().await?, "it was live");
+async fn g5_the_first_waiter_is_served_by_one_request(store: Store) -> Result<()> {
+    let setup = Setup::new(&store, 1, slowly, |_, _| Fault::None).await?;
+    let supports_handoff = setup.supports_handoff();
+    let Setup { faulty, old, released, waiters, .. } = setup;
+    assert!(
+        released.expect("expected a release under way, but there is none").outcome().await?,
+        "it was live"
+    );
     for waiter in waiters {
         let guard = waiter.outcome().await?;
         if supports_handoff {
             assert_eq!(operations(&faulty), [Operation::Acquire, Operation::Handoff]);
         } else {
-            assert_eq!(faulty.count(Operation::Handoff), 0, "it is not declared");
+            assert_eq!(
+                faulty.count(Operation::Handoff),
+                0,
+                "expected no handoff, because it is not declared"
+            );
         }
-        assert!(guard.fence() > old.fence());
-        assert!(guard.release().await?);
+        assert_rises(old.fence(), guard.fence());
+        assert_released(guard.release().await?);
     }
     Ok(())
 }
 
-async fn g5_a_guard_that_is_dropped_serves_the_first_in_line(store: Store) -> Result<()> {
-    let (faulty, locks) = store.troubled(|_, _| Fault::None);
+async fn g5_a_dropped_guard_serves_the_first_waiter(store: Store) -> Result<()> {
+    let (faulty, locks) = store.with_faults(|_, _| Fault::None);
     let (key, begun) = (fresh_key(), Instant::now());
     let guard = locks.lock(&key).ttl(LONG).acquire().await?;
     let fence = guard.fence();
     let request = locks.lock(&key).ttl(LONG).wait(LONG).backoff(SLOW);
     let waiter = Waiter::for_guard(request).await;
     drop(guard);
-    let heir = waiter.outcome().await?;
+    let receiver = waiter.outcome().await?;
     let handed_off = usize::from(faulty.capabilities().supports_handoff());
-    if begun.elapsed() < STREAK {
+    if begun.elapsed() < HANDOFF_LIMIT {
         assert_eq!(faulty.count(Operation::Handoff), handed_off);
     }
-    assert!(heir.fence() > fence);
-    assert!(heir.release().await?);
+    assert_rises(fence, receiver.fence());
+    assert_released(receiver.release().await?);
     Ok(())
 }
 
 async fn g5_the_new_guard_is_like_any_other(store: Store) -> Result<()> {
-    let scene = Scene::new(&store, 1, slowly, |_, _| Fault::None).await?;
-    let Scene { key, old, waiters, .. } = scene;
+    let setup = Setup::new(&store, 1, slowly, |_, _| Fault::None).await?;
+    let Setup { key, old, waiters, .. } = setup;
     for waiter in waiters {
         let guard = waiter.outcome().await?;
-        let record = store.two.get(&key).await?.expect("it is held");
+        let record = store.two.get(&key).await?.expect(RECORD);
         assert_eq!((guard.key(), guard.id()), (record.key(), record.id()));
         assert_eq!((guard.fence(), guard.expires_at()), (record.fence(), record.expires_at()));
-        assert!(guard.fence() > old.fence() && guard.id() != old.id());
-        assert_eq!(store.two.find(old.id()).await?, None, "the old lease lives");
-        // The TTL is what the heir asked for, not what the holder had.
+        assert_rises(old.fence(), guard.fence());
+        check!(guard.id() != old.id());
+        assert_eq!(store.two.find(old.id()).await?, None, "expected the old lease to be gone");
+        // The TTL is that of the waiter, not that of the old holder.
         assert_eq!(record.expires_at().since(record.acquired_at()), LONG * 2);
-        assert!(LONG < guard.remaining() && guard.remaining() <= LONG * 2);
-        assert!(!guard.is_lost());
+        check!(LONG, <, guard.remaining());
+        check!(guard.remaining(), <=, LONG * 2);
+        check!(!guard.is_lost());
         let (fence, before) = (guard.fence(), guard.expires_at());
         let after = guard.extend(LONG * 3).await?;
-        assert!(after.since(before) >= LONG);
+        check!(after.since(before), >=, LONG);
         assert_eq!((guard.fence(), guard.expires_at()), (fence, after));
-        assert!(guard.release().await?);
-        assert!(!store.is_held(&key).await?);
+        assert_released(guard.release().await?);
+        store.assert_free(&key).await?;
     }
     Ok(())
 }
 
 async fn g5_the_new_guard_is_kept_alive(store: Store) -> Result<()> {
     let kept = |request: LockRequest| slowly(request).ttl(Duration::from_secs(3)).keep_alive();
-    let scene = Scene::new(&store, 1, kept, |_, _| Fault::None).await?;
-    let Scene { faulty, waiters, .. } = scene;
+    let setup = Setup::new(&store, 1, kept, |_, _| Fault::None).await?;
+    let Setup { faulty, waiters, .. } = setup;
     for waiter in waiters {
         let guard = waiter.outcome().await?;
         until(async || Ok(faulty.count(Operation::Extend) > 0)).await?;
-        assert!(store.two.release_by_id(guard.id()).await?);
+        assert_released(store.two.release_by_id(guard.id()).await?);
         guard.lost().await;
-        assert!(guard.is_lost() && guard.remaining().is_zero());
-        assert!(!guard.release().await?);
+        check!(guard.is_lost());
+        check!(guard.remaining().is_zero());
+        assert_not_released(guard.release().await?);
     }
     Ok(())
 }
 
-async fn g5_nothing_is_handed_off_where_it_is_not_declared(store: Store) -> Result<()> {
+async fn g5_nothing_is_handed_off_if_it_is_not_declared(store: Store) -> Result<()> {
     let faulty = store.faulty(|_, _| Fault::None).without_handoff();
     let locks = LockManager::new(faulty.clone());
     let key = fresh_key();
     let guard = locks.lock(&key).ttl(LONG).acquire().await?;
-    let waiter = Waiter::for_turn(quickly(locks.lock(&key).ttl(LONG).wait(LONG))).await;
+    let waiter = Waiter::for_fence(quickly(locks.lock(&key).ttl(LONG).wait(LONG))).await;
     let fence = guard.fence();
-    assert!(guard.release().await?);
-    assert!(waiter.outcome().await? > fence);
+    assert_released(guard.release().await?);
+    assert_rises(fence, waiter.outcome().await?);
     assert_eq!(faulty.count(Operation::Handoff), 0);
     assert_eq!(faulty.count(Operation::Release), 2);
-    assert!(!store.is_held(&key).await?);
+    store.assert_free(&key).await?;
     Ok(())
 }
 
@@ -219,15 +237,15 @@ const FAILURES: [ErrorCode; 6] = [
     ErrorCode::Internal,
 ];
 
-async fn g6_a_handoff_that_is_refused_leaves_nobody_waiting(store: Store) -> Result<()> {
+async fn g6_a_refused_handoff_leaves_no_waiter_stuck(store: Store) -> Result<()> {
     for failure in FAILURES {
         all_are_served(&store, Fault::Fail(failure)).await?;
     }
     Ok(())
 }
 
-/// A backend that refuses a request as such has not carried it out.
-async fn g6_a_handoff_whose_reply_is_lost_leaves_nobody_waiting(store: Store) -> Result<()> {
+/// A backend that answers `AuthFailed` or `InvalidArgument` has not acted, so those are left out.
+async fn g6_a_handoff_whose_reply_is_lost_leaves_no_waiter_stuck(store: Store) -> Result<()> {
     for failure in FAILURES {
         if !matches!(failure, ErrorCode::AuthFailed | ErrorCode::InvalidArgument) {
             all_are_served(&store, Fault::LoseReply(failure)).await?;
@@ -236,179 +254,194 @@ async fn g6_a_handoff_whose_reply_is_lost_leaves_nobody_waiting(store: Store) ->
     Ok(())
 }
 
-async fn all_are_served(store: &Store, trouble: Fault) -> Result<()> {
-    let mut scene = Scene::new(store, 3, quickly, first_handoff(trouble)).await?;
-    scene.serve_all().await?;
-    scene.settled(store).await
+async fn all_are_served(store: &Store, fault: Fault) -> Result<()> {
+    let mut setup = Setup::new(store, 3, quickly, first_handoff(fault)).await?;
+    setup.serve_all().await?;
+    setup.settled(store).await
 }
 
-fn first_handoff(trouble: Fault) -> impl Fn(Operation, usize) -> Fault + Clone {
+fn first_handoff(fault: Fault) -> impl Fn(Operation, usize) -> Fault + Clone {
     move |operation, before| match (operation, before) {
-        (Operation::Handoff, 0) => trouble,
+        (Operation::Handoff, 0) => fault,
         _ => Fault::None,
     }
 }
 
-/// The heir is not polled until the handoff has failed and the old guard has done what it can
-/// about that, so that it learns of everything at once, also that an attempt is due.
-async fn g6_an_heir_that_looks_late_keeps_what_it_got(store: Store) -> Result<()> {
-    let troubles = [
+/// The waiter is not polled until the handoff has failed and the old guard has released. It then
+/// finds all of this at its next poll, and that an attempt is due.
+async fn g6_a_waiter_that_is_polled_late_keeps_its_grant(store: Store) -> Result<()> {
+    let faults = [
         Fault::Fail(ErrorCode::ServiceUnavailable),
         Fault::LoseReply(ErrorCode::ServiceUnavailable),
         Fault::LoseReply(ErrorCode::Internal),
     ];
-    for trouble in troubles.into_iter().cycle().take(15) {
-        let (faulty, locks) = store.troubled(first_handoff(trouble));
+    for fault in faults.into_iter().cycle().take(15) {
+        let (faulty, locks) = store.with_faults(first_handoff(fault));
         let key = fresh_key();
-        let heir = heir_of_a_failed_handoff(&store, &faulty, &locks, &key).await?;
+        let receiver = receiver_of_a_failed_handoff(&store, &faulty, &locks, &key).await?;
         sleep(PAUSE * 2).await;
-        let heir = heir.await?;
+        let receiver = receiver.await?;
         locks.shutdown().await?;
         let record = store.two.get(&key).await?;
         let holder = record.as_ref().map(LockRecord::id);
-        assert_eq!(holder, Some(heir.id()), "it was taken away again");
-        assert!(heir.release().await?);
+        assert_eq!(holder, Some(receiver.id()), "expected the waiter to keep what it was granted");
+        assert_released(receiver.release().await?);
     }
     Ok(())
 }
 
-/// The wait of one who stood first in line, and does not know yet what happened since.
-async fn heir_of_a_failed_handoff(
+/// The wait of the first waiter, which was not polled since the handoff failed.
+async fn receiver_of_a_failed_handoff(
     store: &Store,
     faulty: &FaultyBackend,
     locks: &LockManager,
     key: &Key,
 ) -> Result<Pin<Box<dyn Future<Output = Result<LockGuard>>>>> {
     let guard = locks.lock(key).ttl(LONG).acquire().await?;
-    let mut heir = Box::pin(quickly(locks.lock(key).ttl(LONG).wait(LONG)).acquire());
-    let first = poll_fn(|context| Poll::Ready(heir.as_mut().poll(context))).await;
-    assert!(first.is_pending(), "two have the lock");
+    let mut receiver = Box::pin(quickly(locks.lock(key).ttl(LONG).wait(LONG)).acquire());
+    let first = poll_fn(|context| Poll::Ready(receiver.as_mut().poll(context))).await;
+    assert!(
+        first.is_pending(),
+        "expected the second caller to wait, but it was granted the held key"
+    );
     let id = guard.id().clone();
-    // It may fail: then it goes on in the background.
+    // If it fails, it goes on in the background.
     let _ = guard.release().await;
     until(async || Ok(faulty.count(Operation::Handoff) == 0 || ends(faulty) >= 2)).await?;
     until(async || Ok(store.two.find(&id).await?.is_none())).await?;
-    Ok(heir)
+    Ok(receiver)
 }
 
-async fn g6_a_handoff_whose_heir_never_looks_leaves_no_lease(store: Store) -> Result<()> {
+async fn g6_a_handoff_whose_receiver_is_never_polled_leaves_no_lease(store: Store) -> Result<()> {
     for failure in [ErrorCode::ServiceUnavailable, ErrorCode::Internal] {
-        let (faulty, locks) = store.troubled(first_handoff(Fault::LoseReply(failure)));
+        let (faulty, locks) = store.with_faults(first_handoff(Fault::LoseReply(failure)));
         let key = fresh_key();
-        drop(heir_of_a_failed_handoff(&store, &faulty, &locks, &key).await?);
+        drop(receiver_of_a_failed_handoff(&store, &faulty, &locks, &key).await?);
         locks.shutdown().await?;
-        assert_eq!(store.two.get(&key).await?, None, "a lease remains");
+        assert_eq!(
+            store.two.get(&key).await?,
+            None,
+            "expected the key to be free, but a lease remains"
+        );
     }
     Ok(())
 }
 
-async fn g6_a_handoff_whose_heir_gives_up_leaves_no_lease(store: Store) -> Result<()> {
-    // All that could find what it was granted fails.
-    let trouble = |operation, before| match (operation, before) {
+async fn g6_a_handoff_whose_receiver_gives_up_leaves_no_lease(store: Store) -> Result<()> {
+    // Every request that could find the grant fails.
+    let fault = |operation, before| match (operation, before) {
         (Operation::Handoff, 0) => Fault::LoseReply(ErrorCode::NetworkTimeout),
         (Operation::Handoff | Operation::Acquire, 1..) => {
             Fault::Fail(ErrorCode::ServiceUnavailable)
         }
         _ => Fault::None,
     };
-    let mut scene = Scene::new(&store, 1, quickly, trouble).await?;
-    if scene.supports_handoff() {
-        until(async || Ok(scene.faulty.count(Operation::Acquire) >= 2)).await?;
+    let mut setup = Setup::new(&store, 1, quickly, fault).await?;
+    if setup.supports_handoff() {
+        until(async || Ok(setup.faulty.count(Operation::Acquire) >= 2)).await?;
     }
-    scene.tokens[0].cancel();
-    for waiter in scene.waiters.drain(..) {
+    setup.tokens[0].cancel();
+    for waiter in setup.waiters.drain(..) {
         assert_eq!(code(waiter.outcome().await), ErrorCode::Aborted);
     }
-    scene.settled(&store).await
+    setup.settled(&store).await
 }
 
-async fn g7_an_heir_that_leaves_is_followed_by_the_next(store: Store) -> Result<()> {
-    for trouble in [Fault::HoldRequest, Fault::HoldReply] {
-        let mut scene = Scene::new(&store, 2, quickly, first_handoff(trouble)).await?;
-        let first = scene.waiters.remove(0);
-        if scene.supports_handoff() {
-            until(async || Ok(scene.faulty.held() == 1)).await?;
-            scene.tokens[0].cancel();
+async fn g7_the_next_waiter_follows_a_receiver_that_leaves(store: Store) -> Result<()> {
+    for fault in [Fault::HoldRequest, Fault::HoldReply] {
+        let mut setup = Setup::new(&store, 2, quickly, first_handoff(fault)).await?;
+        let first = setup.waiters.remove(0);
+        if setup.supports_handoff() {
+            until(async || Ok(setup.faulty.held() == 1)).await?;
+            setup.tokens[0].cancel();
             assert_eq!(code(first.outcome().await), ErrorCode::Aborted);
         } else {
-            first.drop_out().await;
+            first.leave().await;
         }
-        scene.faulty.open();
-        let guard = scene.waiters.remove(0).outcome().await?;
-        assert!(guard.fence() > scene.old.fence());
-        assert!(guard.release().await?);
-        scene.settled(&store).await?;
+        setup.faulty.open();
+        let guard = setup.waiters.remove(0).outcome().await?;
+        assert_rises(setup.old.fence(), guard.fence());
+        assert_released(guard.release().await?);
+        setup.settled(&store).await?;
     }
     Ok(())
 }
 
-async fn g7_an_heir_that_leaves_alone_leaves_no_lease(store: Store) -> Result<()> {
-    for trouble in [Fault::HoldRequest, Fault::HoldReply] {
-        let mut scene = Scene::new(&store, 1, quickly, first_handoff(trouble)).await?;
-        if scene.supports_handoff() {
-            until(async || Ok(scene.faulty.held() == 1)).await?;
+async fn g7_the_only_receiver_leaves_no_lease_when_it_leaves(store: Store) -> Result<()> {
+    for fault in [Fault::HoldRequest, Fault::HoldReply] {
+        let mut setup = Setup::new(&store, 1, quickly, first_handoff(fault)).await?;
+        if setup.supports_handoff() {
+            until(async || Ok(setup.faulty.held() == 1)).await?;
         }
-        scene.waiters.remove(0).drop_out().await;
-        scene.faulty.open();
-        scene.settled(&store).await?;
+        setup.waiters.remove(0).leave().await;
+        setup.faulty.open();
+        setup.settled(&store).await?;
     }
     Ok(())
 }
 
-async fn g7_a_releaser_that_leaves_holds_nobody_up(store: Store) -> Result<()> {
-    for trouble in [Fault::HoldRequest, Fault::HoldReply] {
-        let mut scene = Scene::new(&store, 2, quickly, first_handoff(trouble)).await?;
-        if scene.supports_handoff() {
-            until(async || Ok(scene.faulty.held() == 1)).await?;
+async fn g7_a_releaser_that_leaves_delays_no_waiter(store: Store) -> Result<()> {
+    for fault in [Fault::HoldRequest, Fault::HoldReply] {
+        let mut setup = Setup::new(&store, 2, quickly, first_handoff(fault)).await?;
+        if setup.supports_handoff() {
+            until(async || Ok(setup.faulty.held() == 1)).await?;
         }
-        scene.released.take().expect("it is under way").drop_out().await;
-        scene.faulty.open();
-        let mut fence = scene.old.fence();
-        for waiter in scene.waiters.drain(..) {
+        setup
+            .released
+            .take()
+            .expect("expected a release under way, but there is none")
+            .leave()
+            .await;
+        setup.faulty.open();
+        let mut fence = setup.old.fence();
+        for waiter in setup.waiters.drain(..) {
             let guard = waiter.outcome().await?;
-            assert!(guard.fence() > fence, "not first come first served");
+            assert_rises(fence, guard.fence());
             fence = guard.fence();
-            assert!(guard.release().await?);
+            assert_released(guard.release().await?);
         }
-        scene.settled(&store).await?;
+        setup.settled(&store).await?;
     }
     Ok(())
 }
 
-/// Workers of one manager pass the key on among themselves, until a worker of another had its turn.
-/// There is always one in line, and hardly ever one who asks by itself.
-async fn g8_other_clients_get_their_turn(store: Store) -> Result<()> {
+/// The workers of one manager hand the key to each other until a worker of another manager is
+/// served. Their queue is never empty, and they hardly ever send an attempt.
+async fn g8_other_clients_are_served(store: Store) -> Result<()> {
     let key = fresh_key();
-    let (faulty, locks) = store.troubled(|_, _| Fault::None);
+    let (faulty, locks) = store.with_faults(|_, _| Fault::None);
     let served = Arc::new(AtomicBool::new(false));
-    let turns = Arc::new(AtomicUsize::new(0));
+    let grants = Arc::new(AtomicUsize::new(0));
     let mut workers = JoinSet::new();
     for _ in 0..20 {
         let (key, locks) = (key.clone(), locks.clone());
-        let (served, turns) = (served.clone(), turns.clone());
+        let (served, grants) = (served.clone(), grants.clone());
         workers.spawn(async move {
             while !served.load(Ordering::SeqCst) {
                 let request = locks.lock(&key).ttl(LONG).wait(LONG);
                 let backoff = Backoff::fixed(Duration::from_millis(500));
                 let guard = request.backoff(backoff).acquire().await?;
-                turns.fetch_add(1, Ordering::SeqCst);
-                assert!(guard.release().await?);
+                grants.fetch_add(1, Ordering::SeqCst);
+                assert_released(guard.release().await?);
             }
             Result::Ok(())
         });
     }
-    until(async || Ok(turns.load(Ordering::SeqCst) >= 3)).await?;
+    until(async || Ok(grants.load(Ordering::SeqCst) >= 3)).await?;
     let other = LockManager::new(store.two.clone());
     let request = other.lock(&key).ttl(LONG).wait(LONG).backoff(store.backoff());
     let guard = request.acquire().await?;
     served.store(true, Ordering::SeqCst);
-    assert!(guard.release().await?);
+    assert_released(guard.release().await?);
     workers.join_all().await.into_iter().collect::<Result<Vec<()>>>()?;
     if faulty.capabilities().receives_notifications() {
         let calls = operations(&faulty);
         let in_a_row = calls.split(|call| *call != Operation::Handoff).map(<[_]>::len);
-        assert!(in_a_row.max() < Some(16), "too many handoffs in a row");
+        assert!(
+            in_a_row.max() < Some(16),
+            "expected fewer than 16 handoffs in a row, but got more: {calls:?}"
+        );
     }
-    assert!(!store.is_held(&key).await?);
+    store.assert_free(&key).await?;
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! H: what a guard tells, work under a lock, and a lease that is handed on.
+//! H1 and H6: what a guard reports, work under a lock, and a lease that moves to another guard.
 
 use std::future::pending;
 use std::sync::Arc;
@@ -11,11 +11,12 @@ use syncguard_memory::Fault;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
+use crate::expect::{RECORD, assert_not_released, assert_released};
 use crate::store::{LONG, MARGIN, Store, fresh_key, poll_then_drop, until};
 
 cases![
     t4_the_deadline_counts_from_before_the_sending,
-    h1_a_guard_tells_of_its_lease,
+    h1_a_guard_describes_its_lease,
     h1_extend_moves_the_expiry,
     h1_extend_of_an_ended_lease_is_lost,
     h1_release_is_true_once,
@@ -32,7 +33,7 @@ cases![
 ];
 
 async fn t4_the_deadline_counts_from_before_the_sending(store: Store) -> Result<()> {
-    let (faulty, locks) = store.troubled(|operation, _| match operation {
+    let (faulty, locks) = store.with_faults(|operation, _| match operation {
         Operation::Acquire => Fault::HoldReply,
         _ => Fault::None,
     });
@@ -49,15 +50,18 @@ async fn t4_the_deadline_counts_from_before_the_sending(store: Store) -> Result<
         Result::<_>::Ok((guard.remaining(), guard))
     };
     let ((remaining, guard), ()) = tokio::try_join!(acquire, open_late)?;
-    assert!(remaining <= LONG - late, "counted from the reply");
-    assert!(guard.release().await?);
+    assert!(
+        remaining <= LONG - late,
+        "expected the deadline to count from the request, but {remaining:?} remain"
+    );
+    assert_released(guard.release().await?);
     Ok(())
 }
 
-async fn h1_a_guard_tells_of_its_lease(store: Store) -> Result<()> {
+async fn h1_a_guard_describes_its_lease(store: Store) -> Result<()> {
     let (key, asked) = (fresh_key(), Instant::now());
     let guard = store.locks().lock(&key).ttl(LONG).acquire().await?;
-    let record = store.two.get(&key).await?.expect("it is held");
+    let record = store.two.get(&key).await?.expect(RECORD);
     assert_eq!((guard.key(), guard.id()), (record.key(), record.id()));
     assert_eq!(guard.fence(), record.fence());
     assert_eq!(guard.expires_at(), record.expires_at());
@@ -65,8 +69,8 @@ async fn h1_a_guard_tells_of_its_lease(store: Store) -> Result<()> {
     assert_eq!((lease.key(), lease.id()), (guard.key(), guard.id()));
     let remaining = guard.remaining();
     assert!(remaining <= LONG && remaining + MARGIN + asked.elapsed() >= LONG, "{remaining:?}");
-    assert!(!guard.is_lost());
-    assert!(guard.release().await?);
+    check!(!guard.is_lost());
+    assert_released(guard.release().await?);
     Ok(())
 }
 
@@ -75,27 +79,28 @@ async fn h1_extend_moves_the_expiry(store: Store) -> Result<()> {
     let guard = store.locks().lock(&key).ttl(LONG).acquire().await?;
     let (fence, before) = (guard.fence(), guard.expires_at());
     let after = guard.extend(LONG * 2).await?;
-    assert!(after.since(before) >= LONG);
+    check!(after.since(before), >=, LONG);
     assert_eq!((guard.expires_at(), guard.fence()), (after, fence));
-    assert!(guard.remaining() > LONG);
-    let record = store.two.get(&key).await?.expect("it is held");
+    check!(guard.remaining(), >, LONG);
+    let record = store.two.get(&key).await?.expect(RECORD);
     assert_eq!(record.expires_at(), after);
     let shorter = guard.extend(LONG).await?;
-    assert!(shorter < after, "extend added");
-    assert!(guard.remaining() <= LONG);
-    assert!(guard.release().await?);
+    assert!(shorter < after, "expected extend to replace the TTL, but it added to it");
+    check!(guard.remaining(), <=, LONG);
+    assert_released(guard.release().await?);
     Ok(())
 }
 
 async fn h1_extend_of_an_ended_lease_is_lost(store: Store) -> Result<()> {
     let guard = store.locks().lock(fresh_key()).ttl(LONG).acquire().await?;
-    assert!(store.two.release_by_id(guard.id()).await?);
-    let error = guard.extend(LONG).await.expect_err("it had ended");
+    assert_released(store.two.release_by_id(guard.id()).await?);
+    let error = guard.extend(LONG).await.expect_err("expected `Lost`, but extend succeeded");
     assert_eq!(error.code(), ErrorCode::Lost);
     assert_eq!(error.key(), Some(guard.key().fingerprint()));
-    assert!(guard.is_lost() && guard.remaining().is_zero());
+    check!(guard.is_lost());
+    check!(guard.remaining().is_zero());
     guard.lost().await;
-    assert!(!guard.release().await?);
+    assert_not_released(guard.release().await?);
     Ok(())
 }
 
@@ -103,19 +108,22 @@ async fn h1_release_is_true_once(store: Store) -> Result<()> {
     let key = fresh_key();
     let guard = store.locks().lock(&key).ttl(LONG).acquire().await?;
     let lease = guard.lease();
-    assert!(guard.release().await?);
-    assert!(!store.one.release(&lease).await?);
-    assert!(!store.is_held(&key).await?);
+    assert_released(guard.release().await?);
+    assert_not_released(store.one.release(&lease).await?);
+    store.assert_free(&key).await?;
     Ok(())
 }
 
 async fn h1_release_of_a_lease_that_was_taken_away_is_false(store: Store) -> Result<()> {
     let key = fresh_key();
     let guard = store.locks().lock(&key).ttl(LONG).acquire().await?;
-    assert!(store.two.release_by_id(guard.id()).await?);
+    assert_released(store.two.release_by_id(guard.id()).await?);
     let successor = store.take(&key, LONG).await?;
-    assert!(!guard.release().await?);
-    assert!(store.two.release(&successor).await?, "the successor lost");
+    assert_not_released(guard.release().await?);
+    assert!(
+        store.two.release(&successor).await?,
+        "expected the successor's release to return true, but its lease was gone"
+    );
     Ok(())
 }
 
@@ -124,8 +132,8 @@ async fn h1_a_detached_lease_goes_on_without_its_guard(store: Store) -> Result<(
     let locks = store.locks();
     let lease = locks.lock(&key).ttl(LONG).acquire().await?.detach();
     locks.shutdown().await?;
-    assert!(store.is_held(&key).await?, "it was released");
-    assert!(store.two.release(&lease).await?);
+    store.assert_held(&key).await?;
+    assert_released(store.two.release(&lease).await?);
     Ok(())
 }
 
@@ -135,9 +143,9 @@ async fn h1_a_detached_lease_is_adopted_elsewhere(store: Store) -> Result<()> {
     let guard = here.lock(&key).ttl(LONG).acquire().await?;
     let (fence, lease) = (guard.fence(), guard.detach());
     let adopted = there.lock(&key).ttl(LONG * 2).adopt(&lease).await?;
-    let adopted = adopted.expect("a live lease is adopted");
+    let adopted = adopted.expect("expected the live lease to be adopted, but got None");
     assert_eq!((adopted.id(), adopted.fence()), (lease.id(), fence));
-    assert!(adopted.expires_at().since(lease.expires_at()) >= LONG);
+    check!(adopted.expires_at().since(lease.expires_at()), >=, LONG);
     drop(adopted);
     store.until_free(&key).await
 }
@@ -146,20 +154,24 @@ async fn h1_a_lease_that_ended_is_not_adopted(store: Store) -> Result<()> {
     let key = fresh_key();
     let dead = store.take_and_let_die(&key).await?;
     let locks = store.locks();
-    assert!(locks.lock(&key).adopt(&dead).await?.is_none());
+    check!(locks.lock(&key).adopt(&dead).await?.is_none());
     let successor = store.take(&key, LONG).await?;
-    assert!(locks.lock(&key).adopt(&dead).await?.is_none());
+    check!(locks.lock(&key).adopt(&dead).await?.is_none());
     locks.shutdown().await?;
-    assert!(store.two.release(&successor).await?, "the successor lost");
+    assert!(
+        store.two.release(&successor).await?,
+        "expected the successor's release to return true, but its lease was gone"
+    );
     Ok(())
 }
 
 async fn h1_a_lease_of_another_key_is_not_adopted(store: Store) -> Result<()> {
     let lease = store.take(&fresh_key(), LONG).await?;
     let outcome = store.locks().lock(fresh_key()).adopt(&lease).await;
-    let error = outcome.expect_err("it is of another key");
+    let error =
+        outcome.expect_err("expected an adoption for another key to fail, but it succeeded");
     assert_eq!(error.code(), ErrorCode::InvalidArgument);
-    assert!(store.one.release(&lease).await?);
+    assert_released(store.one.release(&lease).await?);
     Ok(())
 }
 
@@ -167,22 +179,23 @@ async fn h6_run_holds_the_lock_around_the_work(store: Store) -> Result<()> {
     let (outer, inner) = (fresh_key(), fresh_key());
     let locks = store.locks();
     let fences = locks.lock(&outer).ttl(LONG).run(async |lock| -> Result<_> {
-        assert!(store.is_held(&outer).await?);
+        store.assert_held(&outer).await?;
         let below = locks.lock(&inner).ttl(LONG).run(async |lock| -> Result<Fence> {
-            assert!(store.is_held(&inner).await?);
+            store.assert_held(&inner).await?;
             Ok(lock.fence())
         });
         let below = below.await?;
-        assert!(!store.is_held(&inner).await?, "not released at once");
+        store.assert_free(&inner).await?;
         Ok((lock.fence(), below))
     });
     let (outer_fence, inner_fence) = fences.await?;
-    assert!(outer_fence.get() > 0 && inner_fence.get() > 0);
-    assert!(!store.is_held(&outer).await?, "not released at once");
+    check!(outer_fence.get(), >, 0);
+    check!(inner_fence.get(), >, 0);
+    store.assert_free(&outer).await?;
     Ok(())
 }
 
-/// The error of a service.
+/// The error type of a user.
 #[derive(Debug)]
 struct WorkFailed;
 
@@ -197,7 +210,7 @@ async fn h6_run_returns_an_error_of_the_work_and_releases(store: Store) -> Resul
     let work = async |_: &LockGuard| Err::<(), _>(WorkFailed);
     let outcome = store.locks().lock(&key).ttl(LONG).run(work).await;
     assert!(outcome.is_err(), "expected the error of the work, but it was lost");
-    assert!(!store.is_held(&key).await?, "not released at once");
+    store.assert_free(&key).await?;
     Ok(())
 }
 
@@ -209,7 +222,7 @@ async fn h6_run_releases_when_the_work_panics(store: Store) -> Result<()> {
         std::panic::resume_unwind(Box::new("expected"))
     }));
     let outcome = tasks.join_next().await.expect("one task");
-    assert!(outcome.is_err_and(|error| error.is_panic()));
+    check!(outcome.is_err_and(|error| error.is_panic()));
     store.until_free(&key).await
 }
 
@@ -221,13 +234,13 @@ async fn h6_run_releases_when_it_is_dropped(store: Store) -> Result<()> {
         pending::<Result<()>>().await
     });
     tokio::select! {
-        _ = running => panic!("endless work ended"),
+        _ = running => panic!("expected the work to go on, but it ended"),
         begun = until(async || Ok(started.load(Ordering::SeqCst))) => begun?,
     }
     store.until_free(&key).await?;
-    // Before the work has begun, unless the backend answers at once.
+    // It is dropped before the work starts, unless the backend answers at once.
     let not_begun = locks.lock(&key).ttl(LONG).run(async |_| pending::<Result<()>>().await);
-    assert!(poll_then_drop(1, not_begun).await.is_none());
+    check!(poll_then_drop(1, not_begun).await.is_none());
     store.until_free(&key).await
 }
 
@@ -237,12 +250,12 @@ async fn h6_run_stops_the_work_when_the_lease_is_lost(store: Store) -> Result<()
     let request = store.locks().lock(fresh_key()).ttl(Duration::from_secs(2)).keep_alive();
     let outcome = request.run(async |lock| {
         let _stopped = guard_of_work;
-        assert!(store.two.release_by_id(lock.id()).await.is_ok());
+        check!(store.two.release_by_id(lock.id()).await.is_ok());
         pending::<Result<()>>().await
     });
-    let error = outcome.await.expect_err("the lease was lost");
+    let error = outcome.await.expect_err("expected release to return true, but the lease was lost");
     assert_eq!(error.code(), ErrorCode::Lost);
-    assert!(dropped.load(Ordering::SeqCst), "the work goes on");
+    assert!(dropped.load(Ordering::SeqCst), "expected the work to be dropped, but it goes on");
     Ok(())
 }
 

@@ -1,8 +1,12 @@
-//! I: the id of an acquisition, which the caller makes.
+//! I: lock ids, which the caller makes.
 
 use syncguard_core::{Backend, LockId, Result};
 
-use crate::store::{LONG, Store, fresh_id, fresh_key, granted, ttl};
+use crate::expect::{
+    RECORD, assert_extended, assert_no_record, assert_not_extended, assert_not_released,
+    assert_released, granted,
+};
+use crate::store::{LONG, Store, fresh_id, fresh_key, ttl};
 
 cases![
     i1_every_character_of_the_alphabet,
@@ -20,10 +24,10 @@ async fn i1_every_character_of_the_alphabet(store: Store) -> Result<()> {
         let key = fresh_key();
         let lease = granted(store.one.acquire(&key, &id, ttl(LONG)).await?);
         assert_eq!(lease.id(), &id);
-        let record = store.two.find(&id).await?.expect("its id finds it");
+        let record = store.two.find(&id).await?.expect("expected a record by id, but got none");
         assert_eq!((record.id(), record.key()), (&id, &key));
-        assert!(store.two.extend_by_id(&id, ttl(LONG)).await?.is_some());
-        assert!(store.two.release_by_id(&id).await?);
+        assert_extended(store.two.extend_by_id(&id, ttl(LONG)).await?);
+        assert_released(store.two.release_by_id(&id).await?);
     }
     Ok(())
 }
@@ -34,17 +38,17 @@ async fn i1_letters_in_another_case_are_another_id(store: Store) -> Result<()> {
     let other: LockId = format!("A{}", &random.as_str()[1..]).parse()?;
     let key = fresh_key();
     granted(store.one.acquire(&key, &id, ttl(LONG)).await?);
-    assert_eq!(store.one.find(&other).await?, None);
-    assert_eq!(store.one.extend_by_id(&other, ttl(LONG)).await?, None);
-    assert!(!store.one.release_by_id(&other).await?);
-    assert!(store.one.release_by_id(&id).await?);
+    assert_no_record(store.one.find(&other).await?);
+    assert_not_extended(store.one.extend_by_id(&other, ttl(LONG)).await?);
+    assert_not_released(store.one.release_by_id(&other).await?);
+    assert_released(store.one.release_by_id(&id).await?);
     Ok(())
 }
 
 async fn i2_the_id_is_the_callers(store: Store) -> Result<()> {
     let (key, id) = (fresh_key(), fresh_id());
     let lease = granted(store.one.acquire(&key, &id, ttl(LONG)).await?);
-    let record = store.two.get(&key).await?.expect("it is held");
+    let record = store.two.get(&key).await?.expect(RECORD);
     assert_eq!((lease.id(), record.id()), (&id, &id));
     Ok(())
 }
@@ -52,16 +56,16 @@ async fn i2_the_id_is_the_callers(store: Store) -> Result<()> {
 async fn i2_a_grant_whose_reply_was_lost_is_undone_by_id(store: Store) -> Result<()> {
     let (key, id) = (fresh_key(), fresh_id());
     let _lost = store.one.acquire(&key, &id, ttl(LONG)).await?;
-    assert!(store.two.release_by_id(&id).await?);
-    assert!(!store.is_held(&key).await?);
+    assert_released(store.two.release_by_id(&id).await?);
+    store.assert_free(&key).await?;
     Ok(())
 }
 
 async fn i2_undoing_what_was_never_granted_changes_nothing(store: Store) -> Result<()> {
     let (key, id) = (fresh_key(), fresh_id());
-    assert!(!store.one.release_by_id(&id).await?);
+    assert_not_released(store.one.release_by_id(&id).await?);
     granted(store.one.acquire(&key, &id, ttl(LONG)).await?);
-    assert!(store.is_held(&key).await?);
-    assert!(store.one.release_by_id(&id).await?);
+    store.assert_held(&key).await?;
+    assert_released(store.one.release_by_id(&id).await?);
     Ok(())
 }

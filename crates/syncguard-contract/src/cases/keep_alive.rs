@@ -6,6 +6,7 @@ use syncguard_core::{Backend, ErrorCode, Operation, Result};
 use syncguard_memory::Fault;
 use tokio::time::{Instant, sleep};
 
+use crate::expect::{RECORD, assert_not_released, assert_released};
 use crate::store::{MARGIN, Store, fresh_key, operations, until};
 
 cases![
@@ -21,13 +22,13 @@ cases![
     h7_no_renewal_is_sent_after_a_release,
 ];
 
-/// Long enough for a busy machine to renew in time, short enough to see it.
+/// Long enough for a busy machine to renew in time, and short enough to wait for a renewal.
 const TTL: Duration = Duration::from_secs(6);
 
-/// For leases that are meant to be lost.
+/// The TTL of a lease that is meant to be lost.
 const SHORT: Duration = Duration::from_millis(900);
 
-/// More than anything takes that follows a deadline.
+/// Longer than a busy machine takes to report a loss after the deadline.
 const SOON: Duration = Duration::from_secs(10);
 
 async fn h4_keep_alive_renews_at_a_third_of_the_ttl(store: Store) -> Result<()> {
@@ -36,16 +37,20 @@ async fn h4_keep_alive_renews_at_a_third_of_the_ttl(store: Store) -> Result<()> 
     let first = guard.expires_at();
     until(async || Ok(guard.expires_at() > first)).await?;
     let renewed = asked.elapsed();
-    assert!(renewed >= TTL / 3, "renewed after {renewed:?}");
-    let record = store.two.get(&key).await?.expect("it is held");
+    assert!(
+        renewed >= TTL / 3,
+        "expected the first renewal after a third of the TTL, but it came after {renewed:?}"
+    );
+    let record = store.two.get(&key).await?.expect(RECORD);
     assert_eq!(record.fence(), guard.fence());
-    assert!(record.expires_at() > first);
-    assert!(!guard.is_lost() && guard.release().await?);
+    check!(record.expires_at(), >, first);
+    check!(!guard.is_lost());
+    assert_released(guard.release().await?);
     Ok(())
 }
 
 async fn h4_a_failed_renewal_is_no_loss(store: Store) -> Result<()> {
-    let (faulty, locks) = store.troubled(|operation, before| match (operation, before) {
+    let (faulty, locks) = store.with_faults(|operation, before| match (operation, before) {
         (Operation::Extend, 0) => Fault::Fail(ErrorCode::ServiceUnavailable),
         (Operation::Extend, 1) => Fault::Fail(ErrorCode::Internal),
         _ => Fault::None,
@@ -54,14 +59,17 @@ async fn h4_a_failed_renewal_is_no_loss(store: Store) -> Result<()> {
     let guard = request.acquire().await?;
     let first = guard.expires_at();
     until(async || Ok(guard.is_lost() || guard.expires_at() > first)).await?;
-    assert!(!guard.is_lost(), "a failure passed for a loss");
-    assert!(faulty.count(Operation::Extend) >= 3);
-    assert!(guard.release().await?);
+    assert!(
+        !guard.is_lost(),
+        "expected a failed renewal to be retried, but the lease was reported lost"
+    );
+    check!(faulty.count(Operation::Extend), >=, 3);
+    assert_released(guard.release().await?);
     Ok(())
 }
 
 async fn h4_without_keep_alive_nothing_is_renewed(store: Store) -> Result<()> {
-    let (faulty, locks) = store.troubled(|_, _| Fault::None);
+    let (faulty, locks) = store.with_faults(|_, _| Fault::None);
     let guard = locks.lock(fresh_key()).ttl(SHORT).acquire().await?;
     guard.lost().await;
     assert_eq!(operations(&faulty), [Operation::Acquire]);
@@ -72,13 +80,14 @@ async fn h5_loss_is_signalled_when_the_backend_says_so(store: Store) -> Result<(
     let request = store.locks().lock(fresh_key()).ttl(TTL).keep_alive();
     let (guard, held) = (request.acquire().await?, Instant::now());
     let token = guard.lost_token();
-    assert!(store.two.release_by_id(guard.id()).await?);
+    assert_released(store.two.release_by_id(guard.id()).await?);
     guard.lost().await;
     let after = held.elapsed();
-    assert!(after < TTL, "only the deadline told, after {after:?}");
-    assert!(guard.is_lost() && guard.remaining().is_zero());
+    assert!(after < TTL, "expected the loss before the deadline, but it came after {after:?}");
+    check!(guard.is_lost());
+    check!(guard.remaining().is_zero());
     token.cancelled().await;
-    assert!(!guard.release().await?);
+    assert_not_released(guard.release().await?);
     Ok(())
 }
 
@@ -87,13 +96,14 @@ async fn h5_loss_is_signalled_at_the_deadline(store: Store) -> Result<()> {
     let guard = store.locks().lock(fresh_key()).ttl(SHORT).acquire().await?;
     let token = guard.lost_token();
     assert_lost_at_the_deadline(asked, guard.lost()).await;
-    assert!(guard.is_lost() && guard.remaining().is_zero());
+    check!(guard.is_lost());
+    check!(guard.remaining().is_zero());
     token.cancelled().await;
     Ok(())
 }
 
 async fn h5_loss_is_signalled_while_a_renewal_hangs(store: Store) -> Result<()> {
-    let (faulty, locks) = store.troubled(|operation, _| match operation {
+    let (faulty, locks) = store.with_faults(|operation, _| match operation {
         Operation::Extend => Fault::HoldRequest,
         _ => Fault::None,
     });
@@ -106,7 +116,7 @@ async fn h5_loss_is_signalled_while_a_renewal_hangs(store: Store) -> Result<()> 
 }
 
 async fn h5_loss_is_signalled_while_every_renewal_fails(store: Store) -> Result<()> {
-    let (faulty, locks) = store.troubled(|operation, _| match operation {
+    let (faulty, locks) = store.with_faults(|operation, _| match operation {
         Operation::Extend => Fault::Fail(ErrorCode::NetworkTimeout),
         _ => Fault::None,
     });
@@ -114,51 +124,63 @@ async fn h5_loss_is_signalled_while_every_renewal_fails(store: Store) -> Result<
     let request = locks.lock(fresh_key()).ttl(SHORT).keep_alive();
     let guard = request.acquire().await?;
     assert_lost_at_the_deadline(asked, guard.lost()).await;
-    assert!(faulty.count(Operation::Extend) >= 1);
+    check!(faulty.count(Operation::Extend), >=, 1);
     Ok(())
 }
 
 async fn assert_lost_at_the_deadline(asked: Instant, lost: impl Future<Output = ()>) {
     lost.await;
     let after = asked.elapsed();
-    assert!(after + MARGIN >= SHORT, "lost too early, after {after:?}");
-    assert!(after < SHORT + SOON, "lost too late, after {after:?}");
+    assert!(
+        after + MARGIN >= SHORT,
+        "expected the loss at the deadline of {SHORT:?}, but it came after {after:?}"
+    );
+    assert!(
+        after < SHORT + SOON,
+        "expected the loss at the deadline of {SHORT:?}, but it came after {after:?}"
+    );
 }
 
 async fn h5_a_release_is_no_loss(store: Store) -> Result<()> {
     let request = store.locks().lock(fresh_key()).ttl(SHORT).keep_alive();
     let guard = request.acquire().await?;
     let token = guard.lost_token();
-    // On a machine so busy that the lease is lost before, there is nothing to see.
+    // On a machine so busy that the lease is lost before its release, there is nothing to check.
     if guard.release().await? {
         sleep(SHORT).await;
-        assert!(!token.is_cancelled(), "a release passed for a loss");
+        assert!(
+            !token.is_cancelled(),
+            "expected no loss after a release, but the loss was signaled"
+        );
     }
     Ok(())
 }
 
 async fn h7_a_release_does_not_wait_for_a_renewal_that_hangs(store: Store) -> Result<()> {
-    for trouble in [Fault::HoldRequest, Fault::HoldReply] {
-        let (faulty, locks) = store.troubled(move |operation, _| match operation {
-            Operation::Extend => trouble,
+    for fault in [Fault::HoldRequest, Fault::HoldReply] {
+        let (faulty, locks) = store.with_faults(move |operation, _| match operation {
+            Operation::Extend => fault,
             _ => Fault::None,
         });
         let key = fresh_key();
         let guard = locks.lock(&key).ttl(TTL).keep_alive().acquire().await?;
         until(async || Ok(faulty.count(Operation::Extend) == 1)).await?;
         let token = guard.lost_token();
-        assert!(guard.release().await?, "the lease ended");
-        assert!(!token.is_cancelled(), "it waited until the lease was lost");
-        // What was held up arrives after the release, if it arrives at all.
+        assert!(guard.release().await?, "expected release to return true, but the lease had ended");
+        assert!(
+            !token.is_cancelled(),
+            "expected release not to wait for the renewal, but the lease was lost first"
+        );
+        // A held renewal arrives after the release, if it arrives at all.
         faulty.open();
         locks.shutdown().await?;
-        assert_eq!(store.two.get(&key).await?, None, "it came back");
+        assert_eq!(store.two.get(&key).await?, None, "expected the late renewal to change nothing");
     }
     Ok(())
 }
 
 async fn h7_no_renewal_is_sent_after_a_release(store: Store) -> Result<()> {
-    let (faulty, locks) = store.troubled(|_, _| Fault::None);
+    let (faulty, locks) = store.with_faults(|_, _| Fault::None);
     let request = || locks.lock(fresh_key()).ttl(SHORT).keep_alive();
     let released = request().acquire().await?.release().await;
     drop(request().acquire().await?);
@@ -166,7 +188,7 @@ async fn h7_no_renewal_is_sent_after_a_release(store: Store) -> Result<()> {
     locks.shutdown().await?;
     let before = operations(&faulty);
     sleep(SHORT).await;
-    assert_eq!(operations(&faulty), before, "a renewal after the end");
+    assert_eq!(operations(&faulty), before, "expected no renewal after the end of the lease");
     released?;
     Ok(())
 }

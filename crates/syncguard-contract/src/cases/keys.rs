@@ -1,8 +1,9 @@
-//! K: what is a key, and which two keys are one lock.
+//! K: which texts are keys, and which two keys are the same lock.
 
 use syncguard_core::{Acquired, Backend, ErrorCode, Key, Result};
 
-use crate::store::{LONG, Store, fresh_id, fresh_key, granted, key, ttl};
+use crate::expect::{RECORD, assert_released, assert_rises, granted};
+use crate::store::{LONG, Store, fresh_id, fresh_key, key, ttl};
 
 cases![
     k1_keys_with_punctuation,
@@ -12,7 +13,7 @@ cases![
     k2_two_spellings_are_one_lock,
     k2_similar_keys_are_different_locks,
     k2_long_keys_that_differ_at_the_end_are_different_locks,
-    k3_keys_that_look_like_stored_names_harm_nobody,
+    k3_keys_that_look_like_stored_names_change_no_other_lock,
     k4_debug_shows_no_raw_name,
 ];
 
@@ -70,7 +71,7 @@ async fn k1_keys_of_512_bytes(store: Store) -> Result<()> {
     Ok(())
 }
 
-/// Each text, made unique by what is put in front of it.
+/// Checks each text, with a random prefix so that it is unique.
 async fn whole_lives(store: &Store, texts: &[&str]) -> Result<()> {
     for text in texts {
         whole_life(store, &key(&format!("{}{text}", fresh_id().as_str()))).await?;
@@ -78,23 +79,30 @@ async fn whole_lives(store: &Store, texts: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// Everything that can happen to a key happens to this one.
+/// Takes a key through every operation.
 async fn whole_life(store: &Store, key: &Key) -> Result<()> {
     let shown = key.as_str();
     let first = store.take(key, LONG).await?;
-    assert_eq!(first.key(), key, "the lease is of another key");
-    assert!(store.is_held(key).await?, "{shown:?} is not held");
-    let by_key = store.two.get(key).await?.expect("a look by key finds it");
+    assert_eq!(first.key(), key, "expected a lease of the requested key");
+    store.assert_held(key).await?;
+    let by_key = store.two.get(key).await?.expect(RECORD);
     let by_id = store.two.find(first.id()).await?;
-    assert_eq!(by_key.key(), key, "the record is of another key");
-    assert_eq!(by_id.as_ref(), Some(&by_key), "{shown:?} by id");
+    assert_eq!(by_key.key(), key, "expected a record of the requested key");
+    assert_eq!(by_id.as_ref(), Some(&by_key), "expected the same record of {shown:?} by id");
     let extended = store.two.extend(&first, ttl(LONG)).await?;
-    assert!(extended.is_some(), "{shown:?} cannot be extended");
-    assert!(store.two.release(&first).await?, "{shown:?} stays held");
-    assert_eq!(store.one.get(key).await?, None, "{shown:?} stays visible");
+    assert!(extended.is_some(), "expected the lease of {shown:?} to be extended, but got None");
+    assert!(
+        store.two.release(&first).await?,
+        "expected release of {shown:?} to return true, but it returned false"
+    );
+    assert_eq!(
+        store.one.get(key).await?,
+        None,
+        "expected no record of {shown:?} after its release"
+    );
     let second = store.take(key, LONG).await?;
-    assert!(second.fence() > first.fence(), "the fence of {shown:?}");
-    assert!(store.one.release_by_id(second.id()).await?);
+    assert_rises(first.fence(), second.fence());
+    assert_released(store.one.release_by_id(second.id()).await?);
     Ok(())
 }
 
@@ -109,10 +117,13 @@ async fn k2_two_spellings_are_one_lock(store: Store) -> Result<()> {
         ("q\u{323}\u{307}", "q\u{307}\u{323}"),
     ] {
         let lease = store.take(&spelled(one), LONG).await?;
-        assert!(store.is_held(&spelled(two)).await?, "{two:?} is free");
-        let record = store.two.get(&spelled(two)).await?.expect("it is held");
+        assert!(
+            store.is_held(&spelled(two)).await?,
+            "expected {two:?} to be the same lock, but it was granted"
+        );
+        let record = store.two.get(&spelled(two)).await?.expect(RECORD);
         assert_eq!(record.id(), lease.id());
-        assert!(store.two.release(&lease).await?);
+        assert_released(store.two.release(&lease).await?);
         granted(store.two.acquire(&spelled(two), &fresh_id(), ttl(LONG)).await?);
     }
     Ok(())
@@ -122,13 +133,13 @@ async fn k2_similar_keys_are_different_locks(store: Store) -> Result<()> {
     let random = fresh_key();
     let endings = [
         "a", "A", "a ", " a", "a:", "a::", ":a", "a/", "/a", "a\n", "a\t", "ab", "a%", "\u{430}",
-        // Equal under compatibility forms, which NFC is not.
+        // Equal in the compatibility forms of Unicode, but different in NFC.
         "\u{fb01}", "fi", "\u{b2}", "2", "\u{ff41}",
     ];
     for ending in endings {
         let key = key(&format!("{}{ending}", random.as_str()));
         let lease = store.take(&key, LONG).await?;
-        let record = store.two.get(&key).await?.expect("it is held");
+        let record = store.two.get(&key).await?.expect(RECORD);
         assert_eq!((record.key(), record.id()), (&key, lease.id()));
     }
     Ok(())
@@ -143,9 +154,9 @@ async fn k2_long_keys_that_differ_at_the_end_are_different_locks(store: Store) -
     Ok(())
 }
 
-/// K3: a key may spell the name under which a store keeps something else. It is refused, or it is
-/// a lock like any other; either way what it spells stays as it is.
-async fn k3_keys_that_look_like_stored_names_harm_nobody(store: Store) -> Result<()> {
+/// K3: a key may equal a name under which a store keeps something else. It is refused, or it is a
+/// lock like any other. What the store keeps under that name must not change.
+async fn k3_keys_that_look_like_stored_names_change_no_other_lock(store: Store) -> Result<()> {
     let victim = fresh_key();
     let lease = store.take(&victim, LONG).await?;
     let held = store.one.get(&victim).await?;
@@ -161,15 +172,22 @@ async fn k3_keys_that_look_like_stored_names_harm_nobody(store: Store) -> Result
         let spelled = key(&spelled);
         match store.two.acquire(&spelled, &fresh_id(), ttl(LONG)).await {
             Ok(Acquired::Granted(other)) => assert!(store.two.release(&other).await?),
-            Ok(Acquired::Held { .. }) => panic!("a key is held that nobody took"),
+            Ok(Acquired::Held { .. }) => panic!("expected a free key, but it is held"),
             Err(error) => assert_eq!(error.code(), ErrorCode::InvalidArgument, "{error}"),
         }
-        assert_eq!(store.one.get(&victim).await?, held, "by key");
-        assert_eq!(store.one.find(lease.id()).await?, held, "by id");
+        assert_eq!(store.one.get(&victim).await?, held, "expected no change of the record by key");
+        assert_eq!(
+            store.one.find(lease.id()).await?,
+            held,
+            "expected no change of the record by id"
+        );
     }
-    assert!(store.one.release(&lease).await?, "the lock was lost");
+    assert!(
+        store.one.release(&lease).await?,
+        "expected release to return true, but the lock was lost"
+    );
     let next = store.take(&victim, LONG).await?;
-    assert!(next.fence() > lease.fence(), "the fence counter was lost");
+    assert_rises(lease.fence(), next.fence());
     Ok(())
 }
 
@@ -180,7 +198,7 @@ async fn k4_debug_shows_no_raw_name(store: Store) -> Result<()> {
     let record = store.one.get(&key).await?;
     let shown = format!("{acquired:?} {record:?} {:?}", store.one);
     for raw in [key.as_str(), id.as_str()] {
-        assert!(!shown.contains(raw), "a raw name in Debug: {shown}");
+        assert!(!shown.contains(raw), "expected fingerprints only, but got a raw name: {shown}");
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! O: what an observer is told, and what spans say.
+//! O: the events for an observer, and the fields of spans.
 
 use std::fmt::{Debug, Write};
 use std::sync::{Arc, Mutex};
@@ -12,18 +12,19 @@ use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Metadata, Subscriber};
 
-use crate::store::{LONG, QUICK, SLOW, Store, code, fresh_id, fresh_key, until};
+use crate::expect::{assert_not_released, assert_released, code};
+use crate::store::{LONG, QUICK, SLOW, Store, fresh_id, fresh_key, until};
 use crate::waiter::Waiter;
 
 cases![
     o1_one_event_per_operation,
     o1_reasons_of_a_refusal,
-    o1_a_failure_tells_its_code,
+    o1_a_failure_event_has_its_code,
     o1_raw_names_only_if_asked_for,
     o1_an_observer_that_panics_does_no_harm,
     o2_spans_carry_fingerprints_codes_and_attempts,
-    o3_a_wait_tells_its_outcome_attempts_and_duration,
-    o3_a_wait_that_was_served_in_line_took_no_attempt,
+    o3_the_event_of_a_wait_has_outcome_attempts_and_duration,
+    o3_a_wait_served_by_a_handoff_took_no_attempt,
 ];
 
 type Events = Arc<Mutex<Vec<Event>>>;
@@ -66,10 +67,13 @@ async fn o1_one_event_per_operation(store: Store) -> Result<()> {
     assert_eq!(outcomes(&events), expected);
     for event in events.lock().unwrap().iter() {
         let (known_key, known_id) = (event.key(), event.id());
-        assert!(known_key.is_none_or(|known| known == key.fingerprint()));
-        assert!(known_id.is_none_or(|known| known == id.fingerprint()));
-        assert!(known_key.or(known_id).is_some(), "an event about nothing");
-        assert!(event.duration() < LONG);
+        check!(known_key.is_none_or(|known| known == key.fingerprint()));
+        check!(known_id.is_none_or(|known| known == id.fingerprint()));
+        assert!(
+            known_key.or(known_id).is_some(),
+            "expected a key or an id in every event, but one has neither"
+        );
+        check!(event.duration(), <, LONG);
     }
     Ok(())
 }
@@ -80,7 +84,7 @@ async fn o1_reasons_of_a_refusal(store: Store) -> Result<()> {
     let key = fresh_key();
     store.take(&key, LONG).await?;
     let id = fresh_id();
-    assert!(locks.lock(&key).try_acquire().await?.is_none());
+    check!(locks.lock(&key).try_acquire().await?.is_none());
     locks.get(&fresh_key()).await?;
     locks.find(&id).await?;
     locks.extend_by_id(&id, LONG).await?;
@@ -97,24 +101,24 @@ async fn o1_reasons_of_a_refusal(store: Store) -> Result<()> {
     let reasons = [Reason::Locked, Reason::Expired, Reason::NotFound];
     assert_eq!(reasons.map(Reason::as_str), ["locked", "expired", "not-found"]);
 
-    // A lease that ended by time, which its guard knows.
+    // A guard knows that its lease has expired.
     events.lock().unwrap().clear();
     let request = locks.lock(fresh_key()).ttl(Duration::from_millis(1));
     let guard = request.acquire().await?;
     guard.lost().await;
     store.until_free(guard.key()).await?;
-    assert!(!guard.release().await?);
+    assert_not_released(guard.release().await?);
     let last = outcomes(&events).pop();
     assert_eq!(last, Some(refused(Operation::Release, Reason::Expired)));
     Ok(())
 }
 
-async fn o1_a_failure_tells_its_code(store: Store) -> Result<()> {
+async fn o1_a_failure_event_has_its_code(store: Store) -> Result<()> {
     let (events, observer) = events();
     let failure = ErrorCode::RateLimited;
     let faulty = store.faulty(move |_, _| Fault::Fail(failure));
     let locks = LockManager::builder(faulty).observer(observer).build();
-    assert!(locks.get(&fresh_key()).await.is_err());
+    check!(locks.get(&fresh_key()).await.is_err());
     let expected = [(Operation::Get, Outcome::Failed(failure))];
     assert_eq!(outcomes(&events), expected);
     Ok(())
@@ -133,7 +137,8 @@ async fn o1_raw_names_only_if_asked_for(store: Store) -> Result<()> {
             let shown = (event.raw_key().is_some(), event.raw_id().is_some());
             assert_eq!(shown, (asked, asked));
             let text = format!("{event:?}");
-            assert!(!text.contains(key.as_str()) && !text.contains(id.as_str()));
+            check!(!text.contains(key.as_str()));
+            check!(!text.contains(id.as_str()));
         }
     }
     Ok(())
@@ -146,13 +151,14 @@ async fn o1_an_observer_that_panics_does_no_harm(store: Store) -> Result<()> {
     let key = fresh_key();
     let guard = locks.lock(&key).ttl(LONG).acquire().await?;
     guard.extend(LONG).await?;
-    assert!(locks.is_locked(&key).await?);
-    assert!(guard.release().await?);
-    assert!(!store.is_held(&key).await?);
+    check!(locks.is_locked(&key).await?);
+    assert_released(guard.release().await?);
+    store.assert_free(&key).await?;
     Ok(())
 }
 
-/// The spans of a wait and of a look, which are made on the thread of the caller.
+/// Checks the spans of a wait and of a lookup, because those are created on the thread of the
+/// caller.
 async fn o2_spans_carry_fingerprints_codes_and_attempts(store: Store) -> Result<()> {
     let key = fresh_key();
     let lease = store.take(&key, LONG).await?;
@@ -160,18 +166,20 @@ async fn o2_spans_carry_fingerprints_codes_and_attempts(store: Store) -> Result<
         Operation::Get => Fault::Fail(ErrorCode::AuthFailed),
         _ => Fault::None,
     });
-    // An attempt that a notification calls for is no retry.
+    // An attempt after a notification is not a retry, so notifications are off.
     let locks = LockManager::new(faulty.without_notifications());
     let backoff = Backoff::fixed(Duration::from_millis(1));
     let wait = |retries| locks.lock(&key).max_retries(retries).backoff(backoff);
-    // A span that `tracing` first meets on a thread without a subscriber stays switched off until
-    // the next subscriber comes. So all are met under a first one, and counted by a second.
+    // `tracing` disables a span that it first meets on a thread without a subscriber, until the
+    // next subscriber is set. A first subscriber therefore meets all spans, and a second one
+    // collects them.
     let met = tracing::subscriber::set_default(Spans::default());
-    assert!(wait(0).acquire().await.is_err());
+    check!(wait(0).acquire().await.is_err());
     let spans = Spans::default();
     let collecting = tracing::subscriber::set_default(spans.clone());
-    assert!(wait(1).acquire().await.is_err());
-    assert!(locks.get(&key).await.is_err() && locks.find(lease.id()).await.is_ok());
+    check!(wait(1).acquire().await.is_err());
+    check!(locks.get(&key).await.is_err());
+    check!(locks.find(lease.id()).await.is_ok());
     drop((collecting, met));
 
     let spans = spans.0.lock().unwrap();
@@ -182,59 +190,62 @@ async fn o2_spans_carry_fingerprints_codes_and_attempts(store: Store) -> Result<
         format!("syncguard operation=\"find\" id={id_print}"),
     ];
     for expected in &expected {
-        assert!(spans.contains(expected), "no {expected:?} in {spans:?}");
+        assert!(spans.contains(expected), "expected a span {expected:?}, but got {spans:?}");
     }
     let all = spans.concat();
-    assert!(!all.contains(key.as_str()) && !all.contains(lease.id().as_str()));
+    check!(!all.contains(key.as_str()));
+    check!(!all.contains(lease.id().as_str()));
     Ok(())
 }
 
-async fn o3_a_wait_tells_its_outcome_attempts_and_duration(store: Store) -> Result<()> {
+async fn o3_the_event_of_a_wait_has_outcome_attempts_and_duration(store: Store) -> Result<()> {
     let (events, observer) = events();
     let faulty = store.faulty(|_, _| Fault::None).without_notifications();
     let locks = LockManager::builder(faulty.clone()).observer(observer).build();
     let key = fresh_key();
     let lease = store.take(&key, LONG).await?;
     let asked = Instant::now();
-    let first = Waiter::for_turn(locks.lock(&key).ttl(LONG).wait(LONG).backoff(QUICK)).await;
+    let first = Waiter::for_fence(locks.lock(&key).ttl(LONG).wait(LONG).backoff(QUICK)).await;
     until(async || Ok(faulty.count(Operation::Acquire) >= 2)).await?;
     let second_asked = Instant::now();
     let short = Duration::from_millis(100);
     let outcome = locks.lock(&key).wait(short).backoff(QUICK).acquire().await;
     assert_eq!(code(outcome), ErrorCode::AcquisitionTimeout);
     let second_took = second_asked.elapsed();
-    assert!(store.one.release(&lease).await?);
+    assert_released(store.one.release(&lease).await?);
     first.outcome().await?;
     let took = asked.elapsed();
 
     let events = events.lock().unwrap();
     let waits = events.iter().filter(|event| event.operation() == Operation::Wait);
     let [second, first] = waits.collect::<Vec<_>>()[..] else {
-        panic!("not one event of each wait: {events:?}");
+        panic!("expected one event of each wait, but got {events:?}");
     };
     assert_eq!(second.outcome(), Outcome::Failed(ErrorCode::AcquisitionTimeout));
-    assert_eq!(second.attempts(), Some(0), "it was never first");
-    assert!(short <= second.duration() && second.duration() <= second_took);
+    assert_eq!(second.attempts(), Some(0), "expected no attempt by the second waiter");
+    check!(short, <=, second.duration());
+    check!(second.duration(), <=, second_took);
     assert_eq!(first.outcome(), Outcome::Done);
     assert_eq!(first.attempts(), u32::try_from(faulty.count(Operation::Acquire)).ok());
-    assert!(second_took <= first.duration() && first.duration() <= took);
+    check!(second_took, <=, first.duration());
+    check!(first.duration(), <=, took);
     for event in [first, second] {
         assert_eq!(event.key(), Some(key.fingerprint()));
     }
     Ok(())
 }
 
-/// Where a lease is handed over; elsewhere it took one or more.
-async fn o3_a_wait_that_was_served_in_line_took_no_attempt(store: Store) -> Result<()> {
+/// With handoff, the wait took no attempt. Without it, the wait took one or more.
+async fn o3_a_wait_served_by_a_handoff_took_no_attempt(store: Store) -> Result<()> {
     let (events, observer) = events();
     let locks = LockManager::builder(store.one.clone()).observer(observer).build();
     let key = fresh_key();
     let guard = locks.lock(&key).ttl(LONG).acquire().await?;
     let waiter = Waiter::for_guard(locks.lock(&key).ttl(LONG).wait(LONG).backoff(SLOW)).await;
-    assert!(guard.release().await?);
+    assert_released(guard.release().await?);
     let guard = waiter.outcome().await?;
     let id = guard.id().fingerprint();
-    assert!(guard.release().await?);
+    assert_released(guard.release().await?);
 
     let events = events.lock().unwrap();
     let attempts =
@@ -242,7 +253,7 @@ async fn o3_a_wait_that_was_served_in_line_took_no_attempt(store: Store) -> Resu
     let attempts = events.iter().filter(attempts).count();
     let handed_off = events.iter().any(|event| event.operation() == Operation::Handoff);
     let wait = events.iter().rfind(|event| event.operation() == Operation::Wait);
-    let wait = wait.expect("every wait ends with an event");
+    let wait = wait.expect("expected one event per wait, but got none");
     assert_eq!((wait.outcome(), wait.id()), (Outcome::Done, Some(id)));
     assert_eq!(wait.attempts(), u32::try_from(attempts).ok());
     assert_eq!(attempts == 0, handed_off);

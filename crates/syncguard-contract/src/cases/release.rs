@@ -1,10 +1,14 @@
-//! R: who can end or prolong a lease, and what it does.
+//! R: which caller can release or extend a lease, and what that changes.
 
 use std::time::Duration;
 
 use syncguard_core::{Backend, Key, Lease, Result, TOLERANCE};
 use tokio::time::{Instant, sleep};
 
+use crate::expect::{
+    EXTENDED, RECORD, assert_extended, assert_no_record, assert_not_extended, assert_not_released,
+    assert_released,
+};
 use crate::store::{LONG, Store, fresh_id, fresh_key, race, ttl};
 
 cases![
@@ -28,7 +32,7 @@ cases![
     r4_the_id_alone_extends_and_releases,
 ];
 
-/// A lease that died, and the one that follows it on the same key.
+/// A dead lease, and the next lease of the same key.
 async fn stale_and_successor(store: &Store, key: &Key) -> Result<(Lease, Lease)> {
     let stale = store.take_and_let_die(key).await?;
     Ok((stale, store.take(key, LONG).await?))
@@ -38,10 +42,19 @@ async fn r1_a_stale_release_leaves_the_successor_alone(store: Store) -> Result<(
     let key = fresh_key();
     let (stale, successor) = stale_and_successor(&store, &key).await?;
     let before = store.one.get(&key).await?;
-    assert!(!store.one.release(&stale).await?, "a stale holder released the key");
-    assert!(!store.one.release_by_id(stale.id()).await?, "a stale id released the key");
-    assert_eq!(store.two.get(&key).await?, before, "the successor changed");
-    assert!(store.two.release(&successor).await?, "the successor lost");
+    assert!(
+        !store.one.release(&stale).await?,
+        "expected release of a stale lease to return false, but it returned true"
+    );
+    assert!(
+        !store.one.release_by_id(stale.id()).await?,
+        "expected release by a stale id to return false, but it returned true"
+    );
+    assert_eq!(store.two.get(&key).await?, before, "expected no change of the successor's lease");
+    assert!(
+        store.two.release(&successor).await?,
+        "expected the successor's release to return true, but its lease was gone"
+    );
     Ok(())
 }
 
@@ -51,11 +64,14 @@ async fn r1_a_stale_extend_leaves_the_successor_alone(store: Store) -> Result<()
     let before = store.one.get(&key).await?;
     let longer = ttl(LONG * 2);
     let extended = store.one.extend(&stale, longer).await?;
-    assert_eq!(extended, None, "a stale holder extended the key");
+    assert_eq!(extended, None, "expected no extension of a stale lease");
     let extended = store.one.extend_by_id(stale.id(), longer).await?;
-    assert_eq!(extended, None, "a stale id extended the key");
-    assert_eq!(store.two.get(&key).await?, before, "the successor changed");
-    assert!(store.two.release(&successor).await?, "the successor lost");
+    assert_eq!(extended, None, "expected no extension by a stale id");
+    assert_eq!(store.two.get(&key).await?, before, "expected no change of the successor's lease");
+    assert!(
+        store.two.release(&successor).await?,
+        "expected the successor's release to return true, but its lease was gone"
+    );
     Ok(())
 }
 
@@ -64,31 +80,34 @@ async fn r1_a_foreign_id_neither_releases_nor_extends(store: Store) -> Result<()
     let lease = store.take(&key, LONG).await?;
     let before = store.one.get(&key).await?;
     let foreign = Lease::new(key.clone(), fresh_id(), lease.fence(), lease.expires_at());
-    let releases = race(3, |turn| {
-        let (client, foreign) = (store.client(turn), foreign.clone());
+    let releases = race(3, |index| {
+        let (client, foreign) = (store.client(index), foreign.clone());
         async move { client.release(&foreign).await }
     });
     for released in releases.await {
-        assert!(!released?, "a foreign id released the key");
+        assert!(!released?, "expected a foreign id to release nothing, but it released the key");
     }
     let extended = store.one.extend(&foreign, ttl(LONG * 2)).await?;
-    assert_eq!(extended, None, "a foreign id extended the key");
-    assert_eq!(store.two.get(&key).await?, before, "the lease changed");
-    assert!(store.one.release(&lease).await?);
+    assert_eq!(extended, None, "expected a foreign id to extend nothing");
+    assert_eq!(store.two.get(&key).await?, before, "expected no change of the lease");
+    assert_released(store.one.release(&lease).await?);
     Ok(())
 }
 
-/// Whoever holds a copy of the lease as it first was can go on with it: the id counts, whatever
-/// else a backend remembers in a lease.
+/// A copy of the lease from before an extension still works: only the id counts, whatever else a
+/// backend keeps in a lease.
 async fn r1_a_lease_from_before_an_extension_still_counts(store: Store) -> Result<()> {
     let key = fresh_key();
     let first = store.take(&key, LONG).await?;
     let second = store.two.extend(&first, ttl(LONG * 2)).await?;
-    assert!(second.is_some());
+    assert_extended(second);
     let third = store.one.extend(&first, ttl(LONG * 3)).await?;
-    assert!(third.is_some(), "an earlier copy of the lease is refused");
-    assert!(store.two.release(&first).await?, "it cannot release");
-    assert_eq!(store.one.get(&key).await?, None);
+    assert!(third.is_some(), "expected an earlier copy of the lease to extend it, but got None");
+    assert!(
+        store.two.release(&first).await?,
+        "expected the first copy of the lease to release it, but release returned false"
+    );
+    assert_no_record(store.one.get(&key).await?);
     Ok(())
 }
 
@@ -96,28 +115,37 @@ async fn r1_a_lease_without_its_revision_still_counts(store: Store) -> Result<()
     let lease = store.take(&fresh_key(), LONG).await?;
     let (key, id) = (lease.key().clone(), lease.id().clone());
     let bare = Lease::new(key, id, lease.fence(), lease.expires_at());
-    assert!(store.two.extend(&bare, ttl(LONG)).await?.is_some());
-    assert!(store.two.release(&bare).await?);
+    assert_extended(store.two.extend(&bare, ttl(LONG)).await?);
+    assert_released(store.two.release(&bare).await?);
     Ok(())
 }
 
 async fn r2_true_once_then_false(store: Store) -> Result<()> {
     let lease = store.take(&fresh_key(), LONG).await?;
-    assert!(store.one.release(&lease).await?, "a live lease stayed");
-    for turn in 0..3 {
-        let client = store.client(turn);
-        assert!(!client.release(&lease).await?, "released twice");
-        assert!(!client.release_by_id(lease.id()).await?, "released twice");
+    assert!(
+        store.one.release(&lease).await?,
+        "expected release of a live lease to return true, but it returned false"
+    );
+    for index in 0..3 {
+        let client = store.client(index);
+        assert!(
+            !client.release(&lease).await?,
+            "expected the second release to return false, but it returned true"
+        );
+        assert!(
+            !client.release_by_id(lease.id()).await?,
+            "expected the second release to return false, but it returned true"
+        );
     }
     Ok(())
 }
 
 async fn r2_true_exactly_once_of_ten(store: Store) -> Result<()> {
     let lease = store.take(&fresh_key(), LONG).await?;
-    let releases = race(10, |turn| {
-        let (client, lease) = (store.client(turn), lease.clone());
+    let releases = race(10, |index| {
+        let (client, lease) = (store.client(index), lease.clone());
         async move {
-            if turn < 5 {
+            if index < 5 {
                 client.release(&lease).await
             } else {
                 client.release_by_id(lease.id()).await
@@ -126,34 +154,37 @@ async fn r2_true_exactly_once_of_ten(store: Store) -> Result<()> {
     });
     let outcomes = releases.await.into_iter().collect::<Result<Vec<_>>>()?;
     let released = outcomes.into_iter().filter(|released| *released).count();
-    assert_eq!(released, 1, "not exactly one release was true");
+    assert_eq!(released, 1, "expected exactly one release of ten to return true");
     Ok(())
 }
 
 async fn r2_a_released_key_is_free_in_every_view(store: Store) -> Result<()> {
     let key = fresh_key();
     let lease = store.take(&key, LONG).await?;
-    assert!(store.two.release(&lease).await?);
+    assert_released(store.two.release(&lease).await?);
     for client in [&store.one, &store.two] {
-        assert_eq!(client.get(&key).await?, None);
-        assert_eq!(client.find(lease.id()).await?, None);
+        assert_no_record(client.get(&key).await?);
+        assert_no_record(client.find(lease.id()).await?);
     }
-    assert!(!store.is_held(&key).await?);
+    store.assert_free(&key).await?;
     Ok(())
 }
 
 async fn r2_false_for_an_unknown_id(store: Store) -> Result<()> {
     let id = fresh_id();
-    assert!(!store.one.release_by_id(&id).await?);
-    assert_eq!(store.one.extend_by_id(&id, ttl(LONG)).await?, None);
+    assert_not_released(store.one.release_by_id(&id).await?);
+    assert_not_extended(store.one.extend_by_id(&id, ttl(LONG)).await?);
     Ok(())
 }
 
 async fn r2_false_for_a_dead_lease(store: Store) -> Result<()> {
     let key = fresh_key();
     let dead = store.take_and_let_die(&key).await?;
-    assert!(!store.one.release(&dead).await?, "a dead lease released");
-    assert!(!store.two.release_by_id(dead.id()).await?);
+    assert!(
+        !store.one.release(&dead).await?,
+        "expected release of a dead lease to return false, but it returned true"
+    );
+    assert_not_released(store.two.release_by_id(dead.id()).await?);
     Ok(())
 }
 
@@ -161,13 +192,19 @@ async fn r3_extend_replaces_the_ttl(store: Store) -> Result<()> {
     let sent = Instant::now();
     let first = store.take(&fresh_key(), LONG).await?;
     let extended = store.two.extend(&first, ttl(LONG * 2)).await?;
-    let second = extended.expect("a live lease is extended");
+    let second = extended.expect(EXTENDED);
     let gained = second.expires_at().since(first.expires_at());
-    assert!(gained >= LONG, "the TTL did not count from now: {gained:?}");
-    // A TTL more than the two calls took would be one that was added.
+    assert!(
+        gained >= LONG,
+        "expected the TTL to count from now, but the expiry moved by {gained:?} only"
+    );
+    // If the expiry moved by another TTL, the TTL was added.
     let most = LONG + sent.elapsed() + Duration::from_secs(1);
-    assert!(gained < most, "the TTL was added: {gained:?}");
-    let record = store.one.find(first.id()).await?.expect("it is held");
+    assert!(
+        gained < most,
+        "expected extend to replace the TTL, but it added to it: the expiry moved by {gained:?}"
+    );
+    let record = store.one.find(first.id()).await?.expect(RECORD);
     assert_eq!(record.expires_at(), second.expires_at());
     Ok(())
 }
@@ -180,12 +217,15 @@ async fn r3_extend_outlives_the_first_ttl(store: Store) -> Result<()> {
         if let Some(extended) = store.one.extend(&lease, ttl(LONG)).await? {
             break extended;
         }
-        // Only a machine that took so long has an excuse, and another try.
-        assert!(sent.elapsed() >= first_ttl, "a live lease was not extended");
+        // On a machine so slow that the TTL passed, try again.
+        assert!(
+            sent.elapsed() >= first_ttl,
+            "expected the live lease to be extended, but got None"
+        );
     };
     sleep(first_ttl + TOLERANCE).await;
-    assert!(store.is_held(lease.key()).await?, "it died at its old end");
-    assert!(store.two.release(&lease).await?);
+    store.assert_held(lease.key()).await?;
+    assert_released(store.two.release(&lease).await?);
     Ok(())
 }
 
@@ -194,22 +234,26 @@ async fn r3_extend_can_shorten(store: Store) -> Result<()> {
     let first = store.take(&key, LONG).await?;
     let soon = ttl(Duration::from_millis(1));
     let extended = store.one.extend(&first, soon).await?;
-    let second = extended.expect("a live lease is extended");
-    assert!(second.expires_at() < first.expires_at());
+    let second = extended.expect(EXTENDED);
+    check!(second.expires_at(), <, first.expires_at());
     store.until_free(&key).await?;
-    assert!(!store.one.release(&first).await?);
+    assert_not_released(store.one.release(&first).await?);
     Ok(())
 }
 
 async fn r3_extend_keeps_the_fence(store: Store) -> Result<()> {
     let key = fresh_key();
     let lease = store.take(&key, LONG).await?;
-    for turn in 0..3 {
-        let extended = store.client(turn).extend(&lease, ttl(LONG)).await?;
-        let extended = extended.expect("a live lease is extended");
-        assert_eq!(extended.fence(), lease.fence(), "extend changed the fence of the lease");
-        let record = store.one.get(&key).await?.expect("it is held");
-        assert_eq!(record.fence(), lease.fence(), "extend changed the stored fence");
+    for index in 0..3 {
+        let extended = store.client(index).extend(&lease, ttl(LONG)).await?;
+        let extended = extended.expect(EXTENDED);
+        assert_eq!(
+            extended.fence(),
+            lease.fence(),
+            "expected extend to keep the fence of the lease"
+        );
+        let record = store.one.get(&key).await?.expect(RECORD);
+        assert_eq!(record.fence(), lease.fence(), "expected extend to keep the stored fence");
         assert_eq!((record.id(), extended.id()), (lease.id(), lease.id()));
     }
     Ok(())
@@ -223,27 +267,27 @@ async fn r3_extend_never_revives_a_dead_lease(store: Store) -> Result<()> {
 
 async fn r3_extend_never_revives_a_released_lease(store: Store) -> Result<()> {
     let lease = store.take(&fresh_key(), LONG).await?;
-    assert!(store.two.release(&lease).await?);
+    assert_released(store.two.release(&lease).await?);
     assert_revives_nothing(&store, &lease).await
 }
 
 async fn assert_revives_nothing(store: &Store, over: &Lease) -> Result<()> {
     let by_lease = store.one.extend(over, ttl(LONG)).await?;
-    assert_eq!(by_lease, None, "extend revived a lease");
+    assert_eq!(by_lease, None, "expected no extension of an ended lease");
     let by_id = store.one.extend_by_id(over.id(), ttl(LONG)).await?;
-    assert_eq!(by_id, None, "extend by id revived a lease");
-    assert_eq!(store.two.get(over.key()).await?, None);
-    assert!(!store.is_held(over.key()).await?);
+    assert_eq!(by_id, None, "expected no extension by id of an ended lease");
+    assert_no_record(store.two.get(over.key()).await?);
+    store.assert_free(over.key()).await?;
     Ok(())
 }
 
 async fn r3_extends_that_race_a_release_leave_the_key_free(store: Store) -> Result<()> {
     let key = fresh_key();
     let lease = store.take(&key, LONG).await?;
-    let racers = race(10, |turn| {
-        let (client, lease) = (store.client(turn), lease.clone());
+    let racers = race(10, |index| {
+        let (client, lease) = (store.client(index), lease.clone());
         async move {
-            if turn == 5 {
+            if index == 5 {
                 return client.release(&lease).await;
             }
             client.extend(&lease, ttl(LONG)).await?;
@@ -251,9 +295,9 @@ async fn r3_extends_that_race_a_release_leave_the_key_free(store: Store) -> Resu
         }
     });
     let outcomes = racers.await.into_iter().collect::<Result<Vec<_>>>()?;
-    assert!(outcomes.contains(&true), "the release was false");
-    assert_eq!(store.one.get(&key).await?, None, "an extend came after");
-    assert!(!store.two.release(&lease).await?);
+    assert!(outcomes.contains(&true), "expected one release to return true, but it returned false");
+    assert_eq!(store.one.get(&key).await?, None, "expected no lease after the release");
+    assert_not_released(store.two.release(&lease).await?);
     Ok(())
 }
 
@@ -261,14 +305,17 @@ async fn r4_the_id_alone_extends_and_releases(store: Store) -> Result<()> {
     let key = fresh_key();
     let lease = store.take(&key, LONG).await?;
     let extended = store.two.extend_by_id(lease.id(), ttl(LONG * 2)).await?;
-    let extended = extended.expect("a live lease is extended");
+    let extended = extended.expect(EXTENDED);
     assert_eq!((extended.key(), extended.id()), (&key, lease.id()));
     assert_eq!(extended.fence(), lease.fence());
     let gained = extended.expires_at().since(lease.expires_at());
-    assert!(gained >= LONG, "the TTL did not count from now");
-    let record = store.one.get(&key).await?.expect("it is held");
+    assert!(
+        gained >= LONG,
+        "expected the TTL to count from now, but the expiry moved by {gained:?} only"
+    );
+    let record = store.one.get(&key).await?.expect(RECORD);
     assert_eq!(record.expires_at(), extended.expires_at());
-    assert!(store.two.release_by_id(lease.id()).await?);
-    assert_eq!(store.one.get(&key).await?, None);
+    assert_released(store.two.release_by_id(lease.id()).await?);
+    assert_no_record(store.one.get(&key).await?);
     Ok(())
 }

@@ -1,11 +1,12 @@
-//! T: when a lease ends, and on whose clock.
+//! T: when a lease ends, and on which clock.
 
 use std::time::{Duration, SystemTime};
 
 use syncguard_core::{Backend, Clock, Key, Result, TOLERANCE, Ttl};
 use tokio::time::{Instant, sleep};
 
-use crate::store::{GRAIN, LONG, PAUSE, Store, fresh_id, fresh_key, granted, ttl};
+use crate::expect::{RECORD, assert_extended, assert_not_released, assert_released, granted};
+use crate::store::{GRAIN, LONG, PAUSE, Store, fresh_id, fresh_key, ttl};
 
 cases![
     t1_a_clients_clock_is_declared,
@@ -19,11 +20,11 @@ cases![
 
 const SHORT: Duration = Duration::from_millis(300);
 
-/// Asks whether a lease has ended until it has. A yes must not come before the lease can have
-/// ended, nor a no to a question that was asked after it must have.
+/// Polls until the lease has ended. It must not end early, and a poll after its latest end must not
+/// find it live.
 ///
-/// `sent` is when its grant was asked for and `answered` when the answer was there, so the store counted
-/// from a moment between the two.
+/// `sent` and `answered` are the moments before and after the request that set the TTL. The store
+/// counts from a moment between the two.
 async fn watch(
     store: &Store,
     (sent, answered): (Instant, Instant),
@@ -35,11 +36,17 @@ async fn watch(
         let asked = Instant::now();
         if has_ended().await? {
             let age = sent.elapsed();
-            assert!(age + GRAIN >= earliest, "it ended too early, after {age:?}");
+            assert!(
+                age + GRAIN >= earliest,
+                "expected the lease to live for {earliest:?}, but it ended after {age:?}"
+            );
             return Ok(());
         }
         let age = asked - answered;
-        assert!(age < latest + GRAIN, "it is still live after {age:?}");
+        assert!(
+            age < latest + GRAIN,
+            "expected the lease to end after {latest:?}, but it is live after {age:?}"
+        );
         sleep(PAUSE).await;
     }
 }
@@ -70,7 +77,7 @@ async fn t2_an_extended_lease_lives_until_its_new_end(store: Store) -> Result<()
     let lease = store.take(&key, LONG).await?;
     let sent = Instant::now();
     let extended = store.two.extend(&lease, ttl(SHORT)).await?;
-    assert!(extended.is_some(), "a live lease was not extended");
+    assert!(extended.is_some(), "expected the live lease to be extended, but got None");
     let ended = async || Ok(store.two.get(&key).await?.is_none());
     watch(&store, (sent, Instant::now()), ended).await
 }
@@ -78,8 +85,8 @@ async fn t2_an_extended_lease_lives_until_its_new_end(store: Store) -> Result<()
 async fn t3_a_ttl_of_one_millisecond(store: Store) -> Result<()> {
     let key = fresh_key();
     let lease = store.take_and_let_die(&key).await?;
-    assert!(!store.one.release(&lease).await?);
-    assert!(!store.is_held(&key).await?);
+    assert_not_released(store.one.release(&lease).await?);
+    store.assert_free(&key).await?;
     Ok(())
 }
 
@@ -87,32 +94,37 @@ async fn t3_the_longest_ttl(store: Store) -> Result<()> {
     let key = fresh_key();
     let acquired = store.one.acquire(&key, &fresh_id(), Ttl::MAX).await?;
     let lease = granted(acquired);
-    let record = store.two.get(&key).await?.expect("it is held");
+    let record = store.two.get(&key).await?.expect(RECORD);
     let lasts = record.expires_at().since(record.acquired_at());
     assert_eq!(lasts, Ttl::MAX.as_duration());
     assert_eq!(lease.expires_at(), record.expires_at());
-    assert!(store.two.extend(&lease, Ttl::MAX).await?.is_some());
-    assert!(store.two.release(&lease).await?);
+    assert_extended(store.two.extend(&lease, Ttl::MAX).await?);
+    assert_released(store.two.release(&lease).await?);
     Ok(())
 }
 
-/// T1: a client's own clock is this process's, and a server's is the same for both clients.
+/// T1: the clock of a client is that of this process. The clock of a server is the same for both
+/// clients.
 async fn t1_a_clients_clock_is_declared(store: Store) -> Result<()> {
     let before = wall_clock();
     let first = acquired_at(&store, &fresh_key(), 0).await?;
     let second = acquired_at(&store, &fresh_key(), 1).await?;
     let after = wall_clock();
-    assert!(first <= second + GRAIN, "the time went backwards");
+    assert!(
+        first <= second + GRAIN,
+        "expected `acquired_at` to grow, but got {first:?} and then {second:?}"
+    );
     if store.one.capabilities().clock() == Clock::Client {
-        assert!(before <= first + GRAIN && second <= after + GRAIN);
+        check!(before, <=, first + GRAIN);
+        check!(second, <=, after + GRAIN);
     }
     Ok(())
 }
 
-async fn acquired_at(store: &Store, key: &Key, turn: usize) -> Result<Duration> {
-    let client = store.client(turn);
+async fn acquired_at(store: &Store, key: &Key, index: usize) -> Result<Duration> {
+    let client = store.client(index);
     granted(client.acquire(key, &fresh_id(), ttl(LONG)).await?);
-    let record = store.one.get(key).await?.expect("it is held");
+    let record = store.one.get(key).await?.expect(RECORD);
     Ok(Duration::from_millis(record.acquired_at().as_millis()))
 }
 

@@ -1,4 +1,4 @@
-//! W: waiting for a key, and when the wait ends.
+//! W1 to W5: waiting for a key, and when the wait ends.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -9,28 +9,28 @@ use syncguard_core::{Acquired, Backend, ErrorCode, Operation, Result};
 use syncguard_memory::Fault;
 use tokio::time::{Instant, sleep};
 
+use crate::expect::{RECORD, assert_released, assert_rises, code};
 use crate::store::{
-    LONG, PAUSE, QUICK, SLOW, SOON, Store, code, fresh_id, fresh_key, operations, race, ttl, until,
-    when,
+    LONG, PAUSE, QUICK, SLOW, SOON, Store, fresh_id, fresh_key, operations, race, ttl, until, when,
 };
 
 cases![
     w1_the_default_ttl_is_30_seconds,
     w1_the_default_wait_is_5_seconds,
     w1_retries_are_limited,
-    w1_one_attempt_where_one_is_asked_for,
+    w1_try_acquire_makes_one_attempt,
     w2_the_limit_is_hard,
-    w2_the_limit_is_hard_when_the_server_is_silent,
+    w2_the_limit_is_hard_when_the_server_does_not_answer,
     w3_a_pause_is_cut_to_the_time_left,
     w3_a_pause_is_cut_to_the_holders_time,
     w4_contention_is_retried,
-    w4_ten_workers_get_their_turns,
+    w4_ten_workers_are_all_served,
     w4_a_transient_failure_is_retried_with_the_same_id,
-    w4_a_transient_failure_that_lasts_is_returned_as_itself,
+    w4_a_transient_failure_that_lasts_is_returned_as_it_is,
     w4_any_other_failure_is_returned_at_once,
     w4_a_lost_grant_is_undone_when_the_wait_fails,
     w5_a_token_ends_the_wait,
-    w5_a_token_ends_the_wait_when_the_server_is_silent,
+    w5_a_token_ends_the_wait_when_the_server_does_not_answer,
     w5_a_token_cancelled_before_sends_nothing,
 ];
 
@@ -39,10 +39,10 @@ const SHORT: Duration = Duration::from_millis(200);
 async fn w1_the_default_ttl_is_30_seconds(store: Store) -> Result<()> {
     let key = fresh_key();
     let guard = store.locks().lock(&key).acquire().await?;
-    let record = store.two.get(&key).await?.expect("it is held");
+    let record = store.two.get(&key).await?.expect(RECORD);
     let lasts = record.expires_at().since(record.acquired_at());
     assert_eq!(lasts, Duration::from_secs(30));
-    assert!(guard.release().await?);
+    assert_released(guard.release().await?);
     Ok(())
 }
 
@@ -53,15 +53,21 @@ async fn w1_the_default_wait_is_5_seconds(store: Store) -> Result<()> {
     let outcome = store.locks().lock(&key).acquire().await;
     let waited = asked.elapsed();
     assert_eq!(code(outcome), ErrorCode::AcquisitionTimeout);
-    assert!(waited >= Duration::from_secs(5), "after {waited:?}");
-    assert!(waited < Duration::from_secs(5) + SOON, "after {waited:?}");
+    assert!(
+        waited >= Duration::from_secs(5),
+        "expected the end at the limit, but it came after {waited:?}"
+    );
+    assert!(
+        waited < Duration::from_secs(5) + SOON,
+        "expected the end at the limit, but it came after {waited:?}"
+    );
     Ok(())
 }
 
 async fn w1_retries_are_limited(store: Store) -> Result<()> {
     let key = fresh_key();
     store.take(&key, LONG).await?;
-    // An attempt that a notification calls for is none of them.
+    // An attempt after a notification is not a retry, so notifications are off.
     let faulty = store.faulty(|_, _| Fault::None).without_notifications();
     let locks = LockManager::new(faulty.clone());
     let request = locks.lock(&key).max_retries(3).backoff(QUICK);
@@ -70,14 +76,14 @@ async fn w1_retries_are_limited(store: Store) -> Result<()> {
     Ok(())
 }
 
-async fn w1_one_attempt_where_one_is_asked_for(store: Store) -> Result<()> {
+async fn w1_try_acquire_makes_one_attempt(store: Store) -> Result<()> {
     let key = fresh_key();
-    let (faulty, locks) = store.troubled(|_, _| Fault::None);
+    let (faulty, locks) = store.with_faults(|_, _| Fault::None);
     let guard = locks.lock(&key).try_acquire().await?;
-    let guard = guard.expect("a free key is granted");
-    assert!(locks.lock(&key).try_acquire().await?.is_none());
+    let guard = guard.expect("expected a grant of the free key, but it was held");
+    check!(locks.lock(&key).try_acquire().await?.is_none());
     assert_eq!(faulty.count(Operation::Acquire), 2);
-    assert!(guard.release().await?);
+    assert_released(guard.release().await?);
     Ok(())
 }
 
@@ -89,28 +95,34 @@ async fn w2_the_limit_is_hard(store: Store) -> Result<()> {
     let outcome = locks.lock(&key).wait(SHORT).backoff(QUICK).acquire().await;
     let waited = asked.elapsed();
     assert_eq!(code(outcome), ErrorCode::AcquisitionTimeout);
-    assert!(SHORT <= waited && waited < SOON, "after {waited:?}");
-    assert!(store.one.release(&lease).await?);
-    // The limit may have cut an attempt short, which is undone once it is answered.
+    assert!(
+        SHORT <= waited && waited < SOON,
+        "expected the end at the limit, but it came after {waited:?}"
+    );
+    assert_released(store.one.release(&lease).await?);
+    // The limit may have interrupted an attempt. It is undone when its reply arrives.
     locks.shutdown().await?;
-    assert!(!store.is_held(&key).await?, "a lease of ours remains");
+    store.assert_free(&key).await?;
     Ok(())
 }
 
-async fn w2_the_limit_is_hard_when_the_server_is_silent(store: Store) -> Result<()> {
+async fn w2_the_limit_is_hard_when_the_server_does_not_answer(store: Store) -> Result<()> {
     let key = fresh_key();
-    let (faulty, locks) = store.troubled(silent_acquires);
+    let (faulty, locks) = store.with_faults(unanswered_acquires);
     let asked = Instant::now();
     let outcome = locks.lock(&key).ttl(LONG).wait(SHORT).acquire().await;
     let waited = asked.elapsed();
     assert_eq!(code(outcome), ErrorCode::NetworkTimeout);
-    assert!(SHORT <= waited && waited < SOON, "after {waited:?}");
+    assert!(
+        SHORT <= waited && waited < SOON,
+        "expected the end at the limit, but it came after {waited:?}"
+    );
     faulty.open();
     until(async || Ok(faulty.count(Operation::Release) > 0)).await?;
     store.until_free(&key).await
 }
 
-fn silent_acquires(operation: Operation, _: usize) -> Fault {
+fn unanswered_acquires(operation: Operation, _: usize) -> Fault {
     match operation {
         Operation::Acquire => Fault::HoldReply,
         _ => Fault::None,
@@ -124,11 +136,12 @@ async fn w3_a_pause_is_cut_to_the_time_left(store: Store) -> Result<()> {
     let request = store.locks().lock(&key).wait(SHORT).backoff(SLOW);
     assert_eq!(code(request.acquire().await), ErrorCode::AcquisitionTimeout);
     let waited = asked.elapsed();
-    assert!(waited < SOON, "after {waited:?}");
+    assert!(waited < SOON, "expected the end at the limit, but it came after {waited:?}");
     Ok(())
 }
 
-/// Where the backend tells how long the holder still has; elsewhere only the back-off can tell.
+/// If the backend reports the time left, that time ends the pause. If it does not, the backoff must
+/// be short.
 async fn w3_a_pause_is_cut_to_the_holders_time(store: Store) -> Result<()> {
     let held = fresh_key();
     store.take(&held, LONG).await?;
@@ -137,46 +150,46 @@ async fn w3_a_pause_is_cut_to_the_holders_time(store: Store) -> Result<()> {
         Acquired::Held { remaining: None } => QUICK,
         _ => SLOW,
     };
-    let (_, locks) = store.troubled(|_, _| Fault::None);
+    let (_, locks) = store.with_faults(|_, _| Fault::None);
     let key = fresh_key();
     store.take(&key, SHORT).await?;
     let asked = Instant::now();
     let request = locks.lock(&key).wait(LONG).backoff(backoff);
     let guard = request.acquire().await?;
     let waited = asked.elapsed();
-    assert!(waited < SOON, "after {waited:?}");
-    assert!(guard.release().await?);
+    assert!(waited < SOON, "expected the end at the limit, but it came after {waited:?}");
+    assert_released(guard.release().await?);
     Ok(())
 }
 
 async fn w4_contention_is_retried(store: Store) -> Result<()> {
     let key = fresh_key();
     let lease = store.take(&key, LONG).await?;
-    let (faulty, locks) = store.troubled(|_, _| Fault::None);
+    let (faulty, locks) = store.with_faults(|_, _| Fault::None);
     let request = locks.lock(&key).wait(LONG).backoff(QUICK);
     let release_after_two_attempts = async {
         until(async || Ok(faulty.count(Operation::Acquire) >= 2)).await?;
         store.two.release(&lease).await
     };
     let (guard, released) = tokio::join!(request.acquire(), release_after_two_attempts);
-    assert!(released?);
+    assert_released(released?);
     let guard = guard?;
-    assert!(guard.fence() > lease.fence());
-    assert!(guard.release().await?);
+    assert_rises(lease.fence(), guard.fence());
+    assert_released(guard.release().await?);
     Ok(())
 }
 
-async fn w4_ten_workers_get_their_turns(store: Store) -> Result<()> {
+async fn w4_ten_workers_are_all_served(store: Store) -> Result<()> {
     let key = fresh_key();
     let counter = Arc::new(AtomicUsize::new(0));
-    let workers = race(10, |turn| {
-        let locks = LockManager::new(store.client(turn));
+    let workers = race(10, |index| {
+        let locks = LockManager::new(store.client(index));
         let (key, counter) = (key.clone(), counter.clone());
         async move {
             let request = locks.lock(&key).ttl(LONG).wait(LONG);
             let backoff = Backoff::fixed(Duration::from_millis(20));
             let work = async |_: &LockGuard| {
-                // Read, pause, write: any other worker in between would be overwritten.
+                // Read, pause, write: this would overwrite the count of any other worker inside.
                 let seen = counter.load(Ordering::SeqCst);
                 sleep(PAUSE).await;
                 counter.store(seen + 1, Ordering::SeqCst);
@@ -187,34 +200,38 @@ async fn w4_ten_workers_get_their_turns(store: Store) -> Result<()> {
     });
     workers.await.into_iter().collect::<Result<Vec<()>>>()?;
     assert_eq!(counter.load(Ordering::SeqCst), 10);
-    assert!(!store.is_held(&key).await?);
+    store.assert_free(&key).await?;
     Ok(())
 }
 
 async fn w4_a_transient_failure_is_retried_with_the_same_id(store: Store) -> Result<()> {
     let key = fresh_key();
-    let (faulty, locks) = store.troubled(|operation, before| match (operation, before) {
+    let (faulty, locks) = store.with_faults(|operation, before| match (operation, before) {
         (Operation::Acquire, 0) => Fault::Fail(ErrorCode::ServiceUnavailable),
         (Operation::Acquire, 1) => Fault::LoseReply(ErrorCode::NetworkTimeout),
         (Operation::Acquire, 2) => Fault::Fail(ErrorCode::RateLimited),
         _ => Fault::None,
     });
     let request = locks.lock(&key).ttl(LONG).wait(LONG).backoff(QUICK);
-    // With another id it would wait for the lease that it was granted by the second attempt.
+    // With another id, it would wait for the lease that its own second attempt was granted.
     let guard = request.acquire().await?;
     assert_eq!(faulty.count(Operation::Acquire), 4);
-    let record = store.two.get(&key).await?.expect("it is held");
+    let record = store.two.get(&key).await?.expect(RECORD);
     assert_eq!((record.id(), record.fence()), (guard.id(), guard.fence()));
-    assert_eq!(faulty.count(Operation::Release), 0, "the lost grant was undone");
-    assert!(guard.release().await?);
+    assert_eq!(
+        faulty.count(Operation::Release),
+        0,
+        "expected the retry to find the grant, not to undo it"
+    );
+    assert_released(guard.release().await?);
     Ok(())
 }
 
-async fn w4_a_transient_failure_that_lasts_is_returned_as_itself(store: Store) -> Result<()> {
+async fn w4_a_transient_failure_that_lasts_is_returned_as_it_is(store: Store) -> Result<()> {
     for lasting in
         [ErrorCode::ServiceUnavailable, ErrorCode::NetworkTimeout, ErrorCode::RateLimited]
     {
-        let (faulty, locks) = store.troubled(move |_, _| Fault::Fail(lasting));
+        let (faulty, locks) = store.with_faults(move |_, _| Fault::Fail(lasting));
         let request = || locks.lock(fresh_key()).backoff(QUICK);
         let outcome = request().max_retries(2).acquire().await;
         assert_eq!(code(outcome), lasting);
@@ -222,14 +239,14 @@ async fn w4_a_transient_failure_that_lasts_is_returned_as_itself(store: Store) -
         let asked = Instant::now();
         let outcome = request().wait(SHORT).acquire().await;
         assert_eq!(code(outcome), lasting);
-        assert!(asked.elapsed() < SOON);
+        check!(asked.elapsed(), <, SOON);
     }
     Ok(())
 }
 
 async fn w4_any_other_failure_is_returned_at_once(store: Store) -> Result<()> {
     for failure in [ErrorCode::AuthFailed, ErrorCode::InvalidArgument, ErrorCode::Internal] {
-        let (faulty, locks) = store.troubled(move |_, _| Fault::Fail(failure));
+        let (faulty, locks) = store.with_faults(move |_, _| Fault::Fail(failure));
         let outcome = locks.lock(fresh_key()).backoff(QUICK).acquire().await;
         assert_eq!(code(outcome), failure);
         assert_eq!(faulty.count(Operation::Acquire), 1);
@@ -239,7 +256,7 @@ async fn w4_any_other_failure_is_returned_at_once(store: Store) -> Result<()> {
 
 async fn w4_a_lost_grant_is_undone_when_the_wait_fails(store: Store) -> Result<()> {
     let key = fresh_key();
-    let (_, locks) = store.troubled(|operation, _| match operation {
+    let (_, locks) = store.with_faults(|operation, _| match operation {
         Operation::Acquire => Fault::LoseReply(ErrorCode::NetworkTimeout),
         _ => Fault::None,
     });
@@ -253,7 +270,7 @@ async fn w4_a_lost_grant_is_undone_when_the_wait_fails(store: Store) -> Result<(
 async fn w5_a_token_ends_the_wait(store: Store) -> Result<()> {
     let key = fresh_key();
     let lease = store.take(&key, LONG).await?;
-    let (faulty, locks) = store.troubled(|_, _| Fault::None);
+    let (faulty, locks) = store.with_faults(|_, _| Fault::None);
     let token = CancellationToken::new();
     let request = locks.lock(&key).wait(LONG).cancel(token.clone());
     let tried = async || Ok(faulty.count(Operation::Acquire) >= 1);
@@ -261,15 +278,18 @@ async fn w5_a_token_ends_the_wait(store: Store) -> Result<()> {
     let (outcome, cancelled) = tokio::join!(request.acquire(), cancelling);
     cancelled?;
     assert_eq!(code(outcome), ErrorCode::Aborted);
-    assert!(store.one.release(&lease).await?, "it was the holder's");
+    assert!(
+        store.one.release(&lease).await?,
+        "expected the holder's lease to be live, but release returned false"
+    );
     locks.shutdown().await?;
-    assert!(!store.is_held(&key).await?, "a lease of ours remains");
+    store.assert_free(&key).await?;
     Ok(())
 }
 
-async fn w5_a_token_ends_the_wait_when_the_server_is_silent(store: Store) -> Result<()> {
+async fn w5_a_token_ends_the_wait_when_the_server_does_not_answer(store: Store) -> Result<()> {
     let key = fresh_key();
-    let (faulty, locks) = store.troubled(silent_acquires);
+    let (faulty, locks) = store.with_faults(unanswered_acquires);
     let token = CancellationToken::new();
     let request = locks.lock(&key).ttl(LONG).wait(LONG).cancel(token.clone());
     let granted = async || Ok(store.two.get(&key).await?.is_some());
@@ -282,7 +302,7 @@ async fn w5_a_token_ends_the_wait_when_the_server_is_silent(store: Store) -> Res
 }
 
 async fn w5_a_token_cancelled_before_sends_nothing(store: Store) -> Result<()> {
-    let (faulty, locks) = store.troubled(|_, _| Fault::None);
+    let (faulty, locks) = store.with_faults(|_, _| Fault::None);
     let token = CancellationToken::new();
     token.cancel();
     let request = || locks.lock(fresh_key()).cancel(token.clone());

@@ -1,9 +1,9 @@
-//! The contract once more, as plainly as it can be said, to hold the memory backend against at every
-//! moment around the end of a lease.
+//! A second, minimal model of the contract. It checks the memory backend at every moment around the
+//! end of a lease.
 
 use super::*;
 
-/// TTLs and pauses that meet each other, give or take a millisecond, with and without the tolerance.
+/// TTLs and pauses whose sums meet, within a millisecond, with and without the tolerance.
 const MOMENTS: [Duration; 9] = [
     Duration::from_millis(1),
     Duration::from_millis(2),
@@ -19,7 +19,7 @@ const MOMENTS: [Duration; 9] = [
 #[derive(Default)]
 struct Oracle {
     now: Duration,
-    /// Per key: how many grants there were, and the last one's id and expiry unless it was released.
+    /// Per key: the number of grants, and the id and expiry of the last one unless it was released.
     grants: [usize; KEYS],
     holders: [Option<(usize, Duration)>; KEYS],
 }
@@ -60,7 +60,7 @@ impl Oracle {
             Step::Handoff { id, ttl } => {
                 let key = id % KEYS;
                 self.grants[key] += 1;
-                self.holders[key] = Some((rival(id), self.now + ttl));
+                self.holders[key] = Some((other_id(id), self.now + ttl));
                 Answer::Lease { fence: self.grants[key] - 1 }
             }
             Step::Get { key } => record(key),
@@ -87,11 +87,11 @@ proptest! {
     ) {
         let clock = ManualClock::new();
         let memory = AnyBackend::new(MemoryBackend::with_clock(&clock));
-        let mut player = Player::new(memory, Some(clock.clone()));
+        let mut subject = Subject::new(memory, Some(clock.clone()));
         let mut oracle = Oracle::default();
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         for (step, pause) in sequence {
-            let answer = runtime.block_on(player.play(&step)).unwrap();
+            let answer = runtime.block_on(subject.run(&step)).unwrap();
             prop_assert_eq!(answer, oracle.answer(&step));
             clock.advance(pause);
             oracle.now += pause;

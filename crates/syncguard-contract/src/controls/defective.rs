@@ -1,4 +1,4 @@
-//! A memory backend with one fault.
+//! A memory backend with one defect.
 
 use std::collections::HashMap;
 use std::future::{Future, pending};
@@ -11,9 +11,9 @@ use syncguard_core::{
 use syncguard_memory::MemoryBackend;
 use tokio::sync::Notify;
 
-/// How a backend can be wrong.
+/// How a backend can violate the contract.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Fault {
+pub(crate) enum Defect {
     AcquireTakesAHeldKey,
     AcquireReadsThenWrites,
     FencesStartAgainAfterARelease,
@@ -28,56 +28,56 @@ pub(crate) enum Fault {
     ExtendAdds,
     ExtendRaisesTheFence,
     NoTolerance,
-    LookShowsTheDead,
+    LookupShowsTheDead,
     FindIgnoresTheOwner,
-    LookRenews,
+    LookupRenews,
     HandoffIgnoresTheOwner,
     HandoffRevives,
     HandoffKeepsTheFence,
     HandoffLeavesTheOldId,
     HandoffHasAGap,
     NotificationsNeverCome,
-    InterestBeginsAtTheFirstPoll,
-    ReleaseByIdTellsNobody,
+    RegistrationCountsFromTheFirstPoll,
+    ReleaseByIdSendsNoNotification,
     AcquireNeverAnswers,
 }
 
-/// A memory backend with one fault.
+/// A memory backend with one defect.
 #[derive(Debug)]
-pub(crate) struct Broken {
+pub(crate) struct Defective {
     inner: MemoryBackend,
-    fault: Fault,
-    memo: Mutex<Memo>,
-    /// Told of releases that were not by id.
+    defect: Defect,
+    memory: Mutex<Memory>,
+    /// Notified of releases that were not by id.
     released: Arc<Notify>,
 }
 
-/// What the faults need to remember.
+/// What the defects must remember.
 #[derive(Debug, Default)]
-struct Memo {
+struct Memory {
     fences: HashMap<Key, u64>,
     keys: HashMap<LockId, Key>,
     seen: HashMap<Key, LockRecord>,
-    /// Whom the lease of an id was handed over to.
-    heirs: HashMap<LockId, LockId>,
+    /// The receiver of a handoff, by the old id.
+    receivers: HashMap<LockId, LockId>,
 }
 
-impl Broken {
-    pub(crate) fn new(fault: Fault) -> Self {
-        let memo = Mutex::default();
-        Self { inner: MemoryBackend::new(), fault, memo, released: Arc::default() }
+impl Defective {
+    pub(crate) fn new(defect: Defect) -> Self {
+        let memory = Mutex::default();
+        Self { inner: MemoryBackend::new(), defect, memory, released: Arc::default() }
     }
 
-    fn memo(&self) -> MutexGuard<'_, Memo> {
-        self.memo.lock().unwrap()
+    fn memory(&self) -> MutexGuard<'_, Memory> {
+        self.memory.lock().unwrap()
     }
 
     /// The key that was once granted to this id.
     fn key_of(&self, id: &LockId) -> Option<Key> {
-        self.memo().keys.get(id).cloned()
+        self.memory().keys.get(id).cloned()
     }
 
-    /// The id that holds the key which was once granted to this one.
+    /// The id that holds the key now, for a key that was once granted to this id.
     async fn holder_instead_of(&self, id: &LockId) -> Result<LockId> {
         let Some(key) = self.key_of(id) else {
             return Ok(id.clone());
@@ -86,9 +86,9 @@ impl Broken {
         Ok(holder.map_or_else(|| id.clone(), |record| record.id().clone()))
     }
 
-    /// The id that this one passes for.
+    /// The receiver of this id's lease, or the id itself.
     fn same_as(&self, id: &LockId) -> LockId {
-        self.memo().heirs.get(id).unwrap_or(id).clone()
+        self.memory().receivers.get(id).unwrap_or(id).clone()
     }
 
     async fn free(&self, key: &Key) -> Result<()> {
@@ -100,24 +100,24 @@ impl Broken {
 }
 
 #[deny(clippy::missing_trait_methods)]
-impl Backend for Broken {
+impl Backend for Defective {
     fn capabilities(&self) -> Capabilities {
         self.inner.capabilities()
     }
 
     async fn acquire(&self, key: &Key, id: &LockId, ttl: Ttl) -> Result<Acquired> {
         let mut key = key.clone();
-        match self.fault {
-            Fault::AcquireTakesAHeldKey => self.free(&key).await?,
-            Fault::AcquireNeverAnswers => pending().await,
-            Fault::AcquireReadsThenWrites if self.inner.get(&key).await?.is_none() => {
+        match self.defect {
+            Defect::AcquireTakesAHeldKey => self.free(&key).await?,
+            Defect::AcquireNeverAnswers => pending().await,
+            Defect::AcquireReadsThenWrites if self.inner.get(&key).await?.is_none() => {
                 tokio::task::yield_now().await;
                 self.free(&key).await?;
             }
-            Fault::RepeatIsANewGrant => {
+            Defect::RepeatIsANewGrant => {
                 self.inner.release_by_id(id).await?;
             }
-            Fault::KeysAreCut => {
+            Defect::KeysAreCut => {
                 let head: String = key.as_str().chars().take(100).collect();
                 key = Key::new(&head)?;
             }
@@ -127,16 +127,16 @@ impl Backend for Broken {
             return Ok(Acquired::Held { remaining: None });
         };
         let record = self.inner.get(&key).await?;
-        let mut memo = self.memo();
-        memo.keys.insert(id.clone(), key.clone());
-        memo.seen.extend(record.map(|record| (key.clone(), record)));
-        let count = memo.fences.entry(key).or_default();
-        let fence = match self.fault {
-            Fault::FencesStartAgainAfterARelease => {
+        let mut memory = self.memory();
+        memory.keys.insert(id.clone(), key.clone());
+        memory.seen.extend(record.map(|record| (key.clone(), record)));
+        let count = memory.fences.entry(key).or_default();
+        let fence = match self.defect {
+            Defect::FencesStartAgainAfterARelease => {
                 *count += 1;
                 Fence::granted(*count)?
             }
-            Fault::FencesRiseOnlyAtARelease => Fence::granted(*count + 1)?,
+            Defect::FencesRiseOnlyAtARelease => Fence::granted(*count + 1)?,
             _ => lease.fence(),
         };
         Ok(Acquired::Granted(with_fence(&lease, fence)))
@@ -147,7 +147,7 @@ impl Backend for Broken {
     }
 
     async fn release(&self, lease: &Lease) -> Result<bool> {
-        if self.fault == Fault::ReleaseWantsTheLatestLease {
+        if self.defect == Defect::ReleaseWantsTheLatestLease {
             let record = self.inner.find(lease.id()).await?;
             if record.is_some_and(|record| record.expires_at() != lease.expires_at()) {
                 return Ok(false);
@@ -160,9 +160,9 @@ impl Backend for Broken {
 
     async fn extend_by_id(&self, id: &LockId, mut ttl: Ttl) -> Result<Option<Lease>> {
         let mut id = self.same_as(id);
-        match self.fault {
-            Fault::ExtendIgnoresTheOwner => id = self.holder_instead_of(&id).await?,
-            Fault::ExtendAdds => {
+        match self.defect {
+            Defect::ExtendIgnoresTheOwner => id = self.holder_instead_of(&id).await?,
+            Defect::ExtendAdds => {
                 if let Some(record) = self.inner.find(&id).await? {
                     let old = record.expires_at().since(record.acquired_at());
                     ttl = (ttl.as_duration() + old).try_into()?;
@@ -171,8 +171,8 @@ impl Backend for Broken {
             _ => {}
         }
         let extended = self.inner.extend_by_id(&id, ttl).await?;
-        match (self.fault, extended) {
-            (Fault::ExtendRevives, None) => {
+        match (self.defect, extended) {
+            (Defect::ExtendRevives, None) => {
                 let Some(key) = self.key_of(&id) else {
                     return Ok(None);
                 };
@@ -181,7 +181,7 @@ impl Backend for Broken {
                     Acquired::Held { .. } => Ok(None),
                 }
             }
-            (Fault::ExtendRaisesTheFence, Some(lease)) => {
+            (Defect::ExtendRaisesTheFence, Some(lease)) => {
                 let fence = Fence::granted(lease.fence().get() + 1)?;
                 Ok(Some(with_fence(&lease, fence)))
             }
@@ -191,42 +191,44 @@ impl Backend for Broken {
 
     async fn release_by_id(&self, id: &LockId) -> Result<bool> {
         let mut id = self.same_as(id);
-        if self.fault == Fault::ReleaseIgnoresTheOwner {
+        if self.defect == Defect::ReleaseIgnoresTheOwner {
             id = self.holder_instead_of(&id).await?;
         }
         let released = self.inner.release_by_id(&id).await?;
-        let mut memo = self.memo();
-        let Some(key) = memo.keys.get(&id).cloned() else {
+        let mut memory = self.memory();
+        let Some(key) = memory.keys.get(&id).cloned() else {
             return Ok(released);
         };
-        memo.seen.remove(&key);
-        match self.fault {
-            Fault::FencesStartAgainAfterARelease => drop(memo.fences.remove(&key)),
-            Fault::FencesRiseOnlyAtARelease => *memo.fences.entry(key).or_default() += 1,
+        memory.seen.remove(&key);
+        match self.defect {
+            Defect::FencesStartAgainAfterARelease => drop(memory.fences.remove(&key)),
+            Defect::FencesRiseOnlyAtARelease => *memory.fences.entry(key).or_default() += 1,
             _ => {}
         }
-        Ok(released || self.fault == Fault::ReleaseIsTrueTwice)
+        Ok(released || self.defect == Defect::ReleaseIsTrueTwice)
     }
 
     async fn get(&self, key: &Key) -> Result<Option<LockRecord>> {
         let record = self.inner.get(key).await?;
-        match self.fault {
-            Fault::NoTolerance => Ok(record.filter(|record| record.expires_at() > now())),
-            Fault::LookRenews => {
+        match self.defect {
+            Defect::NoTolerance => Ok(record.filter(|record| record.expires_at() > now())),
+            Defect::LookupRenews => {
                 if let Some(record) = &record {
                     let ttl = record.expires_at().since(record.acquired_at());
                     self.inner.extend_by_id(record.id(), ttl.try_into()?).await?;
                 }
                 self.inner.get(key).await
             }
-            Fault::LookShowsTheDead => Ok(record.or_else(|| self.memo().seen.get(key).cloned())),
+            Defect::LookupShowsTheDead => {
+                Ok(record.or_else(|| self.memory().seen.get(key).cloned()))
+            }
             _ => Ok(record),
         }
     }
 
     async fn find(&self, id: &LockId) -> Result<Option<LockRecord>> {
-        match self.fault {
-            Fault::FindIgnoresTheOwner => {
+        match self.defect {
+            Defect::FindIgnoresTheOwner => {
                 let holder = self.holder_instead_of(id).await?;
                 self.inner.find(&holder).await
             }
@@ -236,19 +238,19 @@ impl Backend for Broken {
 
     async fn handoff(&self, lease: &Lease, id: &LockId, ttl: Ttl) -> Result<Option<Lease>> {
         let mut lease = lease.clone();
-        match self.fault {
-            Fault::HandoffIgnoresTheOwner => {
+        match self.defect {
+            Defect::HandoffIgnoresTheOwner => {
                 let holder = self.inner.get(lease.key()).await?;
                 if let Some(holder) = holder {
                     let (key, fence) = (lease.key().clone(), lease.fence());
                     lease = Lease::new(key, holder.id().clone(), fence, holder.expires_at());
                 }
             }
-            Fault::HandoffRevives if self.inner.get(lease.key()).await?.is_none() => {
+            Defect::HandoffRevives if self.inner.get(lease.key()).await?.is_none() => {
                 let acquired = self.inner.acquire(lease.key(), id, ttl).await?;
                 return Ok(granted(acquired));
             }
-            Fault::HandoffHasAGap => {
+            Defect::HandoffHasAGap => {
                 if !self.inner.release(&lease).await? {
                     return Ok(None);
                 }
@@ -259,10 +261,10 @@ impl Backend for Broken {
             _ => {}
         }
         let new = self.inner.handoff(&lease, id, ttl).await?;
-        match (self.fault, new) {
-            (Fault::HandoffKeepsTheFence, Some(new)) => Ok(Some(with_fence(&new, lease.fence()))),
-            (Fault::HandoffLeavesTheOldId, Some(new)) => {
-                self.memo().heirs.insert(lease.id().clone(), id.clone());
+        match (self.defect, new) {
+            (Defect::HandoffKeepsTheFence, Some(new)) => Ok(Some(with_fence(&new, lease.fence()))),
+            (Defect::HandoffLeavesTheOldId, Some(new)) => {
+                self.memory().receivers.insert(lease.id().clone(), id.clone());
                 Ok(Some(new))
             }
             (_, new) => Ok(new),
@@ -272,12 +274,12 @@ impl Backend for Broken {
     fn notified(&self, key: &Key) -> impl Future<Output = ()> + Send + 'static {
         let notification = self.inner.notified(key);
         let released = self.released.clone().notified_owned();
-        let (fault, inner, key) = (self.fault, self.inner.clone(), key.clone());
+        let (defect, inner, key) = (self.defect, self.inner.clone(), key.clone());
         async move {
-            match fault {
-                Fault::NotificationsNeverCome => pending().await,
-                Fault::InterestBeginsAtTheFirstPoll => inner.notified(&key).await,
-                Fault::ReleaseByIdTellsNobody => released.await,
+            match defect {
+                Defect::NotificationsNeverCome => pending().await,
+                Defect::RegistrationCountsFromTheFirstPoll => inner.notified(&key).await,
+                Defect::ReleaseByIdSendsNoNotification => released.await,
                 _ => notification.await,
             }
         }
