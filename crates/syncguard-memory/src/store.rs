@@ -6,25 +6,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use syncguard_core::{
-    Acquired, Fence, Key, Lease, LockId, LockRecord, Result, TOLERANCE, Timestamp, Ttl,
+    Acquired, Fence, Key, Lease, LockId, LockRecord, Result, TOLERANCE, Timestamp, Ttl, is_live,
 };
 use tokio::sync::Notify;
 
 /// All locks. Every method is one atomic step, since the caller holds the mutex around it.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Store {
-    /// How long a lease stays live after its expiry.
-    tolerance: Duration,
+    /// Zero, or the tolerance if a lease ends at its TTL: it is added to the time that decides.
+    early: Duration,
     /// One per key that was ever locked: a fence counter is never deleted (R5).
     slots: HashMap<Key, Slot>,
     /// The keys of the leases that were not released, by id.
     keys: HashMap<LockId, Key>,
-}
-
-impl Default for Store {
-    fn default() -> Self {
-        Self { tolerance: TOLERANCE, slots: HashMap::new(), keys: HashMap::new() }
-    }
 }
 
 #[derive(Debug, Default)]
@@ -36,11 +30,17 @@ struct Slot {
 
 impl Store {
     pub(crate) const fn end_at_ttl(&mut self) {
-        self.tolerance = Duration::ZERO;
+        self.early = TOLERANCE;
     }
 
     pub(crate) const fn ends_at_ttl(&self) -> bool {
-        self.tolerance.is_zero()
+        !self.early.is_zero()
+    }
+
+    /// The time to compare with an expiry.
+    fn deciding(&self, now: Timestamp) -> Timestamp {
+        let early = u64::try_from(self.early.as_millis()).unwrap_or(u64::MAX);
+        Timestamp::from_millis(now.as_millis().saturating_add(early))
     }
 
     pub(crate) fn acquire(
@@ -50,16 +50,16 @@ impl Store {
         ttl: Ttl,
         now: Timestamp,
     ) -> Result<Acquired> {
-        let tolerance = self.tolerance;
+        let deciding = self.deciding(now);
         let slot = self.slots.entry(key.clone()).or_default();
-        let live = slot.record.as_ref().filter(|record| is_live(record, tolerance, now));
+        let live = slot.record.as_ref().filter(|record| is_live(record.expires_at(), deciding));
         let (fence, acquired_at) = match live {
             // A4: the same acquisition again.
             Some(record) if record.id() == id => (record.fence(), record.acquired_at()),
             Some(record) => {
                 // One of the two differences is zero.
-                let (left, over) = (record.expires_at().since(now), now.since(record.expires_at()));
-                let remaining = (left + tolerance).saturating_sub(over);
+                let left = record.expires_at().since(deciding) + TOLERANCE;
+                let remaining = left.saturating_sub(deciding.since(record.expires_at()));
                 return Ok(Acquired::Held { remaining: Some(remaining) });
             }
             // A6: checked before anything is written.
@@ -124,7 +124,7 @@ impl Store {
 
     pub(crate) fn get(&self, key: &Key, now: Timestamp) -> Option<&LockRecord> {
         let record = self.slots.get(key)?.record.as_ref()?;
-        is_live(record, self.tolerance, now).then_some(record)
+        is_live(record.expires_at(), self.deciding(now)).then_some(record)
     }
 
     pub(crate) fn find(&self, id: &LockId, now: Timestamp) -> Option<&LockRecord> {
@@ -136,9 +136,4 @@ impl Store {
         let freed = self.slots.entry(key.clone()).or_default().freed.clone();
         freed.notified_owned()
     }
-}
-
-/// Whether a lease is live. With the whole tolerance this is [`syncguard_core::is_live`].
-fn is_live(record: &LockRecord, tolerance: Duration, now: Timestamp) -> bool {
-    now.since(record.expires_at()) < tolerance || record.expires_at() > now
 }
