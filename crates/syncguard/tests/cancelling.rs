@@ -1,4 +1,4 @@
-//! C: futures dropped at every await point.
+//! C: futures that are dropped at every await point.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -17,7 +17,7 @@ use tokio::time::timeout;
 
 const MS: Duration = Duration::from_millis(1);
 
-/// Polls a future up to `polls` times and drops it. `Some` when it was done before that.
+/// Polls a future up to `polls` times and drops it. Returns its output if it completed.
 async fn poll_and_drop<T>(future: impl Future<Output = T>, polls: usize) -> Option<T> {
     let mut future = pin!(future);
     let mut left = polls;
@@ -46,7 +46,7 @@ async fn c1_an_acquire_dropped_after_any_number_of_polls_leaves_no_lease() {
             if finished {
                 break;
             }
-            assert!(polls < 99, "the acquire never finished");
+            assert!(polls < 99, "expected the acquire to end");
         }
     }
 }
@@ -80,7 +80,7 @@ async fn c2_a_dropped_release_is_finished_in_the_background() {
             return;
         }
     }
-    panic!("the release never finished");
+    panic!("expected the release to end");
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,4 +1,4 @@
-//! H: renewal, loss and release, on a clock that stands still between them.
+//! H: renewal, loss and release, on a paused clock.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -31,7 +31,11 @@ async fn h4_a_keep_alive_renews_at_a_third_of_the_ttl() {
     assert!(guard.release().await.unwrap());
 
     sleep(2 * TTL).await;
-    assert_eq!(backend.count(Operation::Extend), renewals.len(), "H7");
+    assert_eq!(
+        backend.count(Operation::Extend),
+        renewals.len(),
+        "expected no renewal after the release"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -47,7 +51,7 @@ async fn h4_a_failed_renewal_is_no_loss() {
     next_all(&backend, Operation::Extend, failures);
     sleep(2 * TTL).await;
     assert!(!guard.is_lost());
-    // One failed at 300 ms, the next after a twelfth of the TTL each.
+    // The first renewal fails at 300 ms. Each retry follows after a twelfth of the TTL.
     assert!(backend.count(Operation::Extend) > failures.len());
 }
 
@@ -101,7 +105,7 @@ async fn t4_a_shorter_ttl_whose_reply_is_lost_counts_at_once() {
     backend.next(Operation::Extend, LOSE_REPLY);
     assert!(guard.extend(200 * MS).await.is_err());
     assert_eq!(guard.remaining(), 200 * MS);
-    // A longer one counts only when it is confirmed.
+    // A longer TTL counts only after the reply.
     backend.next(Operation::Extend, LOSE_REPLY);
     assert!(guard.extend(2 * TTL).await.is_err());
     assert_eq!(guard.remaining(), 200 * MS);
@@ -110,7 +114,7 @@ async fn t4_a_shorter_ttl_whose_reply_is_lost_counts_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn h7_a_release_cuts_a_hanging_renewal_short() {
+async fn h7_a_release_does_not_wait_for_a_renewal_that_hangs() {
     let backend = plain();
     let locks = LockManager::new(backend.clone());
     backend.next(Operation::Extend, Fault::Hang);
@@ -121,7 +125,7 @@ async fn h7_a_release_cuts_a_hanging_renewal_short() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn h2_a_failed_release_is_told_to_the_caller_and_goes_on_in_the_background() {
+async fn h2_a_failed_release_returns_its_error_and_goes_on_in_the_background() {
     let backend = plain();
     let locks = LockManager::new(backend.clone());
     let guard = locks.lock("key").acquire().await.unwrap();
@@ -138,7 +142,7 @@ fn reporting(backend: &FaultyBackend) -> (LockManager, Arc<Mutex<Vec<String>>>) 
     let locks = LockManager::builder(backend.clone())
         .on_release_error(move |error: &Error| {
             sink.lock().unwrap().push(error.to_string());
-            panic!("a callback that panics harms nobody");
+            panic!("a callback that panics");
         })
         .build();
     (locks, reports)
@@ -226,7 +230,7 @@ async fn an_observer_sees_every_operation_and_its_reason() {
             let names = (event.raw_key().is_some(), event.raw_id().is_some());
             let text = format!("{:?} {:?}", event.operation(), event.outcome());
             sink.lock().unwrap().push((text, names, event.duration()));
-            panic!("an observer that panics harms nobody");
+            panic!("an observer that panics");
         })
         .build();
     backend.next(Operation::Acquire, Fault::DelayRequest(20 * MS));
@@ -271,7 +275,7 @@ async fn o1_a_lease_that_was_ended_is_not_called_expired() {
     assert!(!guard.release().await.unwrap());
     let (done, gone) = (Outcome::Done, Outcome::Refused(Reason::NotFound));
     let lost = Outcome::Failed(ErrorCode::Lost);
-    // The attempt, the wait, the release by id, the extend that came too late, the loss, the release.
+    // The attempt, the wait, the release by id, the late extend, the loss, the late release.
     assert_eq!(*outcomes.lock().unwrap(), [done, done, done, gone, lost, gone]);
 }
 
@@ -287,7 +291,7 @@ async fn h5_a_loss_is_final_although_the_extension_succeeds() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn h5_the_token_is_cancelled_when_its_keeper_dies() {
+async fn h5_the_token_is_cancelled_when_the_keep_alive_task_ends() {
     let backend = plain();
     let locks = LockManager::new(backend.clone());
     backend.next(Operation::Extend, Fault::Panic);
@@ -311,7 +315,7 @@ async fn h6_after_a_pause_the_work_takes_no_step_before_the_loss_is_noticed() {
     let outcome = request.run(async |_| -> Result<()> {
         steps.fetch_add(1, Ordering::SeqCst);
         sleep(10 * MS).await;
-        // The process is paused: when it wakes, the work could go on, and the lease is over.
+        // The process pauses here. When it resumes, the work could go on, but the lease has ended.
         steps.fetch_add(1, Ordering::SeqCst);
         Ok(())
     });
@@ -323,7 +327,7 @@ async fn h6_after_a_pause_the_work_takes_no_step_before_the_loss_is_noticed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn h3_shutdown_waits_for_what_a_waiter_leaves_behind() {
+async fn h3_shutdown_waits_for_the_undo_of_a_waiter() {
     let backend = plain();
     let locks = LockManager::new(backend.clone());
     backend.next(Operation::Acquire, LOSE_REPLY);
@@ -336,7 +340,7 @@ async fn h3_shutdown_waits_for_what_a_waiter_leaves_behind() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn h2_a_background_release_outlasts_an_outage() {
+async fn h2_a_background_release_survives_a_server_that_is_down() {
     let backend = plain();
     let locks = LockManager::builder(backend.clone()).shutdown_limit(1_000 * TTL).build();
     drop(locks.lock("key").ttl(1_000 * TTL).acquire().await.unwrap());

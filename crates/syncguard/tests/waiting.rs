@@ -1,4 +1,4 @@
-//! W: when attempts are made, on a clock that stands still between them.
+//! W: when attempts are made, on a paused clock.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -23,14 +23,14 @@ fn no_jitter() -> Backoff {
     Backoff::default().with_jitter(Jitter::None)
 }
 
-/// When attempts were made, in milliseconds from `start`.
+/// The times of attempts, in milliseconds from `start`.
 fn attempts(backend: &FaultyBackend, start: Instant) -> Vec<u128> {
     let calls = instants(backend, Operation::Acquire);
     let since = calls.iter().filter(|call| **call >= start);
     since.map(|call| millis(start, *call)).collect()
 }
 
-/// Timers go off at whole milliseconds, so each may add one.
+/// Timers fire at whole milliseconds, so each may add one.
 fn assert_near(times: &[u128], expected: &[u128]) {
     let near = |(time, expected): (&u128, &u128)| (*expected..expected + 20).contains(time);
     let all_near = times.iter().zip(expected).all(near);
@@ -64,7 +64,7 @@ async fn w1_by_default_there_are_10_retries() {
     assert_eq!(error.code(), ErrorCode::AcquisitionTimeout);
     assert_near(&attempts(&backend, start), &[0, 10, 20, 30, 40, 50, 60, 70, 80, 90, 100]);
 
-    // A wait limit of one's own is the only limit, unless both are set.
+    // If only a wait limit is set, it is the only limit.
     let start = Instant::now();
     let request = locks.lock("key").backoff(often).wait(500 * MS);
     assert!(request.acquire().await.is_err());
@@ -85,13 +85,13 @@ async fn w3_a_pause_is_cut_to_the_time_the_lease_still_has() {
     let start = Instant::now();
     let slow = Backoff::fixed(4_500 * MS).with_jitter(Jitter::None);
     let guard = locks.lock("key").backoff(slow).acquire().await.unwrap();
-    // The TTL and the tolerance of the one clock there is.
+    // The second attempt comes after the TTL and the tolerance.
     assert_near(&attempts(&backend, start), &[0, 1_999]);
     assert_eq!(guard.fence().get(), 2);
 }
 
 #[tokio::test(start_paused = true)]
-async fn w4_a_transient_failure_is_tried_again_with_the_same_id() {
+async fn w4_a_transient_failure_is_retried_with_the_same_id() {
     let backend = plain();
     let locks = LockManager::new(backend.clone());
     next_all(
@@ -104,11 +104,11 @@ async fn w4_a_transient_failure_is_tried_again_with_the_same_id() {
     assert_eq!(guard.fence().get(), 1);
     assert_eq!(backend.count(Operation::Acquire), 3);
     locks.shutdown().await.unwrap();
-    assert!((backend.count(Operation::Release) == 0), "nothing was undone");
+    assert!((backend.count(Operation::Release) == 0), "expected no undo");
 }
 
 #[tokio::test(start_paused = true)]
-async fn w4_a_transient_failure_that_lasts_is_returned_as_itself() {
+async fn w4_a_transient_failure_that_lasts_is_returned_as_it_is() {
     let backend = plain();
     let locks = LockManager::new(backend.clone());
     backend.next_n(Operation::Acquire, 20, Fault::Fail(ErrorCode::RateLimited));
@@ -133,7 +133,7 @@ async fn w4_other_failures_return_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn w2_the_limit_is_hard_while_an_attempt_hangs_and_what_it_got_is_released() {
+async fn w2_the_limit_is_hard_while_an_attempt_hangs_and_its_grant_is_released() {
     let backend = plain();
     let locks = LockManager::new(backend.clone());
     backend.next(Operation::Acquire, Fault::DelayRequest(700 * MS));
@@ -171,7 +171,7 @@ async fn w5_a_token_ends_the_wait() {
     token.cancel();
     assert_eq!(waiting.await.unwrap().unwrap_err().code(), ErrorCode::Aborted);
 
-    // Cancelled beforehand, nothing is sent.
+    // A token that is cancelled before sends nothing.
     let before = backend.count(Operation::Acquire);
     let request = locks.lock("other").cancel(token);
     assert_eq!(request.try_acquire().await.unwrap_err().code(), ErrorCode::Aborted);
@@ -200,11 +200,11 @@ async fn shutdown_ends_waits_and_refuses_requests() {
     locks.shutdown().await.unwrap();
     assert_eq!(waiting.await.unwrap().unwrap_err().code(), ErrorCode::Aborted);
     assert_eq!(locks.lock("new").acquire().await.unwrap_err().code(), ErrorCode::Aborted);
-    assert!(held.release().await.unwrap(), "a guard outlives the shutdown");
+    assert!(held.release().await.unwrap(), "expected the guard to survive the shutdown");
 }
 
 #[tokio::test(start_paused = true)]
-async fn w2_a_wait_of_nothing_is_refused() {
+async fn w2_a_wait_of_zero_is_refused() {
     let backend = plain();
     let locks = LockManager::new(backend.clone());
     let request = || locks.lock("key").wait(Duration::ZERO);
@@ -214,7 +214,7 @@ async fn w2_a_wait_of_nothing_is_refused() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn w2_an_acquire_that_lands_after_all_was_undone_is_undone_too() {
+async fn w2_an_acquire_that_lands_after_its_undo_is_undone_too() {
     let backend = plain();
     let locks = LockManager::new(backend.clone());
     backend.next(Operation::Acquire, Fault::LandLate(700 * MS));
@@ -234,7 +234,7 @@ async fn w4_an_attempt_that_lands_after_the_release_of_a_later_one_is_undone() {
     locks.shutdown().await.unwrap();
     assert!(!locks.is_locked("key").await.unwrap());
 
-    // Not where the lease was handed on.
+    // A detached lease is not undone.
     let locks = LockManager::new(backend.clone());
     backend.next(Operation::Acquire, LOSE_REPLY);
     locks.lock("other").ttl(HOUR).acquire().await.unwrap().detach();
@@ -243,12 +243,12 @@ async fn w4_an_attempt_that_lands_after_the_release_of_a_later_one_is_undone() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn w3_notifications_without_a_reason_are_no_tight_loop() {
-    /// Its notifications come at once, and the lease of its locks is about to end for ever.
+async fn w3_spurious_notifications_are_no_tight_loop() {
+    /// Notifies at once without a reason, and reports the longest possible time left.
     #[derive(Clone, Debug)]
-    struct Hasty(FaultyBackend);
+    struct Spurious(FaultyBackend);
 
-    impl Backend for Hasty {
+    impl Backend for Spurious {
         fn capabilities(&self) -> Capabilities {
             self.0.capabilities().with_notifications()
         }
@@ -280,7 +280,7 @@ async fn w3_notifications_without_a_reason_are_no_tight_loop() {
     }
 
     let backend = plain();
-    let locks = LockManager::new(Hasty(backend.clone()));
+    let locks = LockManager::new(Spurious(backend.clone()));
     let request = locks.lock("key").wait(1_000 * MS);
     assert_eq!(request.acquire().await.unwrap_err().code(), ErrorCode::AcquisitionTimeout);
     let attempts = backend.count(Operation::Acquire);
@@ -295,7 +295,8 @@ async fn w4_every_attempt_that_lands_late_is_undone() {
     next_all(&backend, Operation::Acquire, late);
     let request = locks.lock("key").ttl(HOUR).max_retries(1).backoff(Backoff::fixed(10 * MS));
     assert!(request.acquire().await.is_err());
-    // A shutdown would not do: where an undo ends too early it is over before the second lands.
+    // A shutdown would not show it: an undo that ends too early is over before the second attempt
+    // lands.
     tokio::time::sleep(HOUR / 120).await;
     assert!(!locks.is_locked("key").await.unwrap());
 }

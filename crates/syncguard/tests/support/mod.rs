@@ -8,8 +8,8 @@
 )]
 
 pub mod block_on;
-pub mod line;
 pub mod log;
+pub mod waiters;
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
-//! Lines at random, from fixed seeds: whoever comes and goes, and whatever the backend does, nobody
-//! is forgotten and nothing remains.
+//! Random queues from fixed seeds: whatever the waiters and the backend do, every waiter is served
+//! and no lease remains.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use fastrand::Rng;
-use support::line::{HOUR, MS, assert_no_line_remains, waiter};
+use support::waiters::{HOUR, MS, assert_no_queue_remains, waiter};
 use support::{LOSE_REPLY, next_all, plain, with_handoff, with_notifications_and_handoff};
 use syncguard::{
     Backend, Backoff, CancellationToken, ErrorCode, Jitter, Key, LockGuard, LockManager, Operation,
@@ -25,7 +25,7 @@ fn up_to(random: &mut Rng, limit: u32) -> Duration {
     MS * random.u32(..limit)
 }
 
-/// What the backend does to one call after the other, now slow, now failing.
+/// The faults of consecutive calls: some are slow, and some fail if `fails`.
 fn faults(random: &mut Rng, fails: bool) -> Vec<Fault> {
     let fault = |_| {
         let delay = up_to(random, 6);
@@ -41,8 +41,8 @@ fn faults(random: &mut Rng, fails: bool) -> Vec<Fault> {
     (0..200).map(fault).collect()
 }
 
-/// One of those who come for the key.
-struct Visitor {
+/// A caller that wants the key.
+struct Caller {
     locks: LockManager,
     arrives: Duration,
     works: Duration,
@@ -51,7 +51,7 @@ struct Visitor {
     releases: Releases,
 }
 
-/// How it ends its wait early.
+/// How a caller ends its wait early.
 #[derive(Clone, Copy)]
 enum Leaves {
     Never,
@@ -68,14 +68,14 @@ enum Releases {
     Never,
 }
 
-/// Who is inside, and which fence was seen last.
+/// Whether a caller is inside, and the last fence.
 #[derive(Default)]
-struct Room {
+struct Inside {
     taken: AtomicBool,
     fence: AtomicU64,
 }
 
-impl Visitor {
+impl Caller {
     fn new(random: &mut Rng, locks: LockManager) -> Self {
         use Leaves::{Cancelled, Dropped, Never, OutOfTime};
         Self {
@@ -92,16 +92,22 @@ impl Visitor {
         }
     }
 
-    async fn visit(self, room: Arc<Room>, backoff: Backoff) {
+    async fn run(self, inside: Arc<Inside>, backoff: Backoff) {
         sleep(self.arrives).await;
         if let Some(guard) = self.wait(backoff).await {
-            assert!(!room.taken.swap(true, Ordering::SeqCst), "two at a time");
+            assert!(
+                !inside.taken.swap(true, Ordering::SeqCst),
+                "expected one holder at a time, but there are two"
+            );
             let fence = guard.fence().get();
-            assert!(room.fence.swap(fence, Ordering::SeqCst) < fence, "fences grow");
+            assert!(
+                inside.fence.swap(fence, Ordering::SeqCst) < fence,
+                "expected a higher fence than before"
+            );
             sleep(self.works).await;
             let owns = self.locks.owns(guard.id()).await.unwrap();
-            assert!(owns, "it was released behind the back of its holder");
-            room.taken.store(false, Ordering::SeqCst);
+            assert!(owns, "expected the holder to own the lease, but it was released");
+            inside.taken.store(false, Ordering::SeqCst);
             self.release(guard).await;
         }
     }
@@ -126,7 +132,7 @@ impl Visitor {
     }
 
     async fn release(&self, guard: LockGuard) {
-        // A release may fail, and then goes on in the background.
+        // A release that fails goes on in the background.
         match self.releases {
             Releases::Awaited => drop(guard.release().await),
             Releases::Dropped => drop(timeout(2 * MS, guard.release()).await),
@@ -135,49 +141,45 @@ impl Visitor {
     }
 }
 
-/// Lets them all come and go. For how long the key was free at most while somebody waited for it.
-async fn let_them_come(
-    seed: u64,
-    backend: &FaultyBackend,
-    processes: usize,
-    fails: bool,
-) -> Duration {
+/// Runs all callers. Returns the longest time for which the key was free although a waiter was
+/// queued.
+async fn run_all(seed: u64, backend: &FaultyBackend, processes: usize, fails: bool) -> Duration {
     let mut random = Rng::with_seed(seed);
     for operation in [Operation::Acquire, Operation::Release, Operation::Handoff] {
         next_all(backend, operation, faults(&mut random, fails));
     }
     let managers: Vec<_> = (0..processes).map(|_| LockManager::new(backend.clone())).collect();
-    // Where all is told within one process, nobody should need a timer.
+    // Within one process, without failures, no waiter should need a timer.
     let backoff = if fails || processes > 1 { 20 * MS } else { 10_000 * MS };
     let backoff = Backoff::fixed(backoff).with_jitter(Jitter::None);
-    let room = Arc::<Room>::default();
-    let visits: Vec<_> = (0..WAITERS)
+    let inside = Arc::<Inside>::default();
+    let tasks: Vec<_> = (0..WAITERS)
         .map(|_| {
             let locks = managers[random.usize(..processes)].clone();
-            let visitor = Visitor::new(&mut random, locks);
-            Handle::current().spawn(visitor.visit(room.clone(), backoff))
+            let caller = Caller::new(&mut random, locks);
+            Handle::current().spawn(caller.run(inside.clone(), backoff))
         })
         .collect();
 
     let (begun, key) = (Instant::now(), Key::new("key").unwrap());
     let (mut free_since, mut longest) = (None, Duration::ZERO);
-    while visits.iter().any(|visit| !visit.is_finished()) {
+    while tasks.iter().any(|run| !run.is_finished()) {
         sleep(MS).await;
         let wanted = managers.iter().any(|locks| locks.waiters() > 0);
         let idle = wanted && backend.inner().get(&key).await.unwrap().is_none();
         free_since = idle.then(|| free_since.unwrap_or_else(Instant::now));
         longest = longest.max(free_since.map_or(Duration::ZERO, |since| since.elapsed()));
-        assert!(begun.elapsed() < MS * 100_000, "seed {seed}: somebody was forgotten");
+        assert!(begun.elapsed() < MS * 100_000, "seed {seed}: a waiter is stuck");
     }
-    for visit in visits {
-        visit.await.unwrap();
+    for run in tasks {
+        run.await.unwrap();
     }
     for locks in &managers {
-        // It may take some time to undo what was not answered.
+        // The undo of unanswered requests takes some time.
         while locks.shutdown().await.is_err() {
             assert!(begun.elapsed() < MS * 300_000, "seed {seed}: the shutdown hangs");
         }
-        assert_no_line_remains(locks);
+        assert_no_queue_remains(locks);
     }
     sleep(100 * MS).await;
     assert!(backend.inner().get(&key).await.unwrap().is_none(), "seed {seed}: a lease remains");
@@ -194,23 +196,25 @@ fn each_seed(seeds: u64, fails: bool) {
             _ => with_notifications_and_handoff(),
         };
         let processes = if seed % 2 == 0 { 1 } else { 2 };
-        let idle = runtime.block_on(let_them_come(seed, &backend, processes, fails));
-        // A release takes some milliseconds here, and so does an attempt; a rest takes fifty.
+        let idle = runtime.block_on(run_all(seed, &backend, processes, fails));
+        // A release and an attempt each take some milliseconds here, and a pause for other
+        // processes 50.
         assert!(fails || processes > 1 || idle < 80 * MS, "seed {seed}: free for {idle:?}");
     }
 }
 
 #[test]
-fn w6_w7_nobody_is_forgotten_by_a_slow_backend() {
+fn w6_w7_every_waiter_is_served_on_a_slow_backend() {
     each_seed(150, false);
 }
 
 #[test]
-fn w7_g6_g7_nobody_is_forgotten_and_no_lease_remains_where_requests_fail() {
+fn w7_g6_g7_every_waiter_is_served_and_no_lease_remains_if_requests_fail() {
     each_seed(150, true);
 }
 
-/// On several threads the handoff, the leaving heir and the shutdown meet at any moment.
+/// On several threads, the handoff, the receiver that leaves, and the shutdown can meet at any
+/// moment.
 #[test]
 fn h3_no_lease_remains_after_a_shutdown_that_meets_a_handoff() {
     let runtime = Builder::new_multi_thread().worker_threads(3).enable_all().build().unwrap();
@@ -222,7 +226,10 @@ fn h3_no_lease_remains_after_a_shutdown_that_meets_a_handoff() {
             drop(held);
             locks.shutdown().await.unwrap();
             let locked = locks.is_locked("key").await.unwrap();
-            assert!(!locked || waiter.await.unwrap().is_ok(), "it is held by nobody");
+            assert!(
+                !locked || waiter.await.unwrap().is_ok(),
+                "expected a guard for the held key, but there is none"
+            );
         });
     }
 }

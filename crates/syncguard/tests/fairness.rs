@@ -1,4 +1,4 @@
-//! G8: handoffs in a row are limited, so that other processes get their turn.
+//! G8: handoffs in a row are limited, so that other processes are served.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -8,39 +8,39 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use support::line::{HOUR, MS, Waiter, heir_of_a_dropped_release, waiter, waiters};
+use support::waiters::{HOUR, MS, Waiter, receiver_of_a_dropped_release, waiter, waiters};
 use support::{farther_by, plain, with_handoff, with_notifications_and_handoff};
 use syncguard::{Backoff, Jitter, LockGuard, LockManager, Result};
 use syncguard_memory::Notifications;
 use tokio::runtime::Handle;
 use tokio::time::{Instant, sleep};
 
-/// One that asks every 20 ms, since nobody tells it of a release.
-fn looks_often(locks: &LockManager) -> impl Future<Output = Result<LockGuard>> + Send + 'static {
+/// A waiter that makes an attempt every 20 ms, because it receives no notifications.
+fn polls_often(locks: &LockManager) -> impl Future<Output = Result<LockGuard>> + Send + 'static {
     let every_20_ms = Backoff::fixed(20 * MS).with_jitter(Jitter::None);
     locks.lock("key").ttl(HOUR).wait(HOUR).backoff(every_20_ms).acquire()
 }
 
-/// Releases the guard, and lets its line hold the key for 30 ms each: a second is over after 34.
-async fn assert_others_get_their_chance(guard: LockGuard, other: Waiter, line: Vec<Waiter>) {
-    // So that it never looks at the very moment of a release.
+/// Releases the guard, and lets each waiter hold the key for 30 ms: 34 of them take a second.
+async fn assert_other_process_is_served(guard: LockGuard, other: Waiter, queue: Vec<Waiter>) {
+    // A shift, so that no attempt meets the moment of a release.
     sleep(7 * MS).await;
     guard.release().await.unwrap();
-    let hog = Handle::current().spawn(async move {
-        for waiter in line {
+    let busy = Handle::current().spawn(async move {
+        for waiter in queue {
             let guard = waiter.await.unwrap().unwrap();
             sleep(30 * MS).await;
             guard.release().await.unwrap();
         }
     });
     let guard = other.await.unwrap().unwrap();
-    assert!(guard.fence().get() < 50, "not at the first chance: {}", guard.fence());
+    assert!(guard.fence().get() < 50, "expected a fence below 50, but got {}", guard.fence());
     guard.release().await.unwrap();
-    hog.await.unwrap();
+    busy.await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
-async fn g8_others_get_their_turn_after_sixteen_grants() {
+async fn g8_other_processes_are_served_after_sixteen_grants() {
     let backend = with_notifications_and_handoff();
     let (locks, others) = (LockManager::new(backend.clone()), LockManager::new(backend.clone()));
     let order = Arc::new(Mutex::new(Vec::new()));
@@ -54,7 +54,8 @@ async fn g8_others_get_their_turn_after_sixteen_grants() {
     };
     let held = locks.lock("key").ttl(HOUR).acquire().await.unwrap();
     let mut all = Vec::new();
-    // The other line listens, since its first attempt found the key held.
+    // The other process is registered for notifications, because its first attempt found the key
+    // held.
     all.push(note("other", waiter(&others).await));
     sleep(50 * MS).await;
     for waiter in waiters(&locks, 40).await {
@@ -66,47 +67,50 @@ async fn g8_others_get_their_turn_after_sixteen_grants() {
     }
     let mut order = order.lock().unwrap().clone();
     order.sort_unstable();
-    let turn = order.iter().position(|(_, who)| *who == "other");
-    assert!(turn.is_some_and(|turn| (14..=32).contains(&turn)), "its turn was {turn:?}");
+    let position = order.iter().position(|(_, who)| *who == "other");
+    assert!(
+        position.is_some_and(|position| (14..=32).contains(&position)),
+        "expected position 14 to 32, but got {position:?}"
+    );
 }
 
 #[tokio::test(start_paused = true)]
-async fn g8_others_get_a_chance_after_a_second_where_nobody_is_told() {
+async fn g8_other_processes_are_served_after_a_second_without_notifications() {
     for backend in [plain(), with_handoff()] {
         let (locks, others) =
             (LockManager::new(backend.clone()), LockManager::new(backend.clone()));
         let held = locks.lock("key").ttl(HOUR).acquire().await.unwrap();
-        let other = Handle::current().spawn(looks_often(&others));
-        let line = waiters(&locks, 400).await;
-        assert_others_get_their_chance(held, other, line).await;
+        let other = Handle::current().spawn(polls_often(&others));
+        let queue = waiters(&locks, 400).await;
+        assert_other_process_is_served(held, other, queue).await;
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn g8_a_streak_that_begins_with_a_handoff_ends_too() {
+async fn g8_the_limit_also_holds_if_the_first_grant_is_a_handoff() {
     let backend = with_handoff();
     let locks = LockManager::new(backend.clone());
-    let heir = heir_of_a_dropped_release(&backend, &locks).await;
-    // The line has ended, and with it the streak: the next grant of the new one is a handoff.
-    let guard = heir.await.unwrap();
+    let receiver = receiver_of_a_dropped_release(&backend, &locks).await;
+    // The queue has ended, and with it the count of grants. The new queue starts with a handoff.
+    let guard = receiver.await.unwrap();
     let others = LockManager::new(backend.clone());
-    let other = Handle::current().spawn(looks_often(&others));
-    let line = waiters(&locks, 400).await;
-    assert_others_get_their_chance(guard, other, line).await;
+    let other = Handle::current().spawn(polls_often(&others));
+    let queue = waiters(&locks, 400).await;
+    assert_other_process_is_served(guard, other, queue).await;
 }
 
-/// For how long another process waits beside a line that is busy for 20 s, with work of 5 ms, and
-/// whose way to the store is a millisecond shorter.
-async fn waits_beside_a_busy_line(listens: bool) -> Duration {
+/// How long another process waits beside a queue that is busy for 20 s with work of 5 ms each. The
+/// requests of that process take a millisecond longer.
+async fn wait_beside_a_busy_queue(listens: bool) -> Duration {
     let backend = with_notifications_and_handoff();
     let others = LockManager::new(farther_by(&backend, MS));
     let locks = LockManager::new(backend.clone());
-    let mut line = Vec::new();
+    let mut queue = Vec::new();
     let first = if listens {
-        // Somebody else holds the key when the line begins.
+        // Another manager holds the key when the queue starts.
         let held = LockManager::new(backend.clone()).lock("key").ttl(HOUR).acquire().await.unwrap();
         let first = waiter(&locks).await;
-        line = waiters(&locks, 4_000).await;
+        queue = waiters(&locks, 4_000).await;
         sleep(20 * MS).await;
         held.release().await.unwrap();
         first.await.unwrap().unwrap()
@@ -120,12 +124,12 @@ async fn waits_beside_a_busy_line(listens: bool) -> Duration {
         start.elapsed()
     });
     if !listens {
-        line = waiters(&locks, 4_000).await;
+        queue = waiters(&locks, 4_000).await;
     }
     let busy = Handle::current().spawn(async move {
         sleep(5 * MS).await;
         first.release().await.unwrap();
-        for waiter in line {
+        for waiter in queue {
             let guard = waiter.await.unwrap().unwrap();
             sleep(5 * MS).await;
             guard.release().await.unwrap();
@@ -137,15 +141,15 @@ async fn waits_beside_a_busy_line(listens: bool) -> Duration {
 }
 
 #[tokio::test(start_paused = true)]
-async fn g8_whoever_is_farther_away_gets_a_turn() {
+async fn g8_a_process_that_is_farther_away_is_served() {
     for listens in [false, true] {
-        let waited = waits_beside_a_busy_line(listens).await;
-        assert!(waited < 1_000 * MS, "after {waited:?}, where the line listens: {listens}");
+        let waited = wait_beside_a_busy_queue(listens).await;
+        assert!(waited < 1_000 * MS, "after {waited:?}, if the queue is notified: {listens}");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn g8_whoever_is_farther_away_gets_a_share() {
+async fn g8_a_process_that_is_farther_away_gets_a_share() {
     for (near, far) in [(MS, MS), (MS, 2 * MS), (2 * MS, 3 * MS)] {
         let store = with_notifications_and_handoff();
         let counts: [Arc<AtomicUsize>; 2] = Default::default();
@@ -171,19 +175,19 @@ async fn g8_whoever_is_farther_away_gets_a_share() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn g8_others_who_are_not_told_get_a_chance_where_the_line_is() {
+async fn g8_a_process_without_notifications_is_served_beside_one_with_them() {
     let backend = with_notifications_and_handoff();
     let (locks, others) = (LockManager::new(backend.clone()), LockManager::new(backend.clone()));
     let first = locks.lock("key").ttl(HOUR).acquire().await.unwrap();
     backend.set_notifications(Notifications::Lost);
     let start = Instant::now();
-    let other = Handle::current().spawn(looks_often(&others));
+    let other = Handle::current().spawn(polls_often(&others));
     sleep(7 * MS).await;
     backend.set_notifications(Notifications::Passed);
-    let line = waiters(&locks, 1_000).await;
+    let queue = waiters(&locks, 1_000).await;
     let busy = Handle::current().spawn(async move {
         first.release().await.unwrap();
-        for waiter in line {
+        for waiter in queue {
             let guard = waiter.await.unwrap().unwrap();
             sleep(30 * MS).await;
             guard.release().await.unwrap();
