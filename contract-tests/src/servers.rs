@@ -1,9 +1,8 @@
-//! The servers that the backends are proved on.
+//! The servers on which the suite runs.
 //!
-//! A server is started in a container when the first trial asks for it, and removed when its
-//! [`Server`] is dropped, or when the process is interrupted. Where an environment variable names a
-//! running server or another image, that is taken instead: `SYNCGUARD_REDIS_URL`,
-//! `SYNCGUARD_REDIS_IMAGE`, and so on.
+//! A server starts in a container when the first trial asks for it. It is removed when its [`Server`]
+//! is dropped, or when the process is interrupted. If an environment variable names a running server
+//! or another image, that is used instead: `SYNCGUARD_REDIS_URL`, `SYNCGUARD_REDIS_IMAGE`, and so on.
 
 use std::env;
 use std::fmt::Display;
@@ -20,22 +19,22 @@ use testcontainers::{
 use tokio::sync::OnceCell;
 use tokio::time::{Instant, sleep};
 
-/// How long a server may take to accept clients after it said that it is ready: an official image
+/// How long a server may take to accept clients after it reports that it is ready. The official image
 /// of Postgres starts twice.
 const STARTING: Duration = Duration::from_secs(30);
 
-/// One server, which is not running until it is asked for.
+/// One server. It starts when the first client asks for it.
 #[derive(Debug)]
 pub struct Server {
-    /// As in `SYNCGUARD_REDIS_URL`.
+    /// The name in environment variables, such as `SYNCGUARD_REDIS_URL`.
     name: &'static str,
     official: &'static str,
     port: u16,
     ready: &'static str,
     environment: &'static [(&'static str, &'static str)],
-    /// What the official image is told to run, if it has no one purpose.
+    /// The command for the official image, if the image needs one.
     command: &'static [&'static str],
-    /// What stands before host and port in the server's URL.
+    /// The part of the server's URL before host and port.
     scheme: &'static str,
     running: OnceCell<Result<Running, String>>,
 }
@@ -43,7 +42,7 @@ pub struct Server {
 #[derive(Debug)]
 struct Running {
     url: String,
-    /// If it was started here. It is removed when dropped.
+    /// Set if the server was started here. Dropping it removes the container.
     container: Option<ContainerAsync<GenericImage>>,
 }
 
@@ -95,7 +94,7 @@ impl Server {
         }
     }
 
-    /// Makes clients of this server, which is started if need be.
+    /// Returns a function that makes clients of this server. The first client starts the server.
     pub fn clients<B, E, F>(
         self: &Arc<Self>,
         connect: impl Fn(String) -> F + Send + Sync + 'static,
@@ -112,7 +111,7 @@ impl Server {
         }
     }
 
-    /// A client of this server, which is started if need be.
+    /// Makes a client of this server, which starts if it does not run yet.
     pub async fn client<B, E, F>(
         &self,
         connect: &(impl Fn(String) -> F + Sync),
@@ -142,17 +141,17 @@ impl Server {
         }
         self.start().await.map_err(|error| {
             format!(
-                "this needs a {name} server: start Docker, or set SYNCGUARD_{name}_URL to a running \
-                 one, or let contract-tests/run do what is missing ({error})",
+                "no {name} server: start Docker, or set SYNCGUARD_{name}_URL to a running one, or \
+                 use contract-tests/run, which installs what is missing ({error})",
                 name = self.name
             )
         })
     }
 
-    /// Another server of this kind, for a trial that breaks it. It is always a container.
+    /// Starts another server of this kind, for a trial that breaks it. It is always a container.
     ///
-    /// It runs `command`, which must suit the official image and the others, or what it runs anyway
-    /// if there is none.
+    /// It runs `command`, or the default of the image if `command` is empty. The command must work in
+    /// every image of this kind.
     ///
     /// # Errors
     ///
@@ -167,15 +166,15 @@ impl Server {
         };
         started.map_err(|error| {
             format!(
-                "this needs a {} server of its own in Docker, which contract-tests/run provides \
-                 ({error})",
+                "no {} server for this trial alone: start Docker, or use contract-tests/run, which \
+                 installs it ({error})",
                 self.name
             )
         })
     }
 
     async fn start_spare(&self, command: &[&str]) -> Result<Spare, TestcontainersError> {
-        // Docker would give it another port after each start.
+        // If Docker chose the port, it would change with every start.
         let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
         let mut request = self.request().with_mapped_port(port, self.port.tcp());
         if !command.is_empty() {
@@ -200,7 +199,7 @@ impl Server {
             Some(image) => (image.as_str(), &[][..]),
             None => (self.official, self.command),
         };
-        // A colon before the last slash is that of a registry's port.
+        // A colon before the last slash belongs to the port of a registry.
         let (name, tag) = match image.rsplit_once(':') {
             Some((name, tag)) if !tag.contains('/') => (name, tag),
             _ => (image, "latest"),
@@ -208,7 +207,7 @@ impl Server {
         let mut request = GenericImage::new(name, tag)
             .with_exposed_port(self.port.tcp())
             .with_wait_for(WaitFor::message_on_either_std(self.ready))
-            // By this, contract-tests/run finds what an interrupted run left.
+            // contract-tests/run finds the containers of an interrupted run by this label.
             .with_label("syncguard.test-run", test_run())
             .with_cmd(command.iter().copied());
         for (variable, value) in self.environment {
@@ -217,7 +216,7 @@ impl Server {
         request
     }
 
-    /// Whether a running server is named, by a URL that begins so.
+    /// Whether an environment variable names a running server whose URL starts with `scheme`.
     #[must_use]
     pub fn is_at(&self, scheme: &str) -> bool {
         self.variable("URL").is_some_and(|url| url.starts_with(scheme))
@@ -229,12 +228,12 @@ impl Server {
     }
 }
 
-/// A server for one trial alone. It keeps its port when it is stopped and started, and is removed
-/// when dropped.
+/// A server for one trial alone. It keeps its port when it stops and starts, and dropping it removes
+/// the container.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Spare {
-    /// Where it listens on this host.
+    /// The URL of the server on this host.
     pub url: String,
     /// The port in the URL.
     pub port: u16,
@@ -242,7 +241,7 @@ pub struct Spare {
     pub container: ContainerAsync<GenericImage>,
 }
 
-/// Whether somebody else took the port after it was found free, which Docker says in words alone.
+/// Whether another process took the port after it was found free. Docker reports that only as text.
 fn is_port_taken(error: &TestcontainersError) -> bool {
     let error = error.to_string();
     error.contains("port is already allocated") || error.contains("address already in use")

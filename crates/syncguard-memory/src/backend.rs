@@ -1,4 +1,4 @@
-//! How the store meets the trait.
+//! The trait on top of the store.
 
 use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,10 +10,10 @@ use syncguard_core::{
 use crate::clock::{ManualClock, Source};
 use crate::store::Store;
 
-/// Locks within one process. Clones share them.
+/// Locks within one process. Clones share the locks.
 ///
-/// It remembers every key that was ever locked, since fences never begin again: with keys that come
-/// without end, so does the memory it takes, about 200 bytes each.
+/// The store keeps every key that was ever locked, about 200 bytes each, because a fence counter is
+/// never deleted (R5). A program with an endless supply of new keys grows without limit.
 #[derive(Clone, Debug)]
 pub struct MemoryBackend {
     store: Arc<Mutex<Store>>,
@@ -21,13 +21,13 @@ pub struct MemoryBackend {
 }
 
 impl MemoryBackend {
-    /// A store without locks, on tokio's clock.
+    /// Creates an empty store on tokio's clock.
     #[must_use]
     pub fn new() -> Self {
         Self::on(Source::tokio())
     }
 
-    /// A store without locks, on a clock that is moved by hand.
+    /// Creates an empty store on a clock that the test moves.
     #[must_use]
     pub fn with_clock(clock: &ManualClock) -> Self {
         Self::on(Source::Manual(clock.clone()))
@@ -45,9 +45,9 @@ impl MemoryBackend {
         Self { store: Arc::default(), clock }
     }
 
-    /// The store for one atomic step, and the time of that step.
+    /// Locks the store for one atomic step. Returns the time of that step too.
     fn step(&self) -> (MutexGuard<'_, Store>, Timestamp) {
-        // No step can panic halfway, so a poisoned store is still whole.
+        // A step does not panic halfway, so a poisoned store is still consistent.
         let store = self.store.lock().unwrap_or_else(PoisonError::into_inner);
         (store, self.clock.now())
     }

@@ -1,4 +1,4 @@
-//! The clocks of the store: tokio's, or one that a test moves by hand.
+//! The clocks of the store: tokio's, or one that a test moves.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -7,18 +7,18 @@ use std::time::{Duration, SystemTime};
 use syncguard_core::Timestamp;
 use tokio::time::Instant;
 
-/// A clock that stands still until it is moved. Clones are the same clock.
+/// A clock that moves only when a test calls [`advance`](Self::advance). Clones are the same clock.
 #[derive(Clone, Debug)]
 pub struct ManualClock(Arc<AtomicU64>);
 
 impl ManualClock {
-    /// A clock that stands at an arbitrary time.
+    /// Creates a clock that shows an arbitrary time.
     #[must_use]
     pub fn new() -> Self {
         Self(Arc::new(AtomicU64::new(1_800_000_000_000)))
     }
 
-    /// Moves the clock forward, by whole milliseconds.
+    /// Moves the clock forward, rounded down to whole milliseconds.
     pub fn advance(&self, by: Duration) {
         let by = u64::try_from(by.as_millis()).unwrap_or(u64::MAX);
         // The closure always returns a value, so this cannot fail.
@@ -27,7 +27,7 @@ impl ManualClock {
             .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |now| Some(now.saturating_add(by)));
     }
 
-    /// The time it shows.
+    /// Returns the time that the clock shows.
     #[must_use]
     pub fn now(&self) -> Timestamp {
         Timestamp::from_millis(self.0.load(Ordering::SeqCst))
@@ -40,12 +40,12 @@ impl Default for ManualClock {
     }
 }
 
-/// Where the store reads the time.
+/// The clock that the store reads.
 #[derive(Clone, Debug)]
 pub(crate) enum Source {
     Manual(ManualClock),
-    /// The wall clock as it stood when the store was made, moved on by tokio's monotonic clock: it
-    /// never jumps, and it stands still where a test has paused time.
+    /// The wall clock at the creation of the store, plus the time that passed on tokio's clock since.
+    /// It never jumps, and it stops while a test pauses tokio's clock.
     Tokio {
         wall: Duration,
         start: Instant,

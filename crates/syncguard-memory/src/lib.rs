@@ -1,10 +1,11 @@
 //! SyncGuard locks within one process: the whole contract, without a server.
 //!
-//! Use it in tests, in a program that runs in one copy, and as the place to look when you write a
-//! backend of your own: `store.rs` is the contract in code, `backend.rs` is how it meets the trait.
+//! Use it in tests, in a program that runs only once, and as an example for a backend of your own:
+//! `store.rs` is the contract in code, and `backend.rs` implements the trait with it.
 //!
-//! Time follows tokio's clock, so `tokio::time::pause` and `advance` move it too. A test that needs
-//! to move a lease's time alone takes a [`ManualClock`].
+//! Leases follow tokio's clock, so `tokio::time::pause` and `advance` move them too. A test that moves
+//! only the time of the leases uses a [`ManualClock`]. A test of failures uses a [`FaultyBackend`]:
+//! lost replies, delays, a server that is down, a lease that is lost.
 //!
 //! ```
 //! use syncguard_memory::{Acquired, Backend, Key, LockId, ManualClock, MemoryBackend};

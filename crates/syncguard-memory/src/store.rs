@@ -1,4 +1,4 @@
-//! The contract in code: what is stored, and what each operation does to it at one point in time.
+//! The contract in code: what is stored, and how each operation changes it at one moment.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -10,14 +10,14 @@ use syncguard_core::{
 };
 use tokio::sync::Notify;
 
-/// All locks. Every method is one atomic step, since the caller holds the mutex around it.
+/// All locks. Every method is one atomic step, because the caller holds the mutex.
 #[derive(Debug, Default)]
 pub(crate) struct Store {
-    /// Zero, or the tolerance if a lease ends at its TTL: it is added to the time that decides.
+    /// How much earlier than by the tolerance a lease ends: zero, or the whole tolerance.
     early: Duration,
-    /// One per key that was ever locked: a fence counter is never deleted (R5).
+    /// One slot per key that was ever locked: a fence counter is never deleted (R5).
     slots: HashMap<Key, Slot>,
-    /// The keys of the leases that were not released, by id.
+    /// The keys of the leases that were not released, by lock id.
     keys: HashMap<LockId, Key>,
 }
 
@@ -37,7 +37,7 @@ impl Store {
         !self.early.is_zero()
     }
 
-    /// The time to compare with an expiry.
+    /// Returns the time to compare with an expiry.
     fn deciding(&self, now: Timestamp) -> Timestamp {
         let early = u64::try_from(self.early.as_millis()).unwrap_or(u64::MAX);
         Timestamp::from_millis(now.as_millis().saturating_add(early))
@@ -54,7 +54,7 @@ impl Store {
         let slot = self.slots.entry(key.clone()).or_default();
         let live = slot.record.as_ref().filter(|record| is_live(record.expires_at(), deciding));
         let (fence, acquired_at) = match live {
-            // A4: the same acquisition again.
+            // A4: a repeat of the same acquisition.
             Some(record) if record.id() == id => (record.fence(), record.acquired_at()),
             Some(record) => {
                 // One of the two differences is zero.
@@ -62,7 +62,7 @@ impl Store {
                 let remaining = left.saturating_sub(deciding.since(record.expires_at()));
                 return Ok(Acquired::Held { remaining: Some(remaining) });
             }
-            // A6: checked before anything is written.
+            // A6: the check comes before any write.
             None => (Fence::granted(slot.fence + 1)?, now),
         };
         Ok(Acquired::Granted(self.grant(key, id, fence, acquired_at, now.after(ttl))))
@@ -113,7 +113,7 @@ impl Store {
         Some(lease)
     }
 
-    /// Whom to tell if there was something to release, once the mutex is free.
+    /// Returns the notification to send if a live lease ended. Send it after unlocking the mutex.
     pub(crate) fn release(&mut self, id: &LockId, now: Timestamp) -> Option<Arc<Notify>> {
         let key = self.find(id, now)?.key().clone();
         self.keys.remove(id);
@@ -131,7 +131,7 @@ impl Store {
         self.get(self.keys.get(id)?, now).filter(|record| record.id() == id)
     }
 
-    /// Resolves at the first release of this key after the call.
+    /// Resolves at the first release of this key after this call.
     pub(crate) fn freed(&mut self, key: &Key) -> impl Future<Output = ()> + Send + use<> {
         let freed = self.slots.entry(key.clone()).or_default().freed.clone();
         freed.notified_owned()
