@@ -27,12 +27,14 @@ mod acquire;
 mod background;
 mod cancel;
 mod errors;
+mod failed_handoff;
 mod handoff;
 mod handoff_to_waiter;
 mod hold;
 mod ids;
 mod keep_alive;
 mod keys;
+mod leaving;
 mod lookup;
 mod notifications;
 mod observe;
@@ -109,8 +111,10 @@ pub(crate) fn all() -> impl Iterator<Item = Case> {
         handoff::CASES,
         wait::CASES,
         queue::CASES,
+        leaving::CASES,
         notifications::CASES,
         handoff_to_waiter::CASES,
+        failed_handoff::CASES,
         hold::CASES,
         background::CASES,
         keep_alive::CASES,
@@ -123,7 +127,14 @@ pub(crate) fn all() -> impl Iterator<Item = Case> {
 
 /// The cases in which a waiter may not rely on notifications: they run again without them.
 pub(crate) fn without_notifications() -> impl Iterator<Item = Case> {
-    let sections = [wait::CASES, queue::CASES, notifications::CASES, handoff_to_waiter::CASES];
+    let sections = [
+        wait::CASES,
+        queue::CASES,
+        leaving::CASES,
+        notifications::CASES,
+        handoff_to_waiter::CASES,
+        failed_handoff::CASES,
+    ];
     let cases = sections.into_iter().flatten().copied();
     cases.filter(|case| case.needs != Some(Need::Notifications))
 }

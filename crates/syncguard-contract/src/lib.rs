@@ -55,6 +55,7 @@ mod expect;
 
 mod cases;
 mod controls;
+mod handoff_setup;
 mod model;
 mod store;
 mod trials;

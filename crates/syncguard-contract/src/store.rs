@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use syncguard::{Backoff, Jitter, LockManager};
+use syncguard::{Backoff, Jitter, LockManager, LockRequest};
 use syncguard_core::{Acquired, AnyBackend, Backend, Key, Lease, LockId, Operation, Result, Ttl};
 use syncguard_memory::Notifications::Lossy;
 use syncguard_memory::{Fault, FaultyBackend};
@@ -86,6 +86,11 @@ impl Store {
         if self.notifies() { SLOW } else { QUICK }
     }
 
+    /// A request that waits longer than any case, with the backoff of [`backoff`](Self::backoff).
+    pub(crate) fn long_wait(&self, request: LockRequest) -> LockRequest {
+        request.ttl(LONG).wait(LONG).backoff(self.backoff())
+    }
+
     /// One of the two clients: the first for an even number.
     pub(crate) fn client(&self, index: usize) -> AnyBackend {
         [&self.one, &self.two][index % 2].clone()
@@ -133,19 +138,19 @@ impl Store {
         faulty
     }
 
-    /// Tries to acquire the key, which somebody must hold.
+    /// Tries to acquire the key, which must be held.
     pub(crate) async fn assert_held(&self, key: &Key) -> Result<()> {
         assert_held(&self.two.acquire(key, &fresh_id(), ttl(LONG)).await?);
         Ok(())
     }
 
-    /// Acquires the key, which nobody may hold.
+    /// Acquires the key, which must be free.
     pub(crate) async fn assert_free(&self, key: &Key) -> Result<()> {
         granted(self.two.acquire(key, &fresh_id(), ttl(LONG)).await?);
         Ok(())
     }
 
-    /// Whether somebody holds the key, as an attempt to acquire it finds.
+    /// Whether an attempt to acquire the key finds it held.
     pub(crate) async fn is_held(&self, key: &Key) -> Result<bool> {
         let acquired = self.two.acquire(key, &fresh_id(), ttl(LONG)).await?;
         Ok(matches!(acquired, Acquired::Held { .. }))

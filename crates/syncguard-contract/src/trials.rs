@@ -109,7 +109,7 @@ impl Suite {
             }
             let runtime = suite.runtime.clone();
             if runtime.runtime_flavor() == RuntimeFlavor::CurrentThread {
-                // Nobody would drive its timers, so the first trial would hang.
+                // Its timers run only inside its own `block_on`, so the first trial would hang.
                 return Err("expected a multi-thread runtime, but got a current-thread one".into());
             }
             let _inside = runtime.enter();

@@ -287,7 +287,7 @@ async fn g4_the_key_stays_held_throughout(store: Store) -> Result<()> {
     for _ in 0..20 {
         let new = store.one.handoff(&lease, &fresh_id(), ttl(LONG)).await?;
         lease = new.expect(
-            "expected the key to stay held during handoffs, but somebody else was granted it",
+            "expected the key to stay held during handoffs, but another caller was granted it",
         );
         sleep(PAUSE).await;
     }

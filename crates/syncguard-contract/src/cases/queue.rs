@@ -1,21 +1,16 @@
-//! W6, W7, W8 and W10: the queue of waiters for a key in one manager.
+//! W6, W8 and W10: the queue of waiters for a key in one manager.
 
-use std::future::{Future, poll_fn};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::Poll;
 use std::time::Duration;
 
-use syncguard::{Backoff, CancellationToken, LockGuard, LockManager, LockRequest};
-use syncguard_core::{Backend, ErrorCode, Fence, Key, Operation, Result};
-use syncguard_memory::{Fault, FaultyBackend};
+use syncguard::{Backoff, LockGuard, LockManager};
+use syncguard_core::{Backend, ErrorCode, Operation, Result};
+use syncguard_memory::Fault;
 use tokio::time::{Instant, sleep};
 
 use crate::expect::{assert_released, code};
-use crate::store::{
-    LONG, MOST_POLLS, PAUSE, QUICK, SLOW, SOON, Store, attempts_by_id, fresh_key, poll_then_drop,
-    race, until,
-};
+use crate::store::{LONG, PAUSE, QUICK, SLOW, SOON, Store, attempts_by_id, fresh_key, race, until};
 use crate::waiter::{Waiter, in_order};
 
 cases![
@@ -23,12 +18,6 @@ cases![
     w6_first_come_first_served_behind_a_guard,
     w6_only_the_first_waiter_sends_attempts,
     w6_two_queues_of_eight_are_all_served,
-    w7_a_cancelled_waiter_delays_no_other,
-    w7_a_dropped_waiter_delays_no_other,
-    w7_a_waiter_out_of_time_delays_no_other,
-    w7_a_waiter_dropped_after_any_poll_delays_no_other,
-    w7_a_grant_whose_reply_comes_too_late_goes_to_the_next_waiter,
-    w7_a_grant_that_comes_too_late_is_released,
     w7_shutdown_ends_all_waiters,
     w8_the_limit_counts_from_the_call,
     w8_the_limit_counts_from_the_call_for_a_waiter_that_becomes_first,
@@ -39,16 +28,12 @@ cases![
 
 const SHORT: Duration = Duration::from_millis(200);
 
-fn long_wait(store: &Store, request: LockRequest) -> LockRequest {
-    request.ttl(LONG).wait(LONG).backoff(store.backoff())
-}
-
 async fn w6_first_come_first_served(store: Store) -> Result<()> {
     let (key, locks) = (fresh_key(), store.locks());
     let lease = store.take(&key, LONG).await?;
     let mut waiters = Vec::new();
     for _ in 0..5 {
-        waiters.push(Waiter::for_fence(long_wait(&store, locks.lock(&key))).await);
+        waiters.push(Waiter::for_fence(store.long_wait(locks.lock(&key))).await);
     }
     assert_released(store.two.release(&lease).await?);
     in_order(waiters).await?;
@@ -61,7 +46,7 @@ async fn w6_first_come_first_served_behind_a_guard(store: Store) -> Result<()> {
     let guard = locks.lock(&key).ttl(LONG).acquire().await?;
     let mut waiters = Vec::new();
     for _ in 0..5 {
-        waiters.push(Waiter::for_fence(long_wait(&store, locks.lock(&key))).await);
+        waiters.push(Waiter::for_fence(store.long_wait(locks.lock(&key))).await);
     }
     assert_released(guard.release().await?);
     in_order(waiters).await?;
@@ -119,182 +104,12 @@ async fn w6_two_queues_of_eight_are_all_served(store: Store) -> Result<()> {
     Ok(())
 }
 
-/// How a waiter leaves the queue.
-#[derive(Clone, Copy)]
-enum Leave {
-    Cancelled,
-    Dropped,
-    OutOfTime,
-}
-
-async fn w7_a_cancelled_waiter_delays_no_other(store: Store) -> Result<()> {
-    leaves_at_every_position(store, Leave::Cancelled).await
-}
-
-async fn w7_a_dropped_waiter_delays_no_other(store: Store) -> Result<()> {
-    leaves_at_every_position(store, Leave::Dropped).await
-}
-
-async fn w7_a_waiter_out_of_time_delays_no_other(store: Store) -> Result<()> {
-    leaves_at_every_position(store, Leave::OutOfTime).await
-}
-
-async fn leaves_at_every_position(store: Store, leave: Leave) -> Result<()> {
-    for position in 0..3 {
-        let key = fresh_key();
-        let lease = store.take(&key, LONG).await?;
-        let (faulty, locks) = store.with_faults(|_, _| Fault::None);
-        let token = CancellationToken::new();
-        let mut waiters = Vec::new();
-        for number in 0..3 {
-            let request = long_wait(&store, locks.lock(&key));
-            let request = match leave {
-                Leave::Cancelled if number == position => request.cancel(token.clone()),
-                Leave::OutOfTime if number == position => request.wait(SHORT),
-                _ => request,
-            };
-            waiters.push(Waiter::for_fence(request).await);
-        }
-        until(async || Ok(faulty.count(Operation::Acquire) >= 1)).await?;
-        go(leave, waiters.remove(position), &token, ErrorCode::AcquisitionTimeout).await;
-        assert_eq!(locks.waiters(), 2, "expected the waiter to have left the queue");
-        let released = Instant::now();
-        assert_released(store.two.release(&lease).await?);
-        in_order(waiters).await?;
-        let waited = released.elapsed();
-        assert!(
-            waited < SOON,
-            "expected the next waiter to be served at once, but it waited for {waited:?}"
-        );
-        locks.shutdown().await?;
-        store.assert_free(&key).await?;
-    }
-    Ok(())
-}
-
-/// `out_of_time` is the error of a waiter whose limit passed.
-async fn go(
-    leave: Leave,
-    waiter: Waiter<Fence>,
-    token: &CancellationToken,
-    out_of_time: ErrorCode,
-) {
-    match leave {
-        Leave::Cancelled => {
-            token.cancel();
-            assert_eq!(code(waiter.outcome().await), ErrorCode::Aborted);
-        }
-        Leave::Dropped => waiter.leave().await,
-        Leave::OutOfTime => {
-            assert_eq!(code(waiter.outcome().await), out_of_time);
-        }
-    }
-}
-
-/// The first waiter is dropped in the middle of an attempt that would be granted.
-async fn w7_a_waiter_dropped_after_any_poll_delays_no_other(store: Store) -> Result<()> {
-    for polls in 0..MOST_POLLS {
-        let (key, locks) = (fresh_key(), store.locks());
-        let mut first = Box::pin(long_wait(&store, locks.lock(&key)).acquire());
-        let first_poll = poll_fn(|context| Poll::Ready(first.as_mut().poll(context))).await;
-        let second = Waiter::for_fence(long_wait(&store, locks.lock(&key))).await;
-        let guard = match first_poll {
-            Poll::Ready(guard) => Some(guard),
-            Poll::Pending => poll_then_drop(polls, first).await,
-        };
-        let done = guard.is_some();
-        if let Some(guard) = guard {
-            assert_released(guard?.release().await?);
-        }
-        second.outcome().await?;
-        locks.shutdown().await?;
-        assert_eq!(
-            store.two.get(&key).await?,
-            None,
-            "expected the key to be free, but a lease remains"
-        );
-        if done {
-            return Ok(());
-        }
-    }
-    panic!("expected a grant within {MOST_POLLS} polls, but the call still waits");
-}
-
-const LEAVERS: [Leave; 3] = [Leave::Cancelled, Leave::Dropped, Leave::OutOfTime];
-
-async fn w7_a_grant_whose_reply_comes_too_late_goes_to_the_next_waiter(store: Store) -> Result<()> {
-    for leave in LEAVERS {
-        let (faulty, locks, key, second) =
-            leaves_in_its_attempt(&store, Fault::HoldReply, leave).await?;
-        let opened = Instant::now();
-        faulty.open();
-        second.outcome().await?;
-        let waited = opened.elapsed();
-        assert!(
-            waited < SOON,
-            "expected the next waiter to be served at once, but it waited for {waited:?}"
-        );
-        locks.shutdown().await?;
-        assert_eq!(
-            store.two.get(&key).await?,
-            None,
-            "expected the key to be free, but a lease remains"
-        );
-    }
-    Ok(())
-}
-
-async fn w7_a_grant_that_comes_too_late_is_released(store: Store) -> Result<()> {
-    for leave in LEAVERS {
-        let (faulty, locks, key, second) =
-            leaves_in_its_attempt(&store, Fault::HoldRequest, leave).await?;
-        // The outcome of the first attempt is unknown, so the second waiter does not wait for it.
-        second.outcome().await?;
-        faulty.open();
-        locks.shutdown().await?;
-        assert_eq!(
-            store.two.get(&key).await?,
-            None,
-            "expected the key to be free, but a lease remains"
-        );
-    }
-    Ok(())
-}
-
-/// The first of two waiters leaves while its attempt is held. The second goes on waiting.
-async fn leaves_in_its_attempt(
-    store: &Store,
-    fault: Fault,
-    leave: Leave,
-) -> Result<(FaultyBackend, LockManager, Key, Waiter<Fence>)> {
-    let key = fresh_key();
-    let (faulty, locks) = store.with_faults(first_attempt(fault));
-    let token = CancellationToken::new();
-    let request = long_wait(store, locks.lock(&key)).cancel(token.clone());
-    let request = match leave {
-        Leave::OutOfTime => request.wait(SHORT),
-        Leave::Cancelled | Leave::Dropped => request,
-    };
-    let first = Waiter::for_fence(request).await;
-    let second = Waiter::for_fence(long_wait(store, locks.lock(&key))).await;
-    until(async || Ok(faulty.held() == 1)).await?;
-    go(leave, first, &token, ErrorCode::NetworkTimeout).await;
-    Ok((faulty, locks, key, second))
-}
-
-fn first_attempt(fault: Fault) -> impl Fn(Operation, usize) -> Fault {
-    move |operation, before| match (operation, before) {
-        (Operation::Acquire, 0) => fault,
-        _ => Fault::None,
-    }
-}
-
 async fn w7_shutdown_ends_all_waiters(store: Store) -> Result<()> {
     let (key, locks) = (fresh_key(), store.locks());
     let lease = store.take(&key, LONG).await?;
     let mut waiters = Vec::new();
     for _ in 0..4 {
-        waiters.push(Waiter::for_guard(long_wait(&store, locks.lock(&key))).await);
+        waiters.push(Waiter::for_guard(store.long_wait(locks.lock(&key))).await);
     }
     locks.shutdown().await?;
     for waiter in waiters {
@@ -333,7 +148,7 @@ async fn w8_the_limit_counts_from_the_call_for_a_waiter_that_becomes_first(
     let key = fresh_key();
     store.take(&key, LONG).await?;
     let locks = store.locks();
-    let first = Waiter::for_guard(long_wait(&store, locks.lock(&key))).await;
+    let first = Waiter::for_guard(store.long_wait(locks.lock(&key))).await;
     let moves_up = async {
         sleep(SHORT / 2).await;
         first.leave().await;
@@ -397,7 +212,7 @@ async fn w10_waiters_are_counted(store: Store) -> Result<()> {
     }
     let mut waiters = Vec::new();
     for (number, key) in [&keys[0], &keys[0], &keys[1]].into_iter().enumerate() {
-        waiters.push(Waiter::for_fence(long_wait(&store, locks.lock(key))).await);
+        waiters.push(Waiter::for_fence(store.long_wait(locks.lock(key))).await);
         assert_eq!(locks.waiters(), number + 1);
     }
     waiters.remove(1).leave().await;
