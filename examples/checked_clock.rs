@@ -1,7 +1,8 @@
 //! `FIRESTORE_EMULATOR_HOST=127.0.0.1:8080 cargo run --features firestore --bin checked_clock`
 //!
-//! On Firestore the clocks of the clients decide, so a service looks at its own before it takes
-//! locks. Without the emulator's address, set `PROJECT_ID` and have Google's default credentials.
+//! On Firestore the clients' clocks decide when a lease ends, so a service checks its own clock
+//! before it acquires locks. On the real service, set `PROJECT_ID` and provide Google's default
+//! credentials.
 
 use syncguard_firestore::{
     ClockOffset, Error, ErrorCode, FirestoreBackend, LockManager, Operation,
@@ -16,7 +17,7 @@ async fn main() -> Result<(), Error> {
     println!("ahead by {:?}, behind by {:?}", offset.ahead(), offset.behind());
     if offset.certainly_exceeds(ClockOffset::WARN_ABOVE) {
         return Err(Error::new(ErrorCode::Internal, Operation::Configure)
-            .with_message("this machine's clock is wrong; it takes no locks"));
+            .with_message("this machine's clock is wrong: correct it before the service starts"));
     }
 
     let locks = LockManager::new(backend);

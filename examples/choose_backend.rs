@@ -1,7 +1,9 @@
 //! `LOCKS=memory: cargo run --features redis,postgres,firestore --bin choose_backend`
 //!
-//! Which store carries the locks is decided when the service starts. The rest of the service sees a
-//! `LockManager`, which is the same type for all of them.
+//! A service that reads from its configuration where its locks live. The rest of the service sees a
+//! `LockManager`, which is one type for all backends. The service's defaults are set here, once.
+
+use std::time::Duration;
 
 use syncguard::{AnyBackend, Error, ErrorCode, LockManager, Operation};
 use syncguard_firestore::FirestoreBackend;
@@ -12,12 +14,15 @@ use syncguard_redis::RedisBackend;
 #[tokio::main]
 async fn main() -> Result<(), Error> {
     let store = std::env::var("LOCKS").unwrap_or("memory:".into());
-    let locks = LockManager::new(backend(&store).await?);
+    let locks = LockManager::builder(backend(&store).await?)
+        .ttl(Duration::from_secs(20))
+        .wait(Duration::from_secs(10))
+        .build();
     nightly_job(&locks).await?;
     locks.shutdown().await
 }
 
-/// `memory:`, `redis://..`, `postgres://..` or `firestore:project-id`.
+/// Connects to `memory:`, `redis://..`, `postgres://..` or `firestore:project-id`.
 async fn backend(store: &str) -> Result<AnyBackend, Error> {
     let (scheme, rest) = store.split_once(':').unwrap_or((store, ""));
     match scheme {

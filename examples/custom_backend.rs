@@ -1,8 +1,8 @@
 //! `cargo run --bin custom_backend`
 //!
-//! Locks on a store of one's own: `src/file_backend.rs` implements the trait for a plain file, and
-//! `tests/custom_backend.rs` proves it with the contract suite. What it gets for that is everything
-//! else: waiting, keep-alive, loss, background release.
+//! Locks on a store of your own. `src/file_backend.rs` implements the trait for a plain file, and
+//! `tests/custom_backend.rs` proves it with the contract suite. The runtime adds the rest: waiting,
+//! keep-alive, the loss signal and background releases.
 
 use syncguard::LockManager;
 use syncguard_examples::file_backend::FileBackend;
@@ -15,7 +15,7 @@ async fn main() -> Result<(), syncguard::Error> {
     println!("this process holds the lock with fence {}", guard.fence());
 
     let other = locks.lock("backup").try_acquire().await?;
-    println!("another gets it meanwhile: {}", other.is_some());
+    println!("another request gets it meanwhile: {}", other.is_some());
     println!("released: {}", guard.release().await?);
-    Ok(())
+    locks.shutdown().await
 }

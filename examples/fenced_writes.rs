@@ -1,15 +1,15 @@
 //! `cargo run --bin fenced_writes`
 //!
-//! A store that refuses a stale fence. A holder that was paused for longer than its lease does not
-//! know that somebody else has the lock by now; the fence is what stops its write.
+//! A store that refuses stale fences. A holder that was paused for longer than its lease does not
+//! know that somebody else holds the lock. The fence is what stops its write.
 
 use std::time::Duration;
 
 use syncguard_memory::{Error, Fence, LockManager, MemoryBackend};
 use tokio::time::sleep;
 
-/// What the lock protects. A real one keeps the highest fence beside the data, in a column that is
-/// checked and written in the same statement: `update .. set fence = $1 where fence <= $1`.
+/// The protected resource. A real one keeps the highest fence beside the data, and checks and writes
+/// it in one statement: `UPDATE .. SET fence = $1 WHERE fence <= $1`.
 #[derive(Default)]
 struct Ledger {
     highest: Option<Fence>,
@@ -19,7 +19,7 @@ struct Ledger {
 impl Ledger {
     fn append(&mut self, entry: &'static str, fence: Fence) -> Result<(), String> {
         if let Some(highest) = self.highest.filter(|highest| fence < *highest) {
-            return Err(format!("refused, fence {highest} was seen already"));
+            return Err(format!("refused: fence {highest} was here before"));
         }
         self.highest = Some(fence);
         self.entries.push(entry);
@@ -41,9 +41,9 @@ async fn main() -> Result<(), Error> {
     println!("bob holds the lock with fence {}", next.fence());
     println!("bob writes: {:?}", ledger.append("bob's entry", next.fence()));
 
-    println!("ada goes on, lost her lease: {}", paused.is_lost());
+    println!("ada continues; her lease is lost: {}", paused.is_lost());
     println!("ada writes: {:?}", ledger.append("ada's entry", paused.fence()));
     println!("the ledger: {:?}", ledger.entries);
     next.release().await?;
-    Ok(())
+    locks.shutdown().await
 }

@@ -1,18 +1,28 @@
 //! `REDIS_URL=redis://127.0.0.1:6379 cargo run --features redis --bin payment`
 //!
-//! An invoice is paid once, however many workers pick it up. Three things make it so: the lock lets
-//! one worker in at a time, the bank knows which invoices are paid, and it refuses a fence that is
-//! lower than one it has seen, so that a worker which was paused for too long comes to nothing.
+//! Several workers pick up one invoice, and it is paid once. The bank in this example checks fences:
+//! it refuses a worker that was paused for longer than its lease. If your provider does not do that,
+//! see `idempotent_payment.rs`.
 
 use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
 
-use syncguard_redis::{Fence, LockManager, RedisBackend, Result};
+use syncguard_redis::{Fence, LockManager, RedisBackend};
 use tokio::sync::Mutex;
 use tokio::time::sleep;
 
-/// The payment service, with what it keeps of the one invoice.
+#[derive(Debug, thiserror::Error)]
+enum PayError {
+    #[error(transparent)]
+    Lock(#[from] syncguard_redis::Error),
+    #[error("refused: a newer holder was here")]
+    StaleFence,
+    #[error("finds it paid")]
+    AlreadyPaid,
+}
+
+/// The bank, with its record of the one invoice.
 #[derive(Default)]
 struct Bank(Mutex<Invoice>);
 
@@ -23,16 +33,15 @@ struct Invoice {
 }
 
 impl Bank {
-    /// One atomic step, as one statement or transaction would be: refuse what is late, refuse what
-    /// is done, do it.
-    async fn charge(&self, fence: Fence) -> Result<(), &'static str> {
+    /// One atomic step, like one SQL statement: check the fence, check the state, then act.
+    async fn charge(&self, fence: Fence) -> Result<(), PayError> {
         let mut invoice = self.0.lock().await;
         if invoice.fence.is_some_and(|highest| fence < highest) {
-            return Err("is refused: a newer holder was here");
+            return Err(PayError::StaleFence);
         }
         invoice.fence = Some(fence);
         if invoice.paid {
-            return Err("finds it paid");
+            return Err(PayError::AlreadyPaid);
         }
         sleep(Duration::from_millis(50)).await;
         invoice.paid = true;
@@ -48,19 +57,22 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
     let workers = (1..=3).map(|worker| tokio::spawn(pay(locks.clone(), bank.clone(), worker)));
     for worker in workers.collect::<Vec<_>>() {
-        worker.await??;
+        match worker.await? {
+            Ok(paid) => println!("{paid}"),
+            Err(PayError::Lock(error)) => return Err(error.into()),
+            Err(refusal) => println!("another worker: {refusal}"),
+        }
     }
     Ok(locks.shutdown().await?)
 }
 
-async fn pay(locks: LockManager, bank: Arc<Bank>, worker: u32) -> Result<()> {
-    let request = locks.lock("invoice:42").ttl(Duration::from_secs(10)).keep_alive();
-    let (fence, outcome) = request
-        .run(async |lock| -> Result<_> { Ok((lock.fence(), bank.charge(lock.fence()).await)) })
-        .await?;
-    match outcome {
-        Ok(()) => println!("worker {worker}, fence {fence}: pays it"),
-        Err(refusal) => println!("worker {worker}, fence {fence}: {refusal}"),
-    }
-    Ok(())
+async fn pay(locks: LockManager, bank: Arc<Bank>, worker: u32) -> Result<String, PayError> {
+    locks
+        .lock("invoice:42")
+        .ttl(Duration::from_secs(10))
+        .run(async |lock| -> Result<_, PayError> {
+            bank.charge(lock.fence()).await?;
+            Ok(format!("worker {worker} pays it with fence {}", lock.fence()))
+        })
+        .await
 }

@@ -1,15 +1,15 @@
 //! `cargo run --bin rate_limit`
 //!
-//! A lease that is detached lives on until its TTL: at most one mail per user and period, over all
-//! copies of a service, without a line of state of one's own.
+//! At most one mail per user and period, across all copies of a service. A detached lease lives
+//! until its TTL, so the lock itself is the only state that this needs.
 
 use std::time::Duration;
 
 use syncguard_memory::{Error, LockManager, MemoryBackend};
 use tokio::time::sleep;
 
-/// So short that the example ends soon. The memory backend counts the second of tolerance that all
-/// backends but Redis add to it.
+/// Short, so that the example ends soon. On all backends but Redis the key stays taken for one more
+/// second, the tolerance for clocks.
 const PERIOD: Duration = Duration::from_millis(200);
 
 #[tokio::main]
@@ -34,6 +34,7 @@ async fn mail_allowed(locks: &LockManager, user: &str) -> Result<bool, Error> {
     let Some(guard) = request.try_acquire().await? else {
         return Ok(false);
     };
+    // Dropping the guard would release the lease. Detaching it leaves the lease to its TTL.
     guard.detach();
     Ok(true)
 }

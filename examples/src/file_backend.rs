@@ -1,8 +1,11 @@
-//! A backend of one's own: locks in one file, for the processes of one machine.
+//! A backend of your own: locks in one file, for the processes of one machine.
 //!
-//! It shows the shape that every backend has. One atomic step per operation: here, reading and
-//! writing the file while the operating system's file lock is held. One clock that decides: here,
-//! that of the machine. One predicate: [`is_live`].
+//! It has the three parts that every backend has:
+//!
+//! - One atomic step per operation. Here, a step reads and writes the file while it holds the
+//!   operating system's file lock.
+//! - One clock that decides. Here, it is the machine's clock.
+//! - One predicate for a live lease, [`is_live`].
 
 use std::collections::BTreeMap;
 use std::fs::{File, rename};
@@ -16,7 +19,7 @@ use syncguard_core::{
     LockRecord, Operation, Result, Timestamp, Ttl, is_live,
 };
 
-/// Locks in a file of this machine.
+/// Stores locks in a file on this machine.
 #[derive(Clone, Debug)]
 pub struct FileBackend {
     path: PathBuf,
@@ -25,27 +28,28 @@ pub struct FileBackend {
 /// The content of the file.
 #[derive(Default, Serialize, Deserialize)]
 struct Locks {
-    /// Live leases only: a step begins by clearing away the dead ones.
+    /// Live leases only: each step first removes the dead ones.
     records: BTreeMap<Key, LockRecord>,
     /// The highest fence of each key. Never deleted.
     fences: BTreeMap<Key, u64>,
 }
 
 impl FileBackend {
-    /// Locks in the file at `path`, which is made when it is first needed.
+    /// Uses the file at `path`. The first operation creates it.
     #[must_use]
     pub fn new(path: impl Into<PathBuf>) -> Self {
         Self { path: path.into() }
     }
 
-    /// One atomic step: no other process sees the file between its reading and its writing.
+    /// Runs one atomic step: no other process sees the file between the read and the write.
     async fn step<T: Send + 'static>(
         &self,
         operation: Operation,
         step: impl FnOnce(&mut Locks, Timestamp) -> T + Send + 'static,
     ) -> Result<T> {
         let path = self.path.clone();
-        // Blocking work runs on, even if the future that awaits it is dropped.
+        // A blocking task runs to its end, even if the future that awaits it is dropped. So no step
+        // stops halfway.
         let done = tokio::task::spawn_blocking(move || -> IoResult<T> {
             let guard = File::create(path.with_extension("lock"))?;
             guard.lock()?;
@@ -57,7 +61,7 @@ impl FileBackend {
             let now = now();
             locks.records.retain(|_, record| is_live(record.expires_at(), now));
             let answer = step(&mut locks, now);
-            // A crash leaves either the old file or the new one.
+            // A rename is atomic, so a crash leaves either the old file or the new one.
             let new = path.with_extension("new");
             serde_json::to_writer(File::create(&new)?, &locks)?;
             rename(new, path)?;
