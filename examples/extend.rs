@@ -1,8 +1,8 @@
 //! `cargo run --bin extend`
 //!
 //! Renews a lease by hand. Most code does not need this: `run` renews by itself, and a guard does
-//! with `keep_alive`. Extend by hand to tie the lease to progress, so that a job that hangs loses
-//! its lock.
+//! with `keep_alive`. Extend by hand to tie the lease to progress: then a job that hangs loses its
+//! lock, and others can go on.
 
 use std::time::Duration;
 
@@ -29,18 +29,18 @@ async fn main() -> Result<(), Error> {
     );
     match job.await {
         Ok(()) => println!("the job took longer than one TTL and kept its lock"),
-        Err(error) => println!("the job stopped: {error}"),
+        Err(error) => println!("the job lost its lock: {error}"),
     }
 
-    // A step that hangs does not extend, so the lease ends and others can go on.
+    // A step that hangs does not extend, so the lease ends and others can acquire the key.
     let stuck =
         locks.lock("reindex").ttl(STEP).without_keep_alive().run(async |_| -> Result<_, Error> {
-            sleep(STEP * 10).await;
+            sleep(STEP * 2).await;
             Ok(())
         });
     match stuck.await {
         Ok(()) => println!("never printed"),
-        Err(error) => println!("the stuck job stopped: {error}"),
+        Err(error) => println!("the stuck job lost its lock: {error}"),
     }
     locks.shutdown().await
 }

@@ -9,9 +9,6 @@ mod pages {
     #[doc = include_str!("../../docs/compile-errors.md")]
     struct CompileErrors;
 
-    #[doc = include_str!("../../docs/payments.md")]
-    struct Payments;
-
     #[doc = include_str!("../../docs/testing.md")]
     struct Testing;
 

@@ -18,9 +18,12 @@ fn main() -> std::io::Result<ExitCode> {
     let servers = [Server::redis(), Server::postgres(), Server::firestore()].map(Arc::new);
     let [redis, postgres, firestore] = &servers;
 
-    let redis = on(&runtime, redis, |url: String| async move {
-        RedisBackend::connect(&url).await.map(|_| url)
-    });
+    let redis =
+        on(
+            &runtime,
+            redis,
+            |url: String| async move { RedisBackend::connect(&url).await.map(|_| url) },
+        );
     let postgres = on(&runtime, postgres, |url: String| async move {
         PostgresBackend::connect(&url).await.map(|_| url)
     });
@@ -36,7 +39,7 @@ fn main() -> std::io::Result<ExitCode> {
         (env!("CARGO_BIN_EXE_cancel"), "dropped: true, still waiting: 0"),
         (env!("CARGO_BIN_EXE_backoff"), "fixed: "),
         (env!("CARGO_BIN_EXE_lost"), "the helper finished its part: false"),
-        (env!("CARGO_BIN_EXE_extend"), "the stuck job stopped"),
+        (env!("CARGO_BIN_EXE_extend"), "the stuck job lost its lock"),
         (env!("CARGO_BIN_EXE_shutdown"), "waited and was stopped"),
         (env!("CARGO_BIN_EXE_error_codes"), "outage: failed, try again later"),
         (env!("CARGO_BIN_EXE_observer"), "lost leases: 1"),
