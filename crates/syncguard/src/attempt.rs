@@ -25,13 +25,13 @@ pub(crate) enum Attempt {
 
 /// Tries once to take `key`, for a waiter of its queue or for nobody in the queue. The attempt runs to
 /// its end even if this future is dropped.
-pub(crate) fn acquire<'a>(
+pub(crate) async fn acquire(
     shared: &Arc<Shared>,
-    home: &'a Handle,
+    home: &Handle,
     key: &Key,
     terms: &Terms,
     waiter: Option<Number>,
-) -> InFlight<'a, Attempt> {
+) -> Attempt {
     // Carried out if it is dropped, so also if the backend panics.
     let undo = Undo::new(shared, home, key, terms);
     let request = async move {
@@ -57,7 +57,7 @@ pub(crate) fn acquire<'a>(
             Err(error) => Attempt::Failed(error, Some(undo.tracked())),
         }
     };
-    InFlight::new(home, shared.background.token(), request)
+    InFlight::new(home, shared.background.token(), request).await
 }
 
 /// Tries once to go on with a lease that was detached.

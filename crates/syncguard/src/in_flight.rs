@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 use tokio::runtime::Handle;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
-/// A request that runs to its end. If it is dropped before that, it goes on in a task on `home`, and
+/// A request that runs to its end, from the moment this is made. If it is dropped before that, it goes on in a task on `home`, and
 /// its outcome is dropped there: a guard then releases its lease, and an error undoes what may have
 /// been granted (C1).
 ///

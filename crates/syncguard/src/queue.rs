@@ -26,8 +26,10 @@ pub(crate) struct Queue<G> {
     grants: BTreeMap<Number, G>,
     /// The lease by which this process holds the key.
     holder: Option<Holder>,
-    /// When the current lease expires, as last reported, or until when others have their turn.
+    /// When the current lease expires, as last reported.
     held_until: Option<Instant>,
+    /// Until when other processes have their turn.
+    yields_until: Option<Instant>,
     /// The key was released in this process since the last attempt began.
     released: bool,
     answer: Option<(Instant, Answer)>,
@@ -88,8 +90,13 @@ pub(crate) enum Position<G> {
     Uncertain,
     /// Others are before it, or it is being served.
     Behind,
-    /// It is first. The key is held until `held_until`, as far as this process knows.
-    First { held_until: Option<Instant>, subscription: Option<Subscription> },
+    /// It is first. The key is held until `held_until`, as far as this process knows, and other
+    /// processes have their turn until `yields_until`.
+    First {
+        held_until: Option<Instant>,
+        yields_until: Option<Instant>,
+        subscription: Option<Subscription>,
+    },
 }
 
 /// What a notification means.
@@ -135,7 +142,9 @@ impl<G> Queue<G> {
     /// A waiter joins the end of the queue. True if it is first and the key seems to be free: then its
     /// first attempt begins.
     pub(crate) fn join(&mut self, number: Number, terms: Terms, now: Instant) -> bool {
-        let begins = self.waiters.is_empty() && self.held_until(now).is_none();
+        let begins = self.waiters.is_empty()
+            && self.held_until(now).is_none()
+            && self.yields_until.is_none_or(|until| until <= now);
         let phase = if begins { Phase::Attempting } else { Phase::Waiting };
         self.released &= !begins;
         let (uncertain, woken) = (false, false);
@@ -169,7 +178,11 @@ impl<G> Queue<G> {
             }
             _ => return Position::Behind,
         }
-        Position::First { held_until: self.held_until(now), subscription: self.subscription.take() }
+        Position::First {
+            held_until: self.held_until(now),
+            yields_until: self.yields_until,
+            subscription: self.subscription.take(),
+        }
     }
 
     /// When the current lease ends, as far as this process knows. Once the holder's time is over,
@@ -302,7 +315,7 @@ impl<G> Queue<G> {
         self.forget(holder);
         self.note_release();
         if over {
-            self.held_until = self.turns.yield_key(now, peers, self.listening);
+            self.yields_until = self.turns.yield_key(now, peers, self.listening);
         }
         Effects::wake(self.wake_first(), None)
     }
@@ -331,7 +344,8 @@ impl<G> Queue<G> {
         if self.holds(now) {
             return Heard::Outdated;
         }
-        self.held_until = self.turns.notified(now);
+        self.held_until = None;
+        self.yields_until = self.turns.notified(now);
         Heard::News
     }
 
@@ -363,8 +377,8 @@ impl<G> Queue<G> {
             grant: self.grants.remove(&number),
             uncertain: waiter.as_ref().is_some_and(|waiter| waiter.uncertain),
         };
-        let mut effects = Effects::default();
-        effects.waker = waiter.and_then(|waiter| waiter.waker);
+        let waker = waiter.and_then(|waiter| waiter.waker);
+        let mut effects = Effects { waker, ..Effects::default() };
         if self.waiters.is_empty() {
             effects.subscriptions = [subscription, self.stop_listening()];
         } else if was_first || subscription.is_some() {
@@ -400,6 +414,7 @@ impl<G> Default for Queue<G> {
             grants: BTreeMap::new(),
             holder: None,
             held_until: None,
+            yields_until: None,
             released: false,
             answer: None,
             listening: false,

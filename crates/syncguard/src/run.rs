@@ -9,9 +9,8 @@ impl LockRequest {
     /// if the future is dropped.
     ///
     /// The lease is renewed while `work` runs, and `work` is dropped at its next await point if the
-    /// lease is lost. Switch the renewal off with
-    /// [`without_keep_alive`](Self::without_keep_alive), and bound it with
-    /// [`max_hold`](Self::max_hold).
+    /// lease is lost. Bound the renewal with [`max_hold`](Self::max_hold), or switch it off with
+    /// [`without_keep_alive`](Self::without_keep_alive): then `work` is dropped at the TTL.
     ///
     /// `work` returns your own `Result`. Its error type takes in the errors of this library through
     /// `From<Error>`, as with `?`. Write the closure as `async |lock| -> Result<_, MyError> { .. }`.
@@ -26,16 +25,15 @@ impl LockRequest {
     /// # Ok(()) }
     /// ```
     ///
-    /// Work that blocks its thread cannot be stopped, and may keep the renewal from running. Move it
-    /// to `tokio::task::spawn_blocking` or `block_in_place`.
+    /// Work that blocks its thread cannot be stopped, and may keep the renewal from running. Move it to `tokio::task::spawn_blocking` or `block_in_place`.
     ///
     /// # Errors
     ///
     /// - As [`acquire`](Self::acquire), before `work` has begun.
     /// - The error of `work`.
-    /// - [`ErrorCode::Lost`] if the lease was lost: either `work` was stopped, or it came to its end
-    ///   without an error, but only after the lease had ended. In the second case its effects stand,
-    ///   and others may have worked at the same time.
+    /// - [`ErrorCode::Lost`] if the lease was lost: either `work` was stopped, or it ended without an
+    ///   error after the lease had ended, because it did not yield. In the second case its effects
+    ///   stand, and others may have worked at the same time.
     ///
     /// A release that fails is tried again in the background and does not hide the result. A release
     /// that hangs delays the result until the backend's time limit.
@@ -55,7 +53,7 @@ impl LockRequest {
             // The loss comes first: after a pause of the process, the work must not take one more
             // step before the loss is noticed.
             biased;
-            () = guard.lost(), if keep_alive => {
+            () = guard.lost() => {
                 let error = lost().with_message("the work was stopped because the lease was lost");
                 // The guard is dropped, not released here: the network may be what was lost.
                 return Err(error.into());

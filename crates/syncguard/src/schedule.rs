@@ -54,8 +54,14 @@ impl Schedule {
         }
     }
 
-    /// What to do at `now`, if the key is held until `held_until` as far as this process knows.
-    pub(crate) fn next(&mut self, now: Instant, held_until: Option<Instant>) -> Next {
+    /// What to do at `now`, if the key is held until `held_until` as far as this process knows, and
+    /// other processes have their turn until `yields_until`.
+    pub(crate) fn next(
+        &mut self,
+        now: Instant,
+        held_until: Option<Instant>,
+        yields_until: Option<Instant>,
+    ) -> Next {
         if self.exhausted {
             return Next::GiveUp;
         }
@@ -69,6 +75,7 @@ impl Schedule {
                 Some(due.min(until)).filter(later)
             })
         };
+        let wake_at = wake_at.max(yields_until.filter(later));
         let earliest = self.earliest.filter(later);
         let deaf_until = self.deaf_until.filter(later);
         match wake_at.max(earliest) {
@@ -154,8 +161,19 @@ mod tests {
         ];
         for (held_for, expected) in table {
             let held_until = held_for.map(|millis| now + MS * millis);
-            assert_eq!(schedule(70, None).next(now, held_until), expected, "{held_for:?}");
+            assert_eq!(schedule(70, None).next(now, held_until, None), expected, "{held_for:?}");
         }
+    }
+
+    #[test]
+    fn g8_no_attempt_is_made_while_others_have_their_turn() {
+        let now = Instant::now();
+        let (due, yields) = (now + MS * 70, now + MS * 90);
+        let mut schedule = schedule(70, None);
+        assert_eq!(schedule.next(now, None, Some(yields)), listen(yields));
+        assert_eq!(schedule.next(now, Some(now + MS * 999), Some(yields)), listen(yields));
+        assert_eq!(schedule.next(due, Some(now + MS * 999), Some(yields)), listen(yields));
+        assert_eq!(schedule.next(yields, Some(now + MS * 999), Some(yields)), Next::Try);
     }
 
     #[test]
@@ -164,7 +182,7 @@ mod tests {
         for (held_for, sleeps) in [(30, 30), (200, 200), (400, 300)] {
             let mut schedule = schedule(300, None);
             schedule.held(now);
-            let next = schedule.next(now, Some(now + MS * held_for));
+            let next = schedule.next(now, Some(now + MS * held_for), None);
             assert_eq!(next, listen(now + MS * sleeps));
         }
     }
@@ -174,8 +192,8 @@ mod tests {
         let now = Instant::now();
         let mut schedule = schedule(300, None);
         schedule.held(now);
-        assert_eq!(schedule.next(now, None), deaf(now + LEAST_PAUSE));
-        assert_eq!(schedule.next(now + LEAST_PAUSE, None), Next::Try);
+        assert_eq!(schedule.next(now, None, None), deaf(now + LEAST_PAUSE));
+        assert_eq!(schedule.next(now + LEAST_PAUSE, None, None), Next::Try);
     }
 
     #[test]
@@ -186,16 +204,20 @@ mod tests {
         for millis in [50, 100, 150] {
             // The notification says that the key may be free.
             let then = now + MS * millis;
-            assert_eq!(schedule.next(then, None), Next::Try);
+            assert_eq!(schedule.next(then, None, None), Next::Try);
             schedule.attempt_begins(then);
             schedule.held(then);
         }
         let due = now + MS * 300;
-        assert_eq!(schedule.next(now + MS * 200, Some(now + MS * 999)), listen(due));
-        assert_eq!(schedule.next(due, Some(now + MS * 999)), Next::Try);
+        assert_eq!(schedule.next(now + MS * 200, Some(now + MS * 999), None), listen(due));
+        assert_eq!(schedule.next(due, Some(now + MS * 999), None), Next::Try);
         schedule.attempt_begins(due);
         schedule.held(due);
-        assert_eq!(schedule.next(due, Some(now + MS * 999)), Next::GiveUp, "one retry is allowed");
+        assert_eq!(
+            schedule.next(due, Some(now + MS * 999), None),
+            Next::GiveUp,
+            "one retry is allowed"
+        );
     }
 
     #[test]
@@ -203,9 +225,9 @@ mod tests {
         let now = Instant::now();
         let mut schedule = schedule(100, None);
         schedule.failed(now);
-        assert_eq!(schedule.next(now, None), deaf(now + MS * 100));
-        assert_eq!(schedule.next(now, Some(now + MS * 5)), deaf(now + MS * 100));
-        assert_eq!(schedule.next(now + MS * 100, None), Next::Try);
+        assert_eq!(schedule.next(now, None, None), deaf(now + MS * 100));
+        assert_eq!(schedule.next(now, Some(now + MS * 5), None), deaf(now + MS * 100));
+        assert_eq!(schedule.next(now + MS * 100, None, None), Next::Try);
     }
 
     #[test]
@@ -216,7 +238,7 @@ mod tests {
         for pause in [100, 200, 400, 800, 900, 900, 900] {
             schedule.attempt_begins(now);
             schedule.failed(now);
-            let Next::Sleep { until, listen: false } = schedule.next(now, None) else {
+            let Next::Sleep { until, listen: false } = schedule.next(now, None, None) else {
                 panic!("expected a sleep, deaf to notifications");
             };
             let slept = until - now;
@@ -229,7 +251,7 @@ mod tests {
         schedule.held(now);
         schedule.attempt_begins(now + MS * 100);
         schedule.failed(now);
-        assert_eq!(schedule.next(now, None), deaf(now + MS * 100));
+        assert_eq!(schedule.next(now, None, None), deaf(now + MS * 100));
     }
 
     #[test]
@@ -239,16 +261,16 @@ mod tests {
         schedule.held(now);
         schedule.ignore_notifications(now);
         let held_until = Some(now + MS * 200);
-        assert_eq!(schedule.next(now, held_until), deaf(now + LEAST_PAUSE));
-        assert_eq!(schedule.next(now + LEAST_PAUSE, held_until), listen(now + MS * 200));
+        assert_eq!(schedule.next(now, held_until, None), deaf(now + LEAST_PAUSE));
+        assert_eq!(schedule.next(now + LEAST_PAUSE, held_until, None), listen(now + MS * 200));
     }
 
     #[test]
     fn w1_without_retries_one_attempt_is_made() {
         let now = Instant::now();
         let mut schedule = schedule(300, Some(0));
-        assert_eq!(schedule.next(now, None), Next::Try);
+        assert_eq!(schedule.next(now, None, None), Next::Try);
         schedule.held(now);
-        assert_eq!(schedule.next(now, None), Next::GiveUp);
+        assert_eq!(schedule.next(now, None, None), Next::GiveUp);
     }
 }

@@ -65,7 +65,7 @@ impl<'a> Ticket<'a> {
 
     pub(crate) fn position(&mut self, now: Instant) -> Position<Grant> {
         if self.begun {
-            return Position::First { held_until: None, subscription: None };
+            return Position::First { held_until: None, yields_until: None, subscription: None };
         }
         let position = self.shared.queues.with(self.key, |queue| queue.position(self.number, now));
         self.left = matches!(position, Position::Granted(_));

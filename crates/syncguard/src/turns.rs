@@ -37,10 +37,10 @@ const ALONE: Duration = Duration::from_secs(5);
 const LOST_RACES: u32 = 4;
 const MOST_PASSES: u32 = 64;
 
-/// If clients only poll, they poll every 0.1 to 1.6 s, and most of their polls must find the key free.
-/// So the process leaves the key alone for a part of every second. See BENCHMARKS.md for the price.
-const POLLERS_EVERY: Duration = Duration::from_secs(1);
-const POLLERS_YIELD: Duration = Duration::from_millis(150);
+/// Clients that only poll do so every 0.1 to 1.6 s. A yield that serves them must be long: first some
+/// of them must find the key free, and then they must keep it for a tenth of the time.
+const POLLERS_EVERY: Duration = Duration::from_secs(4);
+const POLLERS_YIELD: Duration = Duration::from_secs(1);
 
 /// What is known of the other clients.
 #[derive(Clone, Copy, Debug)]
@@ -66,7 +66,8 @@ pub(crate) struct Turns {
     /// When it last looked for others, and since when there seem to be none.
     probed: Option<Instant>,
     alone_since: Option<Instant>,
-    yielded_to_pollers: Option<Instant>,
+    /// Since when pollers had no time of their own.
+    pollers_wait_since: Option<Instant>,
 }
 
 /// What the outcome of the next attempt says.
@@ -106,6 +107,7 @@ impl Turns {
             NextAttempt::Plain | NextAttempt::ForPollers { .. } => {}
         }
         self.alone_since.get_or_insert(now);
+        self.pollers_wait_since.get_or_insert(now);
         self.began = Some(now);
         self.grants = 1;
     }
@@ -152,8 +154,9 @@ impl Turns {
     }
 
     fn pollers_are_due(&self, now: Instant) -> bool {
-        let since = self.yielded_to_pollers.or(self.began);
-        since.is_some_and(|since| now - since >= POLLERS_EVERY)
+        // It lies ahead while they have their time.
+        self.pollers_wait_since
+            .is_some_and(|since| now.saturating_duration_since(since) >= POLLERS_EVERY)
     }
 
     /// The turn ends with a release. Returns when to try again unless notifications come, or `None`
@@ -166,7 +169,7 @@ impl Turns {
     ) -> Option<Instant> {
         if peers.poll && self.pollers_are_due(now) {
             let until = now + POLLERS_YIELD;
-            self.yielded_to_pollers = Some(until);
+            self.pollers_wait_since = Some(until);
             self.next_attempt = NextAttempt::ForPollers { until };
             return Some(until);
         }

@@ -50,7 +50,7 @@ impl Wait<'_> {
             Ticket::join(self.shared, self.home, self.key, self.terms, self.limits.started);
         loop {
             let now = Instant::now();
-            let held_until = match ticket.position(now) {
+            let (held_until, yields_until) = match ticket.position(now) {
                 Position::Granted(grant) => {
                     let guard = LockGuard::new(self.shared.clone(), grant.lease, self.home.clone());
                     return Ok(guard.with_earlier(ticket.unanswered.take()));
@@ -65,12 +65,12 @@ impl Wait<'_> {
                     moved.map_err(|stop| self.stopped(stop, &ticket, *attempts))?;
                     continue;
                 }
-                Position::First { held_until, subscription } => {
+                Position::First { held_until, yields_until, subscription } => {
                     ticket.take_over(subscription);
-                    held_until
+                    (held_until, yields_until)
                 }
             };
-            match schedule.next(now, held_until) {
+            match schedule.next(now, held_until, yields_until) {
                 Next::GiveUp => return Err(self.give_up(Limit::Retries, &ticket, *attempts)),
                 Next::Sleep { until, listen } => {
                     let woken = self.limits.bound(sleep(&mut ticket, until, listen)).await;

@@ -11,7 +11,7 @@ use std::time::Duration;
 use support::waiters::{HOUR, MS, Waiter, receiver_of_a_dropped_release, waiter, waiters};
 use support::{farther_by, plain, with_handoff, with_notifications_and_handoff};
 use syncguard::{Backoff, Jitter, LockGuard, LockManager, Result};
-use syncguard_memory::Notifications;
+use syncguard_memory::{FaultyBackend, Notifications};
 use tokio::runtime::Handle;
 use tokio::time::{Instant, sleep};
 
@@ -197,4 +197,40 @@ async fn g8_a_process_without_notifications_is_served_beside_one_with_them() {
     let waited = start.elapsed();
     busy.abort();
     assert!(waited < 6_000 * MS, "after {waited:?}");
+}
+
+/// The grants in a minute of eight tasks of one process, and of eight clients that only poll, with 0 to
+/// 3 ms of work each.
+async fn grants_beside_pollers(locks: LockManager, backend: &FaultyBackend) -> [usize; 2] {
+    let polls = backend.clone().without_notifications().without_handoff();
+    let poller = || LockManager::new(farther_by(&polls, MS));
+    let counts: [Arc<AtomicUsize>; 2] = Default::default();
+    let mut random = fastrand::Rng::with_seed(7);
+    for number in 0..16 {
+        let polls = number % 2;
+        let locks = if polls == 1 { poller() } else { locks.clone() };
+        let (count, mut random) = (counts[polls].clone(), random.fork());
+        drop(Handle::current().spawn(async move {
+            loop {
+                let guard = locks.lock("key").ttl(HOUR).wait(HOUR).acquire().await.unwrap();
+                count.fetch_add(1, Ordering::Relaxed);
+                sleep(Duration::from_micros(random.u64(..3_000))).await;
+                guard.release().await.unwrap();
+            }
+        }));
+    }
+    sleep(60_000 * MS).await;
+    counts.map(|count| count.load(Ordering::Relaxed))
+}
+
+#[tokio::test(start_paused = true)]
+async fn w11_clients_that_only_poll_get_a_tenth_if_they_are_served() {
+    let backend = with_notifications_and_handoff();
+    let locks = LockManager::builder(farther_by(&backend, MS)).serve_pollers().build();
+    let [ours, theirs] = grants_beside_pollers(locks, &backend).await;
+    assert!(theirs * 9 >= ours, "{ours} grants here, {theirs} by polling");
+    // The price is a fifth at most.
+    let alone = LockManager::new(farther_by(&with_notifications_and_handoff(), MS));
+    let [most, _] = grants_beside_pollers(alone, &with_notifications_and_handoff()).await;
+    assert!(ours * 10 >= most * 7, "{ours} grants here, {most} with the key to themselves");
 }

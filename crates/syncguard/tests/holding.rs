@@ -208,7 +208,7 @@ async fn h6_run_stops_the_work_with_lost() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn h6_run_without_keep_alive_lets_the_work_end_and_reports_the_loss() {
+async fn h6_run_without_keep_alive_stops_the_work_at_the_ttl() {
     let locks = LockManager::new(plain());
     let (request, ended) = (locks.lock("key").ttl(TTL).without_keep_alive(), AtomicU32::new(0));
     let outlived = request.run(async |_| -> Result<()> {
@@ -217,7 +217,18 @@ async fn h6_run_without_keep_alive_lets_the_work_end_and_reports_the_loss() {
         Ok(())
     });
     assert_eq!(outlived.await.unwrap_err().code(), ErrorCode::Lost);
-    assert_eq!(ended.load(Ordering::SeqCst), 1);
+    assert_eq!(ended.load(Ordering::SeqCst), 0, "the work went on without its lease");
+}
+
+/// Work that never yields cannot be stopped, but it must not look like a success.
+#[tokio::test]
+async fn h6_work_that_blocks_past_its_lease_is_lost() {
+    let locks = LockManager::new(plain());
+    let outlived = locks.lock("key").ttl(20 * MS).without_keep_alive().run(async |_| {
+        std::thread::sleep(50 * MS);
+        Result::Ok(())
+    });
+    assert_eq!(outlived.await.unwrap_err().code(), ErrorCode::Lost);
 }
 
 #[tokio::test(start_paused = true)]
