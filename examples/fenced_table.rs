@@ -1,7 +1,7 @@
 //! `DATABASE_URL=postgres://localhost/app cargo run --features postgres --bin fenced_table`
 //!
-//! The same database carries the lock and the data, and the data refuses a stale fence: a holder
-//! that was paused for longer than its lease cannot overwrite what its successor wrote.
+//! One database stores the lock and the data, and the data refuses a stale fence. So a holder that
+//! was paused for longer than its lease cannot overwrite the write of the next holder.
 
 use std::error::Error;
 use std::time::Duration;
@@ -46,7 +46,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Writes in the one statement that also compares the fence. False: a later holder was here.
+/// Compares the fence and writes, in one statement. Returns false if a later holder was here.
 async fn set_balance(pool: &PgPool, balance: i64, fence: Fence) -> Result<bool, sqlx::Error> {
     let updated = sqlx::query(
         "UPDATE example_accounts SET balance = $1, fence = $2 WHERE id = 'ada' AND fence <= $2",
