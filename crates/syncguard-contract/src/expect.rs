@@ -78,6 +78,17 @@ pub(crate) fn assert_no_record(record: Option<LockRecord>) {
     }
 }
 
+/// Checks the error of a wait whose limit passed while the key was held. On a machine so busy that no
+/// attempt was answered before the limit, it is `NetworkTimeout` (W2).
+#[track_caller]
+pub(crate) fn assert_out_of_time<T>(outcome: Result<T>) {
+    let code = code(outcome);
+    assert!(
+        matches!(code, ErrorCode::AcquisitionTimeout | ErrorCode::NetworkTimeout),
+        "expected AcquisitionTimeout, but got {code}"
+    );
+}
+
 /// Returns the code of a failure.
 #[track_caller]
 pub(crate) fn code<T>(outcome: Result<T>) -> ErrorCode {

@@ -111,7 +111,8 @@ async fn h5_loss_is_signalled_while_a_renewal_hangs(store: Store) -> Result<()> 
     let request = locks.lock(fresh_key()).ttl(SHORT).keep_alive();
     let guard = request.acquire().await?;
     assert_lost_at_the_deadline(asked, guard.lost()).await;
-    assert_eq!(faulty.count(Operation::Extend), 1);
+    // None, if the machine was so busy that the acquire took the whole TTL.
+    check!(faulty.count(Operation::Extend), <=, 1);
     Ok(())
 }
 
@@ -142,11 +143,12 @@ async fn assert_lost_at_the_deadline(asked: Instant, lost: impl Future<Output = 
 }
 
 async fn h5_a_release_is_no_loss(store: Store) -> Result<()> {
+    let asked = Instant::now();
     let request = store.locks().lock(fresh_key()).ttl(SHORT).keep_alive();
     let guard = request.acquire().await?;
     let token = guard.lost_token();
-    // On a machine so busy that the lease is lost before its release, there is nothing to check.
-    if guard.release().await? {
+    // On a machine so busy that the lease can be lost before its release, there is nothing to check.
+    if guard.release().await? && asked.elapsed() < SHORT / 2 {
         sleep(SHORT).await;
         assert!(
             !token.is_cancelled(),

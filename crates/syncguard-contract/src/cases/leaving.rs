@@ -9,7 +9,7 @@ use syncguard_core::{Backend, ErrorCode, Fence, Key, Operation, Result};
 use syncguard_memory::{Fault, FaultyBackend};
 use tokio::time::Instant;
 
-use crate::expect::{assert_released, code};
+use crate::expect::{assert_out_of_time, assert_released, code};
 use crate::store::{LONG, MOST_POLLS, SOON, Store, fresh_key, poll_then_drop, until};
 use crate::waiter::{Waiter, in_order};
 
@@ -91,7 +91,12 @@ async fn go(
         }
         Leave::Dropped => waiter.leave().await,
         Leave::OutOfTime => {
-            assert_eq!(code(waiter.outcome().await), out_of_time);
+            let outcome = waiter.outcome().await;
+            if out_of_time == ErrorCode::AcquisitionTimeout {
+                assert_out_of_time(outcome);
+            } else {
+                assert_eq!(code(outcome), out_of_time);
+            }
         }
     }
 }
