@@ -11,6 +11,7 @@
 //! | [`LockGuard`] | a lock that is held |
 //! | [`Backoff`], [`Jitter`] | pauses between attempts |
 //! | [`Event`], [`Outcome`], [`Reason`] | what an observer is told |
+//! | `blocking` | the same for programs without async, with the feature `blocking` |
 //!
 //! # What it promises
 //!
@@ -35,6 +36,8 @@
 mod attempt;
 mod background;
 mod backoff;
+#[cfg(feature = "blocking")]
+pub mod blocking;
 mod builder;
 mod ending;
 mod errand;
