@@ -224,10 +224,11 @@ async fn h6_run_without_keep_alive_stops_the_work_at_the_ttl() {
 #[tokio::test]
 async fn h6_work_that_blocks_past_its_lease_is_lost() {
     let locks = LockManager::new(plain());
-    let outlived = locks.lock("key").ttl(20 * MS).without_keep_alive().run(async |_| {
-        std::thread::sleep(50 * MS);
-        Result::Ok(())
-    });
+    let outlived =
+        locks.lock("key").ttl(20 * MS).without_keep_alive().run(async |_| -> Result<()> {
+            std::thread::sleep(50 * MS);
+            Ok(())
+        });
     assert_eq!(outlived.await.unwrap_err().code(), ErrorCode::Lost);
 }
 

@@ -116,7 +116,9 @@ async fn w4_a_transient_failure_that_lasts_is_returned_as_it_is() {
     let error = locks.lock("key").acquire().await.unwrap_err();
     assert_eq!(error.code(), ErrorCode::RateLimited);
     assert_eq!(error.key(), Some(syncguard::Fingerprint::of("key")));
-    assert_eq!(millis(start, Instant::now()), 5_000);
+    // By the retries or by the wait limit, whichever comes first with this jitter.
+    let gave_up = millis(start, Instant::now());
+    assert!((3_000..=5_000).contains(&gave_up), "after {gave_up} ms");
 }
 
 #[tokio::test(start_paused = true)]
