@@ -1,4 +1,4 @@
-//! H4, H5 and H7: renewals, and the loss of a lease.
+//! H4, H5, H7 and H8: renewals, and the loss of a lease.
 
 use std::time::Duration;
 
@@ -20,6 +20,8 @@ cases![
     h5_a_release_is_no_loss,
     h7_a_release_does_not_wait_for_a_renewal_that_hangs,
     h7_no_renewal_is_sent_after_a_release,
+    h8_max_hold_ends_a_lease_that_is_kept_alive,
+    h8_max_hold_stops_the_work_of_run,
 ];
 
 /// Long enough for a busy machine to renew in time, and short enough to wait for a renewal.
@@ -192,5 +194,39 @@ async fn h7_no_renewal_is_sent_after_a_release(store: Store) -> Result<()> {
     sleep(SHORT).await;
     assert_eq!(operations(&faulty), before, "expected no renewal after the end of the lease");
     released?;
+    Ok(())
+}
+
+async fn h8_max_hold_ends_a_lease_that_is_kept_alive(store: Store) -> Result<()> {
+    // Without a renewal it would be lost earlier.
+    let limit = TTL + Duration::from_secs(1);
+    let (key, asked) = (fresh_key(), Instant::now());
+    let request = store.locks().lock(&key).ttl(TTL).keep_alive().max_hold(limit);
+    let guard = request.acquire().await?;
+    let token = guard.lost_token();
+    guard.lost().await;
+    let after = asked.elapsed();
+    assert!(after >= limit, "expected the loss after {limit:?}, but it came after {after:?}");
+    assert!(after < limit + SOON, "expected the loss after {limit:?}, but it came after {after:?}");
+    assert!(guard.is_lost() && guard.remaining().is_zero());
+    token.cancelled().await;
+    let extended = guard.extend(TTL).await;
+    assert_eq!(extended.expect_err("the lease is lost").code(), ErrorCode::Lost);
+    // A release ends what the server still has.
+    guard.release().await?;
+    assert_eq!(store.two.get(&key).await?, None);
+    Ok(())
+}
+
+async fn h8_max_hold_stops_the_work_of_run(store: Store) -> Result<()> {
+    let limit = Duration::from_secs(1);
+    let (key, locks, asked) = (fresh_key(), store.locks(), Instant::now());
+    let request = locks.lock(&key).ttl(TTL).max_hold(limit);
+    let outcome = request.run(async |_| std::future::pending::<Result<()>>().await).await;
+    let after = asked.elapsed();
+    assert_eq!(outcome.expect_err("the work never ends").code(), ErrorCode::Lost);
+    assert!(after >= limit, "expected the loss after {limit:?}, but it came after {after:?}");
+    locks.shutdown().await?;
+    assert_eq!(store.two.get(&key).await?, None);
     Ok(())
 }

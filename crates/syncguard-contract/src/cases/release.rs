@@ -30,6 +30,8 @@ cases![
     r3_extend_never_revives_a_released_lease,
     r3_extends_that_race_a_release_leave_the_key_free,
     r4_the_id_alone_extends_and_releases,
+    r5_fences_rise_whatever_ends_a_lease,
+    r5_a_lookup_of_a_lease_that_is_long_dead_keeps_the_fence_counter,
 ];
 
 /// A dead lease, and the next lease of the same key.
@@ -317,5 +319,40 @@ async fn r4_the_id_alone_extends_and_releases(store: Store) -> Result<()> {
     assert_eq!(record.expires_at(), extended.expires_at());
     assert_released(store.two.release_by_id(lease.id()).await?);
     assert_no_record(store.one.get(&key).await?);
+    Ok(())
+}
+
+async fn r5_fences_rise_whatever_ends_a_lease(store: Store) -> Result<()> {
+    let (key, mut fences) = (fresh_key(), Vec::new());
+    for _ in 0..3 {
+        let released = store.take(&key, LONG).await?;
+        store.two.extend(&released, ttl(LONG)).await?;
+        // The second release finds nothing.
+        for _ in 0..2 {
+            store.two.release(&released).await?;
+        }
+        let released_by_id = store.take(&key, LONG).await?;
+        store.two.release_by_id(released_by_id.id()).await?;
+        let dead = store.take_and_let_die(&key).await?;
+        store.two.extend(&dead, ttl(LONG)).await?;
+        store.two.release(&dead).await?;
+        fences.extend([released, released_by_id, dead].map(|lease| lease.fence()));
+    }
+    let all_rise = fences.is_sorted_by(|earlier, later| earlier < later);
+    assert!(all_rise, "expected a higher fence for each grant, but got {fences:?}");
+    Ok(())
+}
+
+/// A backend may remove a lease that has been dead for 2 s (L2).
+async fn r5_a_lookup_of_a_lease_that_is_long_dead_keeps_the_fence_counter(
+    store: Store,
+) -> Result<()> {
+    let key = fresh_key();
+    let dead = store.take_and_let_die(&key).await?;
+    sleep(Duration::from_millis(2_100)).await;
+    assert_eq!(store.one.get(&key).await?, None);
+    assert_eq!(store.two.find(dead.id()).await?, None);
+    let (dead, next) = (dead.fence(), store.take(&key, LONG).await?.fence());
+    assert!(next > dead, "expected a fence above {dead}, but got {next}");
     Ok(())
 }
