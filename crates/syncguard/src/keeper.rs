@@ -48,13 +48,13 @@ async fn keep(shared: &Shared, lease: &HeldLease, renew: bool) {
 
 /// Renews until the lease is gone. An error is not a loss (H4).
 async fn renewals(shared: &Shared, lease: &HeldLease) {
-    let mut warned = None;
+    let (mut warned, mut was_late) = (None, false);
     loop {
         let due = lease.renewal_due().await;
         let ttl = lease.ttl();
-        // One that is tried again is late on purpose.
-        if warned.is_none() {
-            warn_if_late(lease, due.elapsed(), ttl.as_duration());
+        // One that is tried again is late on purpose. And one warning for each lease is enough.
+        if warned.is_none() && !was_late {
+            was_late = warn_if_late(lease, due.elapsed(), ttl.as_duration());
         }
         match extend(shared, lease, ttl).await {
             Ok(Some(_)) => warned = None,
@@ -77,8 +77,9 @@ fn warn_once(warned: &mut Option<ErrorCode>, error: &syncguard_core::Error) {
     }
 }
 
-fn warn_if_late(lease: &HeldLease, late: Duration, ttl: Duration) {
-    if late > ttl / LATE_PART {
+fn warn_if_late(lease: &HeldLease, late: Duration, ttl: Duration) -> bool {
+    let is_late = late > ttl / LATE_PART;
+    if is_late {
         tracing::warn!(
             key = %lease.granted().key().fingerprint(),
             late_ms = late.as_millis(),
@@ -86,4 +87,5 @@ fn warn_if_late(lease: &HeldLease, late: Duration, ttl: Duration) {
              spawn_blocking or block_in_place, and let long computations yield"
         );
     }
+    is_late
 }

@@ -226,6 +226,10 @@ async fn h4_a_renewal_that_starts_late_says_what_to_do() {
     let warnings = log.warnings("the runtime was blocked");
     assert_eq!(warnings.len(), 1, "{:?}", log.warnings(""));
     assert!(warnings[0].contains("spawn_blocking"), "{warnings:?}");
+    // One warning for each lease.
+    advance(TTL / 3 + TTL / 4).await;
+    sleep(MS).await;
+    assert_eq!(log.warnings("").len(), 1, "{:?}", log.warnings(""));
     assert!(!guard.is_lost());
 }
 
