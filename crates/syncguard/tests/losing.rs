@@ -13,7 +13,7 @@ use syncguard::{Error, ErrorCode, LockGuard, LockManager, Operation, Outcome, Re
 use syncguard_memory::{Fault, FaultyBackend, MemoryBackend};
 use tokio::runtime::Handle;
 use tokio::task::yield_now;
-use tokio::time::{Instant, advance, sleep};
+use tokio::time::{Instant, advance, sleep, timeout};
 
 const MS: Duration = Duration::from_millis(1);
 const TTL: Duration = Duration::from_millis(900);
@@ -104,7 +104,8 @@ async fn h8_max_hold_stops_the_work_of_run() {
     let (locks, losses) = observed(&backend);
     let start = Instant::now();
     let request = locks.lock("key").ttl(TTL).max_hold(4 * TTL);
-    let outcome = request.run(async |_| std::future::pending::<Result<()>>().await).await;
+    let run = request.run(async |_| std::future::pending::<Result<()>>().await);
+    let outcome = timeout(60 * TTL, run).await.unwrap();
     assert_eq!(outcome.unwrap_err().code(), ErrorCode::Lost);
     assert_eq!(millis(start, Instant::now()), 3_600);
     locks.shutdown().await.unwrap();
