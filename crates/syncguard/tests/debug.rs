@@ -69,7 +69,7 @@ struct Reentrant {
 }
 
 impl Reentrant {
-    fn new(locks: &LockManager, printed: &Arc<Mutex<Vec<String>>>) -> Waker {
+    fn waker(locks: &LockManager, printed: &Arc<Mutex<Vec<String>>>) -> Waker {
         let mut waiting = waiting(locks);
         assert!(waiting.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
         let waiting = Mutex::new(Some(waiting));
@@ -117,7 +117,7 @@ fn a_waker_may_use_the_manager() {
         };
         let mut waiter = waiting(&locks);
         assert!(waiter.as_mut().poll(&mut context).is_pending());
-        let waker = Reentrant::new(&locks, &printed);
+        let waker = Reentrant::waker(&locks, &printed);
         assert!(waiter.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
         // The release wakes the first waiter.
         let mut release = Box::pin(guard.release());
@@ -144,14 +144,14 @@ fn a_waker_that_is_replaced_may_leave_a_queue() {
             first
         };
         let mut waiter = waiting(&locks);
-        let waker = Reentrant::new(&locks, &printed);
+        let waker = Reentrant::waker(&locks, &printed);
         assert!(waiter.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
         drop(waker);
         assert_eq!(locks.waiters(), 3);
         assert!(waiter.as_mut().poll(&mut context).is_pending());
         assert_eq!(locks.waiters(), 2);
         // It also may, if its waiter leaves.
-        let waker = Reentrant::new(&locks, &printed);
+        let waker = Reentrant::waker(&locks, &printed);
         assert!(waiter.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
         drop(waker);
         assert_eq!(locks.waiters(), 3);

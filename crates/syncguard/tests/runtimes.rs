@@ -41,7 +41,9 @@ fn reporting(backend: &FaultyBackend) -> (LockManagerBuilder, Reports) {
 
 /// A guard that was acquired in a runtime which is gone.
 fn orphan(locks: &LockManager, gone: Runtime) -> LockGuard {
-    gone.block_on(locks.lock("key").ttl(HOUR).acquire()).unwrap()
+    let guard = gone.block_on(locks.lock("key").ttl(HOUR).acquire()).unwrap();
+    drop(gone);
+    guard
 }
 
 async fn finished_and_free(locks: &LockManager) {

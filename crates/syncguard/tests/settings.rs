@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use support::{instants, millis, plain};
 use syncguard::{Backoff, CancellationToken, ErrorCode, Jitter, LockManager, Operation, Result};
+use tokio::runtime::Handle;
 use tokio::time::{Instant, sleep};
 
 const MS: Duration = Duration::from_millis(1);
@@ -205,7 +206,7 @@ async fn extreme_durations_do_not_panic() {
     let guard = request.clone().keep_alive().acquire().await.unwrap();
     assert_eq!(guard.remaining(), longest);
     let token = guard.lost_token();
-    let waiter = tokio::spawn(request.acquire());
+    let waiter = Handle::current().spawn(request.acquire());
     sleep(HOUR).await;
     guard.extend(longest).await.unwrap();
     assert!(!token.is_cancelled() && !waiter.is_finished());

@@ -14,6 +14,7 @@ use syncguard::{
     Event, Jitter, Key, Lease, LockId, LockManager, LockRecord, Operation, Outcome, Result, Ttl,
 };
 use syncguard_memory::{Fault, FaultyBackend, MemoryBackend};
+use tokio::runtime::Handle;
 use tokio::time::{sleep, timeout};
 
 const MS: Duration = Duration::from_millis(1);
@@ -81,7 +82,7 @@ async fn w2_the_message_counts_attempts_for_notifications_too() {
     let locks = LockManager::new(backend.clone());
     let held = others.lock("key").ttl(HOUR).acquire().await.unwrap();
     let request = locks.lock("key").wait(HOUR).max_retries(1).backoff(every_second());
-    let waiter = tokio::spawn(message_of(request));
+    let waiter = Handle::current().spawn(message_of(request));
     sleep(100 * MS).await;
     // Others release the key and take it again before the waiter can.
     let mut held = Some(held);
@@ -227,11 +228,11 @@ async fn o3_every_other_wait_is_one_event_too() {
     let guard = locks.lock("key").ttl(HOUR).acquire().await.unwrap();
     assert!(locks.lock("key").wait(SECOND).acquire().await.is_err());
     let token = CancellationToken::new();
-    let cancelled = tokio::spawn(locks.lock("key").cancel(token.clone()).acquire());
+    let cancelled = Handle::current().spawn(locks.lock("key").cancel(token.clone()).acquire());
     sleep(MS).await;
     token.cancel();
     assert!(cancelled.await.unwrap().is_err());
-    let stopped = tokio::spawn(locks.lock("key").acquire());
+    let stopped = Handle::current().spawn(locks.lock("key").acquire());
     sleep(MS).await;
     locks.shutdown().await.unwrap();
     assert!(stopped.await.unwrap().is_err());
