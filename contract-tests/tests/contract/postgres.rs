@@ -51,15 +51,20 @@ macro_rules! cases {
 }
 use cases;
 
-/// What every backend here declares. Behind a pooler it learns later that it receives nothing.
+/// What a backend declares that has a connection for notifications.
 const CAPABILITIES: Capabilities =
     Capabilities::new(Clock::Server).with_handoff().with_notifications();
 
+/// What a backend declares whose pool prepares no statements. It takes the server for a pooler, which
+/// passes no notifications on.
+const WITHOUT_PREPARED_STATEMENTS: Capabilities =
+    Capabilities::new(Clock::Server).with_handoff().with_sent_notifications_only();
+
 pub(crate) fn trials(runtime: &Handle) -> Vec<Trial> {
     let server = Arc::new(Server::postgres());
-    let suite = |name, options: fn(PgConnectOptions) -> PgConnectOptions| {
+    let suite = |name, capabilities, options: fn(PgConnectOptions) -> PgConnectOptions| {
         let server = server.clone();
-        contract_tests::trials(runtime, name, CAPABILITIES, move || {
+        contract_tests::trials(runtime, name, capabilities, move || {
             let server = server.clone();
             async move {
                 let backend = backend(&server, 3, options).await?;
@@ -68,12 +73,14 @@ pub(crate) fn trials(runtime: &Handle) -> Vec<Trial> {
             }
         })
     };
-    let mut all = suite("postgres", |options| options);
-    all.extend(suite("postgres_as_text", |options| options.statement_cache_capacity(0)));
-    all.extend(suite("postgres_repeatable_read", |options| {
+    let mut all = suite("postgres", CAPABILITIES, |options| options);
+    all.extend(suite("postgres_as_text", WITHOUT_PREPARED_STATEMENTS, |options| {
+        options.statement_cache_capacity(0)
+    }));
+    all.extend(suite("postgres_repeatable_read", CAPABILITIES, |options| {
         options.options([("default_transaction_isolation", "repeatable read")])
     }));
-    all.extend(suite("postgres_serializable", |options| {
+    all.extend(suite("postgres_serializable", CAPABILITIES, |options| {
         options.options([("default_transaction_isolation", "serializable")])
     }));
     all.extend(pooler::suite(runtime, &server));

@@ -16,9 +16,7 @@ use tokio::sync::OnceCell;
 use tokio::time::{Instant, advance, pause, resume, sleep, timeout};
 
 use super::notifications::{Place, listening, told};
-use super::{
-    CAPABILITIES, Outcome, PATIENCE, backend, cases, fresh_id, fresh_key, lease, minute, pool_of,
-};
+use super::{Outcome, PATIENCE, backend, cases, fresh_id, fresh_key, lease, minute, pool_of};
 use crate::log::logging;
 use contract_tests::servers::Server;
 
@@ -30,7 +28,7 @@ cases![
 
 pub(super) fn suite(runtime: &Handle, server: &Arc<Server>) -> Vec<Trial> {
     let (server, pooler) = (server.clone(), Arc::new(OnceCell::new()));
-    contract_tests::trials(runtime, "postgres_pgbouncer", CAPABILITIES, move || {
+    contract_tests::trials(runtime, "postgres_pgbouncer", WITHOUT_PREPARED_STATEMENTS, move || {
         let (server, pooler) = (server.clone(), pooler.clone());
         async move {
             let direct = backend(&server, 1, |options| options).await?;
