@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use syncguard_core::{Acquired, Error, Key, Lease, Result};
+use syncguard_core::{Acquired, Error, ErrorCode, Key, Lease, Operation, Result};
 use tokio::runtime::Handle;
 use tokio::time::Instant;
 
@@ -40,6 +40,13 @@ pub(crate) async fn acquire(
         match shared.backend.acquire(key, &terms.id, terms.ttl).await {
             Ok(Acquired::Granted(lease)) => {
                 let lease = shared.held_lease(lease, terms, sent);
+                if lease.is_lost() {
+                    let late =
+                        Error::new(ErrorCode::NetworkTimeout, Operation::Acquire).with_key(key);
+                    let late = late.with_message("the answer came after the TTL: raise the TTL");
+                    // The next attempt finds the same lease and renews it, or it is undone.
+                    return Attempt::Failed(late, Some(undo.tracked()));
+                }
                 let holder = lease.holder();
                 let guard = LockGuard::new(shared.clone(), lease, undo.home().clone());
                 shared.queues.update(key, |queue| ((), queue.granted(waiter, holder, sent)));

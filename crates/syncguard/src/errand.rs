@@ -54,6 +54,7 @@ impl Errand {
         self.runtimes = candidates.filter(|other| other.id() != home.id()).collect();
         self.runtimes.push(home.clone());
         self.spawn();
+        let_others_take_the_last_task(home);
     }
 
     fn spawn(mut self) {
@@ -112,7 +113,7 @@ impl fmt::Debug for Errand {
 /// Lets other workers of a multi-thread runtime take the task that was spawned last. Tokio keeps that
 /// one in a slot of the worker which spawned it, where nobody else can take it. If the caller then
 /// blocks its worker, the task would not even start. A further task pushes it out of that slot.
-pub(crate) fn let_others_take_the_last_task(runtime: &Handle) {
+fn let_others_take_the_last_task(runtime: &Handle) {
     drop(runtime.spawn(std::future::ready(())));
 }
 

@@ -7,7 +7,7 @@ use syncguard_core::ErrorCode;
 use tokio::runtime::Handle;
 use tokio::time::sleep;
 
-use crate::errand::{Errand, let_others_take_the_last_task};
+use crate::errand::Errand;
 use crate::extension::extend;
 use crate::lease::HeldLease;
 use crate::loss;
@@ -34,7 +34,6 @@ pub(crate) fn start(shared: &Arc<Shared>, lease: &Arc<HeldLease>, home: &Handle,
     // Nobody watches the deadline any more, so nobody may rely on it.
     let abandoned = move || loss::signal(&by_end.0, &by_end.1);
     Errand::new(work, abandoned).start(home, fallback.as_ref());
-    let_others_take_the_last_task(home);
 }
 
 async fn keep(shared: &Shared, lease: &HeldLease, renew: bool) {

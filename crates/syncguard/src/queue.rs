@@ -33,6 +33,9 @@ pub(crate) struct Queue<G> {
     /// The key was released in this process since the last attempt began.
     released: bool,
     answer: Option<(Instant, Answer)>,
+    /// An answer that was replaced. Its error holds a value of the driver, which is dropped after the
+    /// mutex is free.
+    outdated: Option<(Instant, Answer)>,
     /// Whether the first waiter listens for notifications, or left its subscription to the next one.
     listening: bool,
     subscription: Option<Subscription>,
@@ -206,6 +209,15 @@ impl<G> Queue<G> {
         (*at >= joined || runs).then(|| answer.clone())
     }
 
+    fn learn(&mut self, now: Instant, answer: Answer) {
+        self.outdated = self.answer.replace((now, answer));
+    }
+
+    /// What must be dropped after the mutex is free.
+    pub(crate) const fn take_outdated(&mut self) -> Option<(Instant, Answer)> {
+        self.outdated.take()
+    }
+
     /// An attempt of the first waiter begins. False if it must not: a lease is being handed off to
     /// it, or just was.
     pub(crate) fn begin_attempt(&mut self, number: Number) -> bool {
@@ -217,7 +229,7 @@ impl<G> Queue<G> {
 
     /// The attempt found the key held until then.
     pub(crate) fn attempt_held(&mut self, number: Number, now: Instant, until: Instant) {
-        self.answer = Some((now, Answer::Held));
+        self.learn(now, Answer::Held);
         self.turns.lost_race(now);
         // What a release in this process has overtaken is not known.
         self.held_until = Some(until).filter(|_| !self.released);
@@ -225,7 +237,7 @@ impl<G> Queue<G> {
     }
 
     pub(crate) fn attempt_failed(&mut self, number: Number, now: Instant, error: Error) {
-        self.answer = Some((now, Answer::Failed(error)));
+        self.learn(now, Answer::Failed(error));
         self.held_until = None;
         self.end_attempt(number);
     }
@@ -244,7 +256,7 @@ impl<G> Queue<G> {
         now: Instant,
     ) -> Effects {
         self.holder = Some(holder);
-        self.answer = Some((now, Answer::Held));
+        self.learn(now, Answer::Held);
         self.turns.granted(now);
         let Some(waiter) = waiter.and_then(|waiter| self.waiters.remove(&waiter)) else {
             return Effects::default();
@@ -279,7 +291,7 @@ impl<G> Queue<G> {
         now: Instant,
     ) -> (Option<G>, Effects) {
         self.holder = Some(holder);
-        self.answer = Some((now, Answer::Held));
+        self.learn(now, Answer::Held);
         self.turns.handed_off(now);
         let Some(waiter) = self.waiters.remove(&receiver) else {
             return (Some(grant), Effects::default());
@@ -311,7 +323,7 @@ impl<G> Queue<G> {
         if !over {
             self.turns.go_on();
         }
-        self.answer = Some((now, Answer::Held));
+        self.learn(now, Answer::Held);
         self.forget(holder);
         self.note_release();
         if over {
@@ -417,6 +429,7 @@ impl<G> Default for Queue<G> {
             yields_until: None,
             released: false,
             answer: None,
+            outdated: None,
             listening: false,
             subscription: None,
             turns: Turns::default(),

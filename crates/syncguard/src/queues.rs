@@ -35,17 +35,19 @@ impl<G> Queues<G> {
     ) -> T {
         // No code that can panic runs while this mutex is held, so poisoning cannot occur.
         let mut queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
-        let (value, effects, ended, change_in_waiters);
+        let (value, effects, ended, outdated, change_in_waiters);
         match queues.entry(key.clone()) {
             Entry::Occupied(mut entry) => {
                 let before = entry.get().len();
                 (value, effects) = change(entry.get_mut());
+                outdated = entry.get_mut().take_outdated();
                 change_in_waiters = entry.get().len().wrapping_sub(before);
                 ended = entry.get().is_idle().then(|| entry.remove());
             }
             Entry::Vacant(entry) => {
                 let mut queue = Queue::default();
                 (value, effects) = change(&mut queue);
+                outdated = queue.take_outdated();
                 change_in_waiters = queue.len();
                 ended = if queue.is_idle() {
                     Some(queue)
@@ -59,7 +61,7 @@ impl<G> Queues<G> {
         // Adding wraps around, so this may also subtract.
         self.waiters.fetch_add(change_in_waiters, Ordering::Relaxed);
         drop(queues);
-        drop(ended);
+        drop((ended, outdated));
         let Effects { wake, subscriptions, waker } = effects;
         wake.into_iter().flatten().for_each(std::task::Waker::wake);
         drop((subscriptions, waker));

@@ -309,6 +309,10 @@ impl LockRequest {
                 "the wait limit must not be zero: use try_acquire for a single attempt",
             ));
         }
+        if settings.max_hold.is_some_and(|limit| limit.is_zero()) {
+            let zero = Error::new(ErrorCode::InvalidArgument, Operation::Acquire);
+            return Err(named(zero).with_message("max_hold must not be zero"));
+        }
         let home = current_runtime(Operation::Acquire).map_err(named)?;
         let id = LockId::random().map_err(named)?;
         let started = Instant::now();

@@ -192,3 +192,20 @@ async fn w2_a_key_that_this_process_holds_is_contention_although_the_server_is_s
         assert!(error.to_string().contains("this process itself holds the key"), "{error}");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn t4_a_grant_whose_answer_comes_after_the_ttl_is_no_lock() {
+    let backend = plain();
+    let locks = LockManager::new(backend.clone());
+    backend.next(Operation::Acquire, Fault::DelayReply(400 * MS));
+    let late = locks.lock("key").ttl(300 * MS).try_acquire().await;
+    assert_eq!(late.unwrap_err().code(), ErrorCode::NetworkTimeout);
+    locks.shutdown().await.unwrap();
+    assert!(!locks.is_locked("key").await.unwrap());
+
+    // A wait repeats the attempt with the same id, and gets a lease that it can rely on.
+    let locks = LockManager::new(backend.clone());
+    backend.next(Operation::Acquire, Fault::DelayReply(400 * MS));
+    let guard = locks.lock("key").ttl(300 * MS).acquire().await.unwrap();
+    assert!(!guard.is_lost());
+}
