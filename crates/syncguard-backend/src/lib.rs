@@ -5,10 +5,10 @@
 //!
 //! | | |
 //! |---|---|
-//! | [`NotificationRegistry`] | knows which names are waited for, and wakes their waiters |
+//! | [`NotificationRegistry`] | records which names this process waits for, and wakes their waiters |
 //! | [`Notified`] | one waiter's registration; resolves when the waiter is woken |
-//! | [`ListenerTask`] | the task that listens on a connection of its own |
-//! | [`ReconnectBackoff`] | the pauses between failed connections, and when to log a warning |
+//! | [`ListenerTask`] | the task that receives notifications over a connection of its own |
+//! | [`ReconnectBackoff`] | the pauses between failed sessions, and when to log a warning |
 
 mod listener;
 mod reconnect;

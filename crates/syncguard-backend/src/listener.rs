@@ -1,45 +1,48 @@
-//! The task that hears of releases, for backends that push notifications.
+//! The background task that receives notifications, and its lifetime.
 
 use std::sync::{Mutex, PoisonError};
 
 use tokio::runtime::Handle;
 use tokio::task::AbortHandle;
 
-/// The task that hears of releases through a connection of its own and wakes
-/// [`NotificationRegistry`](crate::NotificationRegistry). It ends when this is dropped.
+/// Runs the task that receives notifications over a connection of its own and wakes the waiters in
+/// a [`NotificationRegistry`](crate::NotificationRegistry). Dropping this aborts the task.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")] async fn main() {
 /// use syncguard_backend::{ListenerTask, NotificationRegistry};
 ///
-/// let (interests, task) = (NotificationRegistry::new(), ListenerTask::new());
-/// let notification = interests.register("key");
-/// let hear = interests.clone();
+/// let (registry, task) = (NotificationRegistry::new(), ListenerTask::new());
+/// let notified = registry.register("key");
+/// let listener = registry.clone();
 /// task.ensure_running(|| async move {
-///     for name in hear.changes().await {
-///         hear.wake(&name); // once it is subscribed to
+///     for name in listener.changes().await {
+///         // A real listener subscribes to `name` first.
+///         listener.wake(&name);
 ///     }
 /// });
-/// notification.await;
+/// notified.await;
 /// # }
 /// ```
 #[derive(Debug, Default)]
 pub struct ListenerTask(Mutex<Option<AbortHandle>>);
 
 impl ListenerTask {
-    /// Nothing runs yet.
+    /// Creates a handle without a running task.
     #[must_use]
     pub const fn new() -> Self {
         Self(Mutex::new(None))
     }
 
-    /// Starts the task on the present runtime, if it does not run: also when it has ended with the
-    /// runtime that it was started on. Outside a runtime nothing is started.
+    /// Starts the task on the current runtime unless it already runs.
+    ///
+    /// A task that ended, for example because its runtime was shut down, is started again. Outside
+    /// a runtime this does nothing.
     pub fn ensure_running<F>(&self, task: impl FnOnce() -> F)
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        // Nothing in here can panic halfway.
+        // A panic in `task` leaves the old value in place, so a poisoned mutex is safe to use.
         let mut running = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if running.as_ref().is_none_or(AbortHandle::is_finished)
             && let Ok(runtime) = Handle::try_current()

@@ -1,35 +1,37 @@
-//! How long a notification task waits before its next session, and when it says that there is none.
+//! When a listener task reconnects, and when it logs that no notifications arrive.
 
 use std::mem;
 use std::time::Duration;
 
-/// The longest pause after a session that failed. It doubles with each that follows without having
-/// worked for long.
+/// The longest pause after the first failed session. Each further failure in a row doubles it.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 
-/// The longest pause of all.
+/// The limit to which pauses grow.
 const LAST_PAUSE: Duration = Duration::from_secs(30);
 
-/// A session that has worked for so long was none that failed.
+/// A session that stayed up this long counts as a success and resets the backoff.
 const STEADY: Duration = Duration::from_secs(10);
 
-/// The sessions of a [`ListenerTask`](crate::ListenerTask) that failed in a row: how long to pause before the
-/// next, and when to warn that releases are not heard.
+/// Counts the failed sessions of a [`ListenerTask`](crate::ListenerTask): how long to pause before
+/// the next one, and when to warn that no notifications arrive.
 ///
-/// A session failed if it never worked, or worked for less than 10 s before it ended: then it was as
-/// costly as it was useless, since the next one subscribes to everything anew. One that ends later did
-/// not, since sessions end all the time: with their credentials, or with the server that they run on.
+/// A session fails if it never worked, or if it ended less than 10 s after it began to work. Such a
+/// short session costs more than it helps, because the next one subscribes to everything again. A
+/// session that ends later is no failure: servers restart and credentials expire all the time.
 ///
 /// ```
 /// use std::time::Duration;
 /// use syncguard_backend::ReconnectBackoff;
 ///
-/// let mut outage = ReconnectBackoff::new();
-/// assert!(!outage.ended(Some(Duration::from_secs(3600)))); // it worked for an hour
-/// assert!(outage.ended(None)); // it never worked: warn of it, and
-/// assert!(outage.pause() <= Duration::from_millis(100)); // let this pass before the next
-/// assert!(!outage.ended(None)); // again, which is known by now
-/// assert!(outage.pause() >= Duration::from_millis(100)); // and the pauses grow
+/// let mut backoff = ReconnectBackoff::new();
+/// // This session worked for an hour: no reason for a warning.
+/// assert!(!backoff.session_ended(Some(Duration::from_secs(3600))));
+/// // This one never worked: log a warning, pause, and reconnect.
+/// assert!(backoff.session_ended(None));
+/// assert!(backoff.pause() <= Duration::from_millis(100));
+/// // The next failure is not logged again, and its pause is longer.
+/// assert!(!backoff.session_ended(None));
+/// assert!(backoff.pause() >= Duration::from_millis(100));
 /// ```
 #[derive(Debug, Default)]
 pub struct ReconnectBackoff {
@@ -38,29 +40,33 @@ pub struct ReconnectBackoff {
 }
 
 impl ReconnectBackoff {
-    /// No session has failed.
+    /// Creates a backoff without failures.
     #[must_use]
     pub const fn new() -> Self {
         Self { failures: 0, warned: false }
     }
 
-    /// Takes in that a session has ended of itself, and for how long it had worked, if it ever did:
-    /// for how long it heard of releases, as far as was known. True if it is time to warn: at the first
-    /// one in a row that never worked, or the second that ended early, and once until it is over.
+    /// Records that a session ended, and returns true if the caller must log a warning now.
+    ///
+    /// `worked_for` is the time during which the session received notifications, as far as the
+    /// caller knows, or `None` if it never did. The warning is due at the first session that never
+    /// worked, or at the second failure in a row. It is due once until a session succeeds.
     #[must_use]
-    pub fn ended(&mut self, worked_for: Option<Duration>) -> bool {
+    pub fn session_ended(&mut self, worked_for: Option<Duration>) -> bool {
         if worked_for.is_some_and(|lasted| lasted >= STEADY) {
             *self = Self::new();
             return false;
         }
         self.failures = self.failures.saturating_add(1);
-        // That one ends early may happen.
-        let outage = worked_for.is_none() || self.failures > 1;
-        outage && !mem::replace(&mut self.warned, true)
+        // A single session that ends early is normal.
+        let warn = worked_for.is_none() || self.failures > 1;
+        warn && !mem::replace(&mut self.warned, true)
     }
 
-    /// The pause before the next session: a random time between a half and all of 100 ms, which is
-    /// doubled for each failure in a row after the first, up to 30 s.
+    /// Returns the pause before the next session, with jitter.
+    ///
+    /// The pause is a random time between half of the longest pause and all of it. The longest pause
+    /// is 100 ms. It doubles with each failure in a row after the first, up to 30 s.
     #[must_use]
     pub fn pause(&self) -> Duration {
         self.longest_pause().mul_f64(fastrand::f64().midpoint(1.0))
@@ -80,41 +86,46 @@ mod tests {
     const SHORT: Option<Duration> = Some(Duration::from_secs(9));
     const LONG: Option<Duration> = Some(Duration::from_secs(10));
 
-    /// After each session: whether there is a warning, and the longest pause in milliseconds.
+    /// Returns, after each session, whether a warning is due and the longest pause in milliseconds.
     fn after<const N: usize>(sessions: [Option<Duration>; N]) -> [(bool, u128); N] {
-        let mut outage = ReconnectBackoff::new();
-        sessions.map(|worked_for| (outage.ended(worked_for), outage.longest_pause().as_millis()))
+        let mut backoff = ReconnectBackoff::new();
+        sessions.map(|worked_for| {
+            (backoff.session_ended(worked_for), backoff.longest_pause().as_millis())
+        })
     }
 
     #[test]
-    fn w_sessions_that_do_not_work_are_an_outage() {
-        let outage = [(true, 100), (false, 200), (false, 400), (false, 800)];
-        assert_eq!(after([NEVER; 4]), outage);
+    fn w_the_first_session_that_never_works_is_one_warning() {
+        let expected = [(true, 100), (false, 200), (false, 400), (false, 800)];
+        assert_eq!(after([NEVER; 4]), expected);
         assert_eq!(after([NEVER; 100])[99], (false, 30_000));
     }
 
     #[test]
-    fn w_sessions_that_end_early_are_an_outage_from_the_second_on() {
-        let outage = [(false, 100), (true, 200), (false, 400), (false, 800)];
-        assert_eq!(after([SHORT; 4]), outage);
-        assert_eq!(after([SHORT, NEVER, SHORT, NEVER]), outage);
+    fn w_the_second_session_in_a_row_that_ends_early_is_one_warning() {
+        let expected = [(false, 100), (true, 200), (false, 400), (false, 800)];
+        assert_eq!(after([SHORT; 4]), expected);
+        assert_eq!(after([SHORT, NEVER, SHORT, NEVER]), expected);
     }
 
     #[test]
-    fn w_a_session_that_worked_for_long_ends_an_outage() {
+    fn w_a_session_that_works_for_long_resets_the_backoff() {
         assert_eq!(after([LONG; 3]), [(false, 100); 3]);
         assert_eq!(after([NEVER, NEVER, LONG, SHORT])[2..], [(false, 100), (false, 100)]);
         assert_eq!(after([SHORT, SHORT, LONG, NEVER])[2..], [(false, 100), (true, 100)]);
     }
 
     #[test]
-    fn w_at_least_half_of_a_pause_is_kept() {
-        let mut outage = ReconnectBackoff::new();
+    fn w_a_pause_is_at_least_half_of_the_longest() {
+        let mut backoff = ReconnectBackoff::new();
         for longest in [100, 200, 400].map(Duration::from_millis) {
-            let _ = outage.ended(NEVER);
-            let pauses: Vec<_> = (0..100).map(|_| outage.pause()).collect();
+            let _ = backoff.session_ended(NEVER);
+            let pauses: Vec<_> = (0..100).map(|_| backoff.pause()).collect();
             assert!(pauses.iter().all(|pause| (longest / 2..=longest).contains(pause)));
-            assert!(pauses.iter().any(|pause| *pause != pauses[0]), "all who lost it come at once");
+            assert!(
+                pauses.iter().any(|pause| *pause != pauses[0]),
+                "no jitter: all clients reconnect at once"
+            );
         }
     }
 }

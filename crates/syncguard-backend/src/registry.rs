@@ -1,4 +1,4 @@
-//! Who waits for which name, for backends that push notifications.
+//! Which names this process waits for, and how their waiters are woken.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
@@ -12,26 +12,30 @@ use tokio::sync::Notify;
 use tokio::sync::futures::OwnedNotified;
 use tokio::time::timeout;
 
-/// Who in this process waits for which name: the part of
-/// [`Backend::notified`](syncguard_core::Backend::notified) that is the same for every backend which
-/// hears of releases through a connection of its own. Clones are the same.
+/// Records which names the waiters of this process wait for, and wakes them.
 ///
-/// The task that owns the connection awaits [`changes`](Self::changes), subscribes to what
-/// [is wanted](Self::is_wanted) and unsubscribes from what is not. It calls [`wake`](Self::wake) when
-/// a name was told of, *and also when a subscription is in place*: what happened before that, nobody
-/// was told. After a reconnect it does so for [all](Self::wake_all).
+/// This is the part of [`Backend::notified`](syncguard_core::Backend::notified) that every backend
+/// with a listening connection shares. A name is a key, or whatever the store uses in its place,
+/// such as a channel. Clones share one registry.
+///
+/// The task that owns the connection awaits [`changes`](Self::changes). For each name, it subscribes
+/// if the name [is registered](Self::is_registered), and unsubscribes otherwise. It calls
+/// [`wake`](Self::wake) when a notification arrives, *and also when a subscription begins*, because
+/// the server sent no notification for a release before that. After a reconnect it calls
+/// [`wake_all`](Self::wake_all) for the same reason.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")] async fn main() {
-/// let interests = syncguard_backend::NotificationRegistry::new();
-/// let notification = interests.register("key");
-/// for name in interests.changes().await {
-///     assert!(interests.is_wanted(&name)); // so subscribe to it, and then
-///     interests.wake(&name);
+/// let registry = syncguard_backend::NotificationRegistry::new();
+/// let notified = registry.register("key");
+/// for name in registry.changes().await {
+///     assert!(registry.is_registered(&name));
+///     // Subscribe to `name` here, then wake its waiters.
+///     registry.wake(&name);
 /// }
-/// notification.await;
-/// assert_eq!(interests.changes().await.len(), 1);
-/// assert!(!interests.is_wanted("key"));
+/// notified.await;
+/// assert_eq!(registry.changes().await.len(), 1);
+/// assert!(!registry.is_registered("key"));
 /// # }
 /// ```
 #[derive(Clone, Default)]
@@ -47,86 +51,90 @@ struct Shared {
 
 #[derive(Default)]
 struct State {
-    wanted: HashMap<Arc<str>, Wanted>,
-    /// The names that have become wanted or unwanted since they were last asked for.
+    registered: HashMap<Arc<str>, Waiters>,
+    /// The names that were registered or unregistered since the last call of `changes`.
     changes: HashSet<Arc<str>>,
 }
 
 #[derive(Default)]
-struct Wanted {
-    by: usize,
-    heard: Arc<Notify>,
+struct Waiters {
+    count: usize,
+    wake: Arc<Notify>,
 }
 
 impl NotificationRegistry {
-    /// Nobody waits for anything.
+    /// Creates an empty registry.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Somebody waits for `name`: what is returned resolves when it is woken after this call.
+    /// Registers a waiter for `name`. The returned future resolves if the name is woken after this
+    /// call, even if it was not polled before.
     pub fn register(&self, name: &str) -> Notified {
         let mut state = self.shared.state();
-        let name: Arc<str> = match state.wanted.get_key_value(name) {
+        let name: Arc<str> = match state.registered.get_key_value(name) {
             Some((name, _)) => name.clone(),
             None => name.into(),
         };
-        let wanted = state.wanted.entry(name.clone()).or_default();
-        wanted.by += 1;
-        let (first, heard) = (wanted.by == 1, wanted.heard.clone().notified_owned());
+        let waiters = state.registered.entry(name.clone()).or_default();
+        waiters.count += 1;
+        let (first, woken) = (waiters.count == 1, waiters.wake.clone().notified_owned());
         if first {
             state.changes.insert(name.clone());
         }
-        // Nobody is woken under the mutex.
+        // A task woken while the mutex is held would only wait for it.
         drop(state);
         if first {
             self.shared.changed.notify_one();
         }
-        Notified(Some(Registered { name, heard: Box::pin(heard), shared: self.shared.clone() }))
+        Notified(Some(Registered { name, woken: Box::pin(woken), shared: self.shared.clone() }))
     }
 
-    /// Wakes those who wait for `name`.
+    /// Wakes the waiters for `name`.
     pub fn wake(&self, name: &str) {
-        let heard = self.shared.state().wanted.get(name).map(|wanted| wanted.heard.clone());
-        if let Some(heard) = heard {
-            heard.notify_waiters();
+        let wake = self.shared.state().registered.get(name).map(|waiters| waiters.wake.clone());
+        if let Some(wake) = wake {
+            wake.notify_waiters();
         }
     }
 
-    /// Wakes everybody: what was told in the meantime may have been missed.
+    /// Wakes the waiters for every name, because notifications may have been missed.
     pub fn wake_all(&self) {
         let all: Vec<_> =
-            self.shared.state().wanted.values().map(|wanted| wanted.heard.clone()).collect();
-        for heard in all {
-            heard.notify_waiters();
+            self.shared.state().registered.values().map(|waiters| waiters.wake.clone()).collect();
+        for wake in all {
+            wake.notify_waiters();
         }
     }
 
-    /// Whether somebody waits for `name`.
+    /// Returns true if a waiter for `name` is registered.
     #[must_use]
-    pub fn is_wanted(&self, name: &str) -> bool {
-        self.shared.state().wanted.contains_key(name)
+    pub fn is_registered(&self, name: &str) -> bool {
+        self.shared.state().registered.contains_key(name)
     }
 
-    /// Whether nobody waits for anything.
+    /// Returns true if no waiter is registered for any name.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.shared.state().wanted.is_empty()
+        self.shared.state().registered.is_empty()
     }
 
-    /// The names that somebody waits for.
+    /// Returns the names that have at least one registered waiter.
     #[must_use]
-    pub fn wanted(&self) -> Vec<Arc<str>> {
-        self.shared.state().wanted.keys().cloned().collect()
+    pub fn registered(&self) -> Vec<Arc<str>> {
+        self.shared.state().registered.keys().cloned().collect()
     }
 
-    /// The names that have become wanted or unwanted since the last call, at least one. One that is
-    /// named may have changed back since, so ask whether it [is wanted](Self::is_wanted).
+    /// Waits until names are registered or unregistered, and returns those that changed since the
+    /// last call.
+    ///
+    /// A returned name may have changed back in the meantime. Check whether it
+    /// [is registered](Self::is_registered).
     ///
     /// # Cancel safety
     ///
-    /// If the future is dropped, no change is lost.
+    /// Dropping the future loses no change.
     pub async fn changes(&self) -> HashSet<Arc<str>> {
         loop {
             let changes = mem::take(&mut self.shared.state().changes);
@@ -137,52 +145,59 @@ impl NotificationRegistry {
         }
     }
 
-    /// Resolves when somebody waits: for a task that has no connection until then.
+    /// Waits until at least one waiter is registered. A listener task can then open its connection.
+    ///
+    /// This discards changes. A new session does not need them, because it begins with all
+    /// [registered](Self::registered) names.
     ///
     /// # Cancel safety
     ///
-    /// If the future is dropped, nothing is lost but changes, which the next session does not need.
-    pub async fn somebody(&self) {
+    /// The future may be dropped at any point.
+    pub async fn wait_until_registered(&self) {
         while self.is_empty() {
             self.changes().await;
         }
     }
 
-    /// Lets time pass between two connections, of which the next one begins with all that are
-    /// [wanted](Self::wanted): so no changes are kept.
+    /// Waits for this time between two sessions.
+    ///
+    /// This discards changes. The next session does not need them, because it begins with all
+    /// [registered](Self::registered) names.
     ///
     /// # Cancel safety
     ///
-    /// As [`somebody`](Self::somebody).
+    /// The future may be dropped at any point.
     pub async fn pause(&self, pause: Duration) {
         let ignore_changes = async {
             loop {
                 self.changes().await;
             }
         };
-        // That it ends by its time is what it is for.
+        // It always ends by the timeout, because the loop never does.
         let _ = timeout(pause, ignore_changes).await;
     }
 }
 
 impl fmt::Debug for NotificationRegistry {
-    /// Without the names, which may be what keys must not be: readable in a log.
+    /// Leaves out the names, because they may contain keys, which must not appear in a log.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let wanted = self.shared.state().wanted.len();
-        f.debug_struct("NotificationRegistry").field("wanted", &wanted).finish_non_exhaustive()
+        let registered = self.shared.state().registered.len();
+        f.debug_struct("NotificationRegistry")
+            .field("registered", &registered)
+            .finish_non_exhaustive()
     }
 }
 
 impl State {
-    /// One who waited for this name has gone. True if that was the last.
-    fn forget_one(&mut self, name: &Arc<str>) -> bool {
-        let Some(wanted) = self.wanted.get_mut(name) else {
+    /// Removes one waiter for this name. Returns true if it was the last.
+    fn unregister(&mut self, name: &Arc<str>) -> bool {
+        let Some(waiters) = self.registered.get_mut(name) else {
             return false;
         };
-        wanted.by -= 1;
-        let last = wanted.by == 0;
+        waiters.count -= 1;
+        let last = waiters.count == 0;
         if last {
-            self.wanted.remove(name);
+            self.registered.remove(name);
             self.changes.insert(name.clone());
         }
         last
@@ -191,24 +206,26 @@ impl State {
 
 impl Shared {
     fn state(&self) -> MutexGuard<'_, State> {
-        // Nothing in here can panic halfway.
+        // No code that can panic runs while this mutex is held, so poisoning cannot occur.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// One who waits for a name: resolves when it is woken. The name is wanted until this is dropped, also
-/// when it has resolved, so that whoever asks again before that keeps the subscription.
-#[must_use = "the name is wanted until this is dropped"]
+/// The registration of one waiter for one name, as a future that resolves when the name is woken.
+///
+/// The name stays registered until this is dropped, also after the future has resolved. A waiter
+/// that registers again before it drops this therefore keeps the subscription.
+#[must_use = "the name stays registered until this is dropped"]
 pub struct Notified(Option<Registered>);
 
 struct Registered {
     name: Arc<str>,
-    heard: Pin<Box<OwnedNotified>>,
+    woken: Pin<Box<OwnedNotified>>,
     shared: Arc<Shared>,
 }
 
 impl Notified {
-    /// Never resolves: where nothing is heard.
+    /// Creates a future that never resolves, for a backend that receives no notifications.
     pub const fn never() -> Self {
         Self(None)
     }
@@ -219,7 +236,7 @@ impl Future for Notified {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         match &mut self.0 {
-            Some(registered) => registered.heard.as_mut().poll(cx),
+            Some(registered) => registered.woken.as_mut().poll(cx),
             None => Poll::Pending,
         }
     }
@@ -233,7 +250,7 @@ impl fmt::Debug for Notified {
 
 impl Drop for Registered {
     fn drop(&mut self) {
-        if self.shared.state().forget_one(&self.name) {
+        if self.shared.state().unregister(&self.name) {
             self.shared.changed.notify_one();
         }
     }
@@ -246,7 +263,7 @@ mod tests {
     #[tokio::test]
     async fn a_name_registered_and_dropped_many_times_is_one_change() {
         let registry = NotificationRegistry::new();
-        // The listener task may be busy for a long time.
+        // The listener task may be too busy to collect changes for a long time.
         for _ in 0..1_000 {
             drop(registry.register("key"));
         }
@@ -258,6 +275,6 @@ mod tests {
         let registry = NotificationRegistry::new();
         let notified = registry.register("customer-4711");
         let shown = format!("{registry:?} {notified:?}");
-        assert_eq!(shown, "NotificationRegistry { wanted: 1, .. } Notified { .. }");
+        assert_eq!(shown, "NotificationRegistry { registered: 1, .. } Notified { .. }");
     }
 }

@@ -40,12 +40,12 @@ impl Listener {
 async fn keep_listening(store: Arc<Store>, interests: NotificationRegistry) {
     let mut outage = ReconnectBackoff::new();
     loop {
-        interests.somebody().await;
+        interests.wait_until_registered().await;
         let mut targets = Targets::new(&store.names.database);
         let Err(status) = listen(&store, &interests, &mut targets).await else {
             continue;
         };
-        if outage.ended(targets.worked_for()) {
+        if outage.session_ended(targets.worked_for()) {
             // The status itself may quote document names.
             tracing::warn!(
                 code = ?status.code(),
@@ -65,7 +65,7 @@ async fn listen(
     interests: &NotificationRegistry,
     targets: &mut Targets,
 ) -> Result<(), Status> {
-    let wanted = interests.wanted();
+    let wanted = interests.registered();
     if wanted.is_empty() {
         return Ok(());
     }
@@ -86,7 +86,7 @@ async fn listen(
         tokio::select! {
             changes = interests.changes() => {
                 for document in changes {
-                    if interests.is_wanted(&document) {
+                    if interests.is_registered(&document) {
                         send(targets.add(document));
                     } else {
                         send(targets.remove(&document));

@@ -76,9 +76,9 @@ impl Subscriber {
     async fn run(self, interests: NotificationRegistry) {
         let mut outage = ReconnectBackoff::new();
         loop {
-            interests.somebody().await;
+            interests.wait_until_registered().await;
             let (worked_for, error) = self.session(&interests).await;
-            if outage.ended(worked_for) {
+            if outage.session_ended(worked_for) {
                 let error = classify(error, Operation::Wait);
                 warn!(
                     code = error.code().as_str(),

@@ -34,7 +34,7 @@ impl Listener {
 
     async fn listen(&mut self) {
         loop {
-            self.interests.somebody().await;
+            self.interests.wait_until_registered().await;
             let pause = match Session::open(&self.route).await {
                 Ok(session) => self.serve(session).await,
                 Err(Failure::Deaf) => self.deaf(),
@@ -74,7 +74,7 @@ impl Listener {
                 name = session.next() => self.interests.wake(&name?),
                 changed = self.interests.changes() => {
                     // Where the sign is up, it has been since before the name was registered.
-                    let wanted = changed.iter().filter(|name| self.interests.is_wanted(name));
+                    let wanted = changed.iter().filter(|name| self.interests.is_registered(name));
                     let buckets = wanted.map(|name| bucket_of(name));
                     let before = missing.len();
                     missing.extend(buckets.filter(|bucket| !session.signs().contains(bucket)));
@@ -108,12 +108,12 @@ impl Listener {
     }
 
     fn wanted(&self) -> BTreeSet<Bucket> {
-        self.interests.wanted().iter().map(|name| bucket_of(name)).collect()
+        self.interests.registered().iter().map(|name| bucket_of(name)).collect()
     }
 
     /// Wakes all whose signs have just been put up: what happened before, nobody was told.
     fn wake(&self, put_up: &BTreeSet<Bucket>) {
-        for name in self.interests.wanted() {
+        for name in self.interests.registered() {
             if put_up.contains(&bucket_of(&name)) {
                 self.interests.wake(&name);
             }
@@ -128,7 +128,7 @@ impl Listener {
     }
 
     fn failed(&mut self, worked_for: Option<Duration>, error: &sqlx::Error) -> Duration {
-        if self.outage.ended(worked_for) {
+        if self.outage.session_ended(worked_for) {
             let sqlstate = error.as_database_error().and_then(|error| error.code());
             tracing::warn!(
                 sqlstate = sqlstate.as_deref(),

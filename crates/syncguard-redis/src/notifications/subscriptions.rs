@@ -41,7 +41,7 @@ impl Subscriptions {
         &mut self,
         interests: &NotificationRegistry,
     ) -> Result<Infallible, RedisError> {
-        self.add(interests.wanted()).await?;
+        self.add(interests.registered()).await?;
         interests.wake_all();
         let mut sweep = interval_at(Instant::now() + SWEEP, SWEEP);
         sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -51,13 +51,13 @@ impl Subscriptions {
                     if self.names.is_empty() {
                         sweep.reset();
                     }
-                    let wanted = changed.into_iter().filter(|name| interests.is_wanted(name));
+                    let wanted = changed.into_iter().filter(|name| interests.is_registered(name));
                     for name in self.add(wanted).await? {
                         interests.wake(&name);
                     }
                 }
                 _ = sweep.tick(), if !self.names.is_empty() => {
-                    let unwanted = |name: &Arc<str>| !interests.is_wanted(name);
+                    let unwanted = |name: &Arc<str>| !interests.is_registered(name);
                     let left: Vec<_> = self.names.extract_if(unwanted).collect();
                     self.unsubscribe(&left).await?;
                     self.subscribe(self.names.iter().take(1)).await?;
