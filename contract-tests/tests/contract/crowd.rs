@@ -1,4 +1,4 @@
-//! As many as may wait for one key through one lock manager.
+//! Ten thousand waiters for one key in one lock manager.
 
 #![allow(clippy::unwrap_used, reason = "an assertion of a trial may panic")]
 
@@ -12,22 +12,22 @@ use tokio::task::JoinHandle;
 
 pub(crate) const CROWD: usize = 10_000;
 
-/// Those who wait, the first in line first. Each gets the lock and releases it at once.
+/// The waiters, in the order of the queue. Each acquires the lock and releases it at once.
 pub(crate) struct Crowd(Vec<JoinHandle<Result<Fence>>>);
 
 impl Crowd {
-    /// Sends them to a key that is held.
+    /// Queues the waiters for a key that is held.
     pub(crate) async fn behind(locks: &LockManager, key: &Key) -> Self {
         let long = Duration::from_secs(3_600);
         let mut crowd = Vec::new();
         for _ in 0..CROWD {
             let request = locks.lock(key).ttl(long).wait(long).backoff(Backoff::fixed(long));
-            let mut waits = Box::pin(request.acquire());
-            // From here on it has its place.
-            let first = poll_fn(|context| Poll::Ready(waits.as_mut().poll(context))).await;
+            let mut acquire = Box::pin(request.acquire());
+            // The first poll puts it in the queue.
+            let first = poll_fn(|context| Poll::Ready(acquire.as_mut().poll(context))).await;
             assert!(first.is_pending(), "the key was granted twice");
             crowd.push(tokio::task::spawn(async move {
-                let guard = waits.await?;
+                let guard = acquire.await?;
                 let fence = guard.fence();
                 assert!(guard.release().await?, "the lease was lost");
                 Ok(fence)
@@ -37,7 +37,7 @@ impl Crowd {
         Self(crowd)
     }
 
-    /// Waits until all of them had their turns, in the order in which they came.
+    /// Waits until all waiters were served, and checks that the queue kept their order.
     pub(crate) async fn served(self) -> Result<()> {
         let mut fences = Vec::new();
         for waiter in self.0 {

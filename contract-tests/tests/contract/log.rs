@@ -1,4 +1,4 @@
-//! What a backend logs on one thread, for trials that look at it.
+//! Collects what a backend logs on one thread, for trials that check it.
 
 #![allow(clippy::unwrap_used, reason = "a trial may panic")]
 
@@ -13,27 +13,28 @@ use tracing::span::{Attributes, Id, Record};
 use tracing::subscriber::{DefaultGuard, set_default};
 use tracing::{Dispatch, Event, Level, Metadata, Subscriber};
 
-/// The events of one crate: for each its level, and its fields after that.
+/// The events of one crate: the level and the fields of each.
 #[derive(Clone)]
 pub(crate) struct Log {
-    of: &'static str,
+    target: &'static str,
     events: Arc<Mutex<Vec<(Level, String)>>>,
 }
 
-/// Events are collected until this is dropped.
-#[expect(dead_code, reason = "it is there to be dropped")]
+/// Collects events until it is dropped.
+#[expect(dead_code, reason = "the fields act when they are dropped")]
 struct Collecting(DefaultGuard, Dispatch);
 
-/// Runs a trial and all its tasks on a thread of their own, with what the crate of this name logs there.
+/// Runs a trial and all its tasks on a thread of their own. The trial gets a log of what the crate
+/// named `target` logs on that thread.
 pub(crate) async fn logging<F>(
-    of: &'static str,
+    target: &'static str,
     trial: impl FnOnce(Log) -> F + Send + 'static,
 ) -> F::Output
 where
     F: Future<Output: Send + 'static>,
 {
     let thread = spawn_blocking(move || {
-        let log = Log { of, events: Arc::default() };
+        let log = Log { target, events: Arc::default() };
         let _collecting = log.collect();
         let runtime = Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(trial(log))
@@ -41,19 +42,21 @@ where
     thread.await.unwrap()
 }
 
-/// Ends what hears of releases four times, early each time, by `cut_and_wait`, which waits until it
-/// hears again. That is an outage from the second time on, and the warning of it is returned.
+/// Cuts the listening connection four times in a row, and returns the one warning about it.
+///
+/// `cut_and_wait` cuts the connection and waits until notifications arrive again. The warning is due
+/// after the second cut, because a single session that ends early is normal.
 pub(crate) async fn warning_of_early_ends<E>(
     log: &Log,
     mut cut_and_wait: impl AsyncFnMut() -> Result<(), E>,
 ) -> Result<String, E> {
-    let begun = Instant::now();
+    let start = Instant::now();
     for cut in 1..=4 {
         assert_eq!(log.warnings().len(), usize::from(cut > 2), "before cut {cut}");
         cut_and_wait().await?;
     }
-    // At least half of 100, 200, 400 and 800 ms.
-    assert!(begun.elapsed() >= Duration::from_millis(750), "{:?}", begun.elapsed());
+    // The pauses are at least half of 100, 200, 400 and 800 ms.
+    assert!(start.elapsed() >= Duration::from_millis(750), "{:?}", start.elapsed());
     let mut warnings = log.warnings();
     assert_eq!(warnings.len(), 1, "{warnings:?}");
     Ok(warnings.remove(0))
@@ -62,10 +65,10 @@ pub(crate) async fn warning_of_early_ends<E>(
 impl Log {
     /// Collects what this thread logs.
     ///
-    /// An event that `tracing` first meets on a thread without a subscriber is switched off for all,
-    /// if there is only one subscriber then: so there is another one.
+    /// If there is only one subscriber, `tracing` disables an event for all threads when a thread
+    /// without a subscriber is the first to emit it. A second subscriber prevents that.
     fn collect(&self) -> Collecting {
-        let other = Dispatch::new(Self { of: self.of, events: Arc::default() });
+        let other = Dispatch::new(Self { target: self.target, events: Arc::default() });
         Collecting(set_default(self.clone()), other)
     }
 
@@ -81,7 +84,7 @@ impl Log {
 
 impl Subscriber for Log {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        metadata.is_event() && metadata.target().starts_with(self.of)
+        metadata.is_event() && metadata.target().starts_with(self.target)
     }
 
     fn event(&self, event: &Event<'_>) {

@@ -1,4 +1,4 @@
-//! Runs the whole suite on every backend of this workspace, and the controls of the suite.
+//! Runs the contract suite and its controls on every backend, and the trials of single backends.
 
 mod crowd;
 mod firestore;
@@ -17,11 +17,11 @@ use syncguard_redis::RedisBackend;
 
 fn main() -> std::io::Result<ExitCode> {
     let mut args = Arguments::from_args();
-    // Trials mostly wait for a lease to end or for a server, so there may be many at a time.
+    // Trials mostly wait for a lease to end or for a server, so many can run at a time.
     args.test_threads.get_or_insert(16);
 
     let runtime = tokio::runtime::Runtime::new()?;
-    // Servers are dropped inside the runtime, at the end or when something panics.
+    // A server removes its container when it is dropped, which needs the runtime.
     let _inside = runtime.enter();
     let firestore = Arc::new(Server::firestore());
     let redis = Arc::new(Server::redis());

@@ -1,4 +1,4 @@
-//! Redis: what it has to prove beyond the suite.
+//! Trials of the Redis backend beyond the contract suite.
 
 #![allow(clippy::unwrap_used, reason = "an assertion of a trial may panic")]
 
@@ -25,12 +25,12 @@ use tokio::runtime::Handle;
 
 use contract_tests::servers::Server;
 
-/// How a trial of this file ends: most of them by an assertion.
+/// The result of a trial. Most trials fail by an assertion, not by an error.
 type Outcome<T = ()> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
 const LONG: Duration = Duration::from_secs(3_600);
 
-/// What Redis has to prove beyond the suite.
+/// Returns the trials that only Redis has.
 pub(crate) fn trials(runtime: &Handle, server: &Arc<Server>) -> Vec<Trial> {
     let cases = Cases { runtime: runtime.clone(), server: server.clone() };
     let mut all = records::trials(&cases);
@@ -59,7 +59,7 @@ impl Cases {
     }
 }
 
-/// A client beside the backend, to see and change what is stored.
+/// A client beside the backend that reads and changes stored data.
 #[derive(Clone)]
 struct Raw(Client);
 
@@ -77,7 +77,7 @@ impl Raw {
         self.0.custom(command, args.to_vec()).await.unwrap()
     }
 
-    /// The answer as text, `None` for nil.
+    /// Returns the answer as text, or `None` for nil.
     async fn text(&self, words: &[&str]) -> Option<String> {
         self.run(words).await.as_string()
     }
@@ -86,7 +86,7 @@ impl Raw {
         self.run(words).await.as_i64().unwrap()
     }
 
-    /// How often clients sent this command since the counts were reset.
+    /// Returns how often clients sent this command since the counts were reset.
     async fn calls(&self, command: &str) -> u64 {
         let stats = self.text(&["INFO", "commandstats"]).await.unwrap();
         let start = format!("cmdstat_{command}:calls=");
@@ -119,7 +119,7 @@ fn granted(acquired: Acquired) -> Lease {
     }
 }
 
-/// Takes a key that must be free.
+/// Acquires a key that must be free.
 async fn take(backend: &RedisBackend, key: &Key) -> Result<Lease> {
     Ok(granted(backend.acquire(key, &fresh_id(), long()).await?))
 }
@@ -128,6 +128,6 @@ async fn take(backend: &RedisBackend, key: &Key) -> Result<Lease> {
 fn assert_code<T: Debug>(outcome: Result<T>, expected: ErrorCode) {
     match outcome {
         Err(error) => assert_eq!(error.code(), expected, "{error}: {error:?}"),
-        Ok(value) => panic!("{value:?} instead of {expected}"),
+        Ok(value) => panic!("expected {expected}, got {value:?}"),
     }
 }

@@ -1,4 +1,4 @@
-//! What goes wrong: each fault has its code, and no lease is granted or lost by it.
+//! Faults: each maps to its error code, and none grants or loses a lease.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,27 +19,28 @@ use contract_tests::servers::{Server, Spare};
 
 pub(super) fn trials(cases: &Cases) -> Vec<Trial> {
     vec![
-        cases.trial("faults::one_round_trip_for_each_operation", round_trips),
+        cases.trial("faults::each_operation_is_one_round_trip", round_trips),
         cases.trial("faults::scripts_are_sent_again_after_a_flush", script_flush),
-        cases.trial("faults::a3_fences_and_leases_outlive_a_restart", restart),
-        cases.trial("faults::e_nobody_listens", nobody_listens),
-        cases.trial("faults::e_a_server_that_hangs", hangs),
-        cases.trial("faults::e_a_server_that_wants_a_password", password),
-        cases.trial("faults::e_a_read_only_replica", read_only),
-        cases.trial("faults::e_out_of_memory", out_of_memory),
-        cases.trial("faults::a1_a_lost_reply_is_no_second_grant", lost_reply),
-        cases.trial("faults::a_cluster_with_a_hash_tag", cluster),
+        cases.trial("faults::a3_fences_and_leases_survive_a_restart", restart),
+        cases.trial("faults::e_a_refused_connection_is_unavailable", nobody_listens),
+        cases.trial("faults::e_a_server_that_hangs_is_a_timeout", hangs),
+        cases.trial("faults::e_wrong_credentials_are_auth_failed", password),
+        cases.trial("faults::e_a_read_only_replica_is_unavailable", read_only),
+        cases.trial("faults::e_out_of_memory_is_rate_limited", out_of_memory),
+        cases.trial("faults::a1_a_lost_reply_causes_no_second_grant", lost_reply),
+        cases.trial("faults::a_cluster_works_with_a_hash_tag_only", cluster),
     ]
 }
 
-/// Long enough for a busy machine, and what a trial with a hanging server waits for.
+/// The command timeout. It is long enough for a busy machine, and short enough for the trials that
+/// wait for it on a server that hangs.
 const LIMIT: Duration = Duration::from_secs(2);
 
 pub(super) fn options() -> RedisBackendBuilder {
     RedisBackend::builder().command_timeout(LIMIT)
 }
 
-/// A server of our own, with these settings.
+/// Starts a server for this trial alone, with these settings.
 pub(super) async fn spare(server: &Server, settings: &[&str]) -> Result<Spare, String> {
     let command = ["redis-server", "--save", "", "--protected-mode", "no"];
     server.spare(&[&command, settings].concat()).await
@@ -49,7 +50,7 @@ pub(super) async fn url(spare: &Spare) -> Result<String, Box<dyn std::error::Err
     Ok(format!("redis://127.0.0.1:{}", spare.port))
 }
 
-/// A connection to a server that has said it is ready, but may not accept clients yet.
+/// Connects to a server that reported that it is ready, but may not accept clients yet.
 pub(super) async fn raw(url: &str) -> Raw {
     let deadline = Instant::now() + Duration::from_secs(30);
     loop {
@@ -61,7 +62,7 @@ pub(super) async fn raw(url: &str) -> Raw {
     }
 }
 
-/// Every operation once, and a second attempt to acquire.
+/// Runs every operation once, and a second attempt to acquire.
 pub(super) async fn every_operation(backend: &RedisBackend, key: &Key) -> Outcome {
     let lease = take(backend, key).await?;
     assert!(matches!(backend.acquire(key, &fresh_id(), long()).await?, Acquired::Held { .. }));
@@ -88,9 +89,9 @@ async fn round_trips(server: Arc<Server>) -> Outcome {
     every_operation(&backend, &fresh_key()).await?;
     assert_eq!(raw.calls("evalsha").await, OPERATIONS);
     assert_eq!(raw.calls("eval").await, 0);
-    // Of the releases, one has released; a handoff leaves nothing free.
+    // Only one release ended a lease, and a handoff frees no key.
     assert_eq!(raw.calls("publish").await, 1);
-    // All that clients sent: the operations, and these questions.
+    // Clients sent only the operations and these queries.
     let stats = raw.text(&["INFO", "commandstats"]).await.unwrap();
     for line in stats.lines().filter_map(|line| line.strip_prefix("cmdstat_")) {
         let name = line.split(':').next().unwrap();
@@ -112,11 +113,11 @@ async fn script_flush(server: Arc<Server>) -> Outcome {
     assert_eq!(raw.calls("evalsha").await, OPERATIONS);
     assert_eq!(raw.calls("eval").await, SCRIPTS);
 
-    // As after a restart: no script, and no connection.
+    // The state after a restart: no scripts and no connections.
     raw.run(&["SCRIPT", "FLUSH"]).await;
     raw.run(&["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]).await;
     let key = fresh_key();
-    assert!(look(&backend, &key).await?.is_none());
+    assert!(look_up(&backend, &key).await?.is_none());
     every_operation(&backend, &key).await
 }
 
@@ -148,7 +149,7 @@ async fn restart(server: Arc<Server>) -> Outcome {
 }
 
 async fn nobody_listens(_: Arc<Server>) -> Outcome {
-    // A port that was free a moment ago.
+    // A free port, on which no server listens.
     let port = TcpListener::bind("127.0.0.1:0").await?.local_addr()?.port();
     let outcome = options().connect(&format!("redis://127.0.0.1:{port}")).await;
     assert_code(outcome, ErrorCode::ServiceUnavailable);
@@ -165,7 +166,7 @@ async fn hangs(server: Arc<Server>) -> Outcome {
 
     spare.container.pause().await?;
     let start = Instant::now();
-    let (acquired, extended, released, looked) = tokio::join!(
+    let (acquired, extended, found_by_id, found) = tokio::join!(
         backend.acquire(&key, &id, long()),
         backend.extend(&held, long()),
         backend.find(held.id()),
@@ -173,13 +174,13 @@ async fn hangs(server: Arc<Server>) -> Outcome {
     );
     assert_code(acquired, ErrorCode::NetworkTimeout);
     assert_code(extended, ErrorCode::NetworkTimeout);
-    assert_code(released, ErrorCode::NetworkTimeout);
-    assert_code(looked, ErrorCode::NetworkTimeout);
+    assert_code(found_by_id, ErrorCode::NetworkTimeout);
+    assert_code(found, ErrorCode::NetworkTimeout);
     assert_code(options().connect(&url).await, ErrorCode::NetworkTimeout);
     assert!(start.elapsed() < LIMIT * 5, "{:?}", start.elapsed());
     spare.container.unpause().await?;
 
-    // What ran out of time may have been carried out, for its own id alone.
+    // The acquire that timed out may still have run, but only for its own id.
     raw(&url).await;
     let backend = options().connect(&url).await?;
     assert!(backend.get(held.key()).await?.is_some());
@@ -201,7 +202,7 @@ async fn password(server: Arc<Server>) -> Outcome {
     let backend = options().connect(&right).await?;
     let lease = take(&backend, &fresh_key()).await?;
 
-    // A user who may read, but not run scripts.
+    // This user may read, but not run scripts.
     raw(&right).await.run(&["ACL", "SETUSER", "reader", "on", ">pw", "~*", "+get", "+info"]).await;
     let reader = options().connect(&format!("redis://reader:pw@127.0.0.1:{port}")).await;
     if let Ok(reader) = reader {
@@ -212,7 +213,7 @@ async fn password(server: Arc<Server>) -> Outcome {
     }
     assert!(backend.release(&lease).await?);
 
-    // One who may run scripts, and all that is in them but to publish.
+    // This user may run scripts and all their commands except publish.
     let admin = raw(&right).await;
     let commands = "+evalsha +eval +get +set +del +incr +decr +pexpire +time";
     let words: Vec<_> = commands.split(' ').collect();
@@ -221,7 +222,7 @@ async fn password(server: Arc<Server>) -> Outcome {
     let least = options().connect(&format!("redis://least:pw@127.0.0.1:{port}")).await?;
     every_operation(&least, &fresh_key()).await?;
 
-    // One who may run scripts, but not all that is in them.
+    // This user may run scripts, but not all their commands.
     admin.run(&["ACL", "SETUSER", "partial", "on", ">pw", "~*", "+@all", "-incr"]).await;
     let partial = options().connect(&format!("redis://partial:pw@127.0.0.1:{port}")).await?;
     let keys = admin.number(&["DBSIZE"]).await;
@@ -230,7 +231,7 @@ async fn password(server: Arc<Server>) -> Outcome {
     Ok(())
 }
 
-/// No acquisition and no extension goes through, with this code, and none leaves anything behind.
+/// Checks that acquire, extend and handoff fail with this code and leave nothing behind.
 async fn refuses_writes(
     backend: &RedisBackend,
     raw: &Raw,
@@ -255,7 +256,7 @@ async fn read_only(server: Arc<Server>) -> Outcome {
     let raw = raw(&url).await;
     let backend = options().connect(&url).await?;
     let held = take(&backend, &fresh_key()).await?;
-    // Of a master that does not exist, so it keeps what it has.
+    // The master does not exist, so the replica keeps its data.
     raw.run(&["REPLICAOF", "127.0.0.1", "1"]).await;
     let code = ErrorCode::ServiceUnavailable;
     refuses_writes(&backend, &raw, &held, code).await?;
@@ -272,7 +273,7 @@ async fn out_of_memory(server: Arc<Server>) -> Outcome {
     let raw = raw(&url).await;
     let backend = options().connect(&url).await?;
     let held = take(&backend, &fresh_key()).await?;
-    // One byte: the server itself uses more.
+    // The server itself uses more than one byte, so it refuses every write that takes memory.
     raw.run(&["CONFIG", "SET", "maxmemory", "1"]).await;
     refuses_writes(&backend, &raw, &held, ErrorCode::RateLimited).await?;
     // A release frees memory, so it goes through.
@@ -282,8 +283,7 @@ async fn out_of_memory(server: Arc<Server>) -> Outcome {
     Ok(())
 }
 
-/// Passes everything on to a server until it is told to swallow an answer: then it drops the
-/// connection in its place.
+/// A proxy to a server. If `swallow` is set, it drops the next answer and closes that connection.
 async fn proxy(port: u16, swallow: Arc<AtomicBool>) -> std::io::Result<u16> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr()?;
@@ -322,7 +322,7 @@ async fn lost_reply(server: Arc<Server>) -> Outcome {
     let swallow = Arc::new(AtomicBool::new(false));
     let url = format!("redis://127.0.0.1:{}", proxy(port, swallow.clone()).await?);
     let ours = options().connect(&url).await?;
-    // By default, fred would send the command of such a client three times.
+    // By default, the fred client of a caller would send each command up to three times.
     let mut builder = Builder::from_config(Config::from_url(&url)?);
     builder.set_policy(ReconnectPolicy::new_constant(0, 20));
     let client = builder.build()?;
@@ -344,21 +344,21 @@ async fn loses_replies(backend: &RedisBackend, raw: &Raw, swallow: &AtomicBool) 
     assert!(!swallow.load(Ordering::SeqCst));
     assert_eq!(raw.calls("evalsha").await, 1);
 
-    // It was granted, and is that id's alone.
-    assert_eq!(look(backend, &key).await?.unwrap().id(), &id);
+    // The server granted the key to that id, and to no other.
+    assert_eq!(look_up(backend, &key).await?.unwrap().id(), &id);
     assert!(matches!(backend.acquire(&key, &fresh_id(), long()).await?, Acquired::Held { .. }));
     let lease = granted(backend.acquire(&key, &id, long()).await?);
     assert_eq!(lease.fence().get(), 1);
 
     swallow.store(true, Ordering::SeqCst);
     assert_code(backend.release(&lease).await, ErrorCode::ServiceUnavailable);
-    assert!(look(backend, &key).await?.is_none());
+    assert!(look_up(backend, &key).await?.is_none());
     assert!(!backend.release(&lease).await?);
     Ok(())
 }
 
-/// A look at a key as soon as there is a connection again.
-pub(super) async fn look(backend: &RedisBackend, key: &Key) -> Result<Option<LockRecord>> {
+/// Looks a key up as soon as the connection is back.
+pub(super) async fn look_up(backend: &RedisBackend, key: &Key) -> Result<Option<LockRecord>> {
     let deadline = Instant::now() + Duration::from_secs(30);
     loop {
         match backend.get(key).await {
@@ -370,12 +370,13 @@ pub(super) async fn look(backend: &RedisBackend, key: &Key) -> Result<Option<Loc
     }
 }
 
-/// What makes a server a cluster.
+/// The settings of a server in cluster mode.
 pub(super) const CLUSTER: [&str; 4] =
     ["--cluster-enabled", "yes", "--cluster-require-full-coverage", "no"];
 
-/// Makes such a server ready for clients that reach it at this port. It serves no slot but that of the
-/// locks, so that what is sent by another key goes nowhere.
+/// Prepares a cluster server for clients that connect to this port, and returns its only slot.
+///
+/// It serves only the slot of the locks, so a command that is routed by another key fails.
 pub(super) async fn serve_one_slot(raw: &Raw, port: u16) -> i64 {
     raw.run(&["CONFIG", "SET", "cluster-announce-ip", "127.0.0.1"]).await;
     raw.run(&["CONFIG", "SET", "cluster-announce-port", &port.to_string()]).await;
@@ -403,7 +404,7 @@ async fn cluster(server: Arc<Server>) -> Outcome {
     let key = Key::new("with{another}tag").unwrap();
     every_operation(&backend, &key).await?;
     loses_replies(&backend, &raw, &swallow).await?;
-    // A client that does not know that it is a cluster, which serves all slots by now.
+    // The cluster now serves all slots, but this client does not know that it is a cluster.
     for (first, last) in [(0, slot - 1), (slot + 1, 16_383)] {
         let (first, last) = (first.to_string(), last.to_string());
         raw.run(&["CLUSTER", "ADDSLOTSRANGE", &first, &last]).await;

@@ -1,4 +1,4 @@
-//! A lease that is handed over: what is stored then, and what a handoff that fails leaves.
+//! What a handoff stores, and what a failed handoff leaves unchanged.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,14 +14,14 @@ use contract_tests::servers::Server;
 
 pub(super) fn trials(cases: &Cases) -> Vec<Trial> {
     vec![
-        cases.trial("handoff::handoff_writes_what_a_grant_writes", written),
-        cases.trial("handoff::handoff_of_a_record_in_another_writing", other_writing),
-        cases.trial("handoff::handoff_to_the_same_id", same_id),
-        cases.trial("handoff::handoff_sent_again_finds_its_own_grant", sent_again),
-        cases.trial("handoff::r1_handoff_of_a_lease_that_is_gone_changes_nothing", gone),
-        cases.trial("handoff::a6_a_used_up_counter_leaves_the_old_lease", used_up),
-        cases.trial("handoff::e2_an_id_key_in_use_leaves_the_old_lease", index_in_use),
-        cases.trial("handoff::handoff_takes_an_id_key_that_was_left_behind", left_behind),
+        cases.trial("handoff::handoff_writes_the_same_data_as_a_grant", written),
+        cases.trial("handoff::handoff_of_a_record_in_another_json_style", other_json_style),
+        cases.trial("handoff::handoff_to_the_same_id_raises_the_fence", same_id),
+        cases.trial("handoff::handoff_repeated_returns_its_own_grant", sent_again),
+        cases.trial("handoff::r1_handoff_of_an_ended_lease_changes_nothing", gone),
+        cases.trial("handoff::a6_an_exhausted_counter_leaves_the_old_lease", exhausted),
+        cases.trial("handoff::e2_an_index_key_in_use_leaves_the_old_lease", index_in_use),
+        cases.trial("handoff::handoff_overwrites_an_index_key_that_was_left_behind", left_behind),
     ]
 }
 
@@ -37,7 +37,8 @@ fn counter(key: &Key) -> String {
     format!("syncguard:fence:{}", lock(key))
 }
 
-/// The next lease is stored as if it had been acquired, and of the old one nothing is left.
+/// Checks that the new lease is stored as if it had been acquired, and that nothing is left of the
+/// old one.
 async fn assert_handed_off(
     backend: &RedisBackend,
     raw: &Raw,
@@ -91,11 +92,11 @@ async fn written(server: Arc<Server>) -> Outcome {
     Ok(())
 }
 
-async fn other_writing(server: Arc<Server>) -> Outcome {
+async fn other_json_style(server: Arc<Server>) -> Outcome {
     let (backend, raw) = connect(&server).await?;
-    for (turn, with_index) in [(0, true), (1, true), (1, false)] {
+    for (style, with_index) in [(0, true), (1, true), (1, false)] {
         let lease = made_up_lease();
-        raw.run(&["SET", &lock(lease.key()), &by_hand(&lease, 4_102_444_800_000)[turn]]).await;
+        raw.run(&["SET", &lock(lease.key()), &by_hand(&lease, 4_102_444_800_000)[style]]).await;
         raw.run(&["SET", &counter(lease.key()), "7"]).await;
         if with_index {
             raw.run(&["SET", &index(lease.id()), &lock(lease.key())]).await;
@@ -116,12 +117,12 @@ async fn same_id(server: Arc<Server>) -> Outcome {
     Ok(())
 }
 
-/// All that a lock and the next id could have left, with what is left of its time.
+/// Returns everything stored for a lock and the next id, with the expiry of each entry.
 async fn stored(raw: &Raw, lease: &Lease, next: &LockId) -> Vec<(Option<String>, i64)> {
     let names = [lock(lease.key()), index(lease.id()), counter(lease.key()), index(next)];
     let mut all = Vec::new();
     for name in names {
-        // Not the time left, which runs.
+        // The absolute expiry, because the time left changes from call to call.
         let ends = raw.number(&["PEXPIRETIME", &name]).await;
         all.push((
             raw.run(&["DUMP", &name]).await.as_bytes().map(|bytes| format!("{bytes:?}")),
@@ -138,10 +139,10 @@ async fn gone(server: Arc<Server>) -> Outcome {
     assert!(backend.release(&released).await?);
     assert!(backend.release(&replaced).await?);
     let holder = take(&backend, replaced.key()).await?;
-    // Dead, but still there.
+    // A dead lease whose record still exists.
     let dead = made_up_lease();
-    for (turn, expired) in [(0, 1_795_451_239_701), (1, 1_795_451_239_701)] {
-        raw.run(&["SET", &lock(dead.key()), &by_hand(&dead, expired)[turn]]).await;
+    for (style, expired) in [(0, 1_795_451_239_701), (1, 1_795_451_239_701)] {
+        raw.run(&["SET", &lock(dead.key()), &by_hand(&dead, expired)[style]]).await;
         raw.run(&["SET", &index(dead.id()), &lock(dead.key())]).await;
         for lease in [&released, &replaced, &unknown, &dead] {
             for next in [fresh_id(), lease.id().clone()] {
@@ -155,7 +156,7 @@ async fn gone(server: Arc<Server>) -> Outcome {
     Ok(())
 }
 
-/// The handoff is refused with nothing changed, and the old lease is as live as before.
+/// Checks that the handoff is refused, that nothing changes, and that the old lease is still live.
 async fn assert_refused(
     backend: &RedisBackend,
     raw: &Raw,
@@ -174,7 +175,7 @@ async fn assert_refused(
     Ok(())
 }
 
-async fn used_up(server: Arc<Server>) -> Outcome {
+async fn exhausted(server: Arc<Server>) -> Outcome {
     let (backend, raw) = connect(&server).await?;
     let lease = take(&backend, &fresh_key()).await?;
     let counter = counter(lease.key());
@@ -191,7 +192,7 @@ async fn used_up(server: Arc<Server>) -> Outcome {
     Ok(())
 }
 
-/// As the client does it by itself when a cluster changes its shape.
+/// The client itself repeats a command when the topology of a cluster changes.
 async fn sent_again(server: Arc<Server>) -> Outcome {
     let (backend, _) = connect(&server).await?;
     let (lease, next) = (take(&backend, &fresh_key()).await?, fresh_id());
@@ -213,7 +214,7 @@ async fn index_in_use(server: Arc<Server>) -> Outcome {
         raw.run(&[value[0], &index(&next), value[1]]).await;
         assert_refused(&backend, &raw, &lease, &next).await?;
     }
-    // That of the old lease may be missing, but it may not hold anything else.
+    // The index entry of the old lease may be missing, but it must not hold another value.
     raw.run(&["SET", &index(lease.id()), "text"]).await;
     let before = stored(&raw, &lease, other.id()).await;
     let refused = backend.handoff(&lease, &fresh_id(), long()).await;
@@ -229,7 +230,7 @@ async fn left_behind(server: Arc<Server>) -> Outcome {
     raw.run(&["SET", &index(&next), &lock(lease.key()), "PX", "5000"]).await;
     assert_handed_off(&backend, &raw, &lease, &next).await?;
 
-    // A name of another kind is none that a lock can have.
+    // A lock must not use the storage name of a fence counter.
     let counter = Key::new(&format!("fence:{}", lock(lease.key()))).unwrap();
     let fence = Fence::new(7).unwrap();
     let bad = Lease::new(counter, fresh_id(), fence, Timestamp::from_millis(1));

@@ -1,4 +1,4 @@
-//! A slot of a cluster that moves to another node, name by name.
+//! A cluster slot that moves to another node, one stored name at a time.
 
 use std::error::Error;
 use std::fmt::Debug;
@@ -9,21 +9,21 @@ use libtest_mimic::Trial;
 use syncguard_redis::{Backend, ErrorCode, Lease, RedisBackend, Result};
 use tokio::time::{Instant, sleep};
 
-use super::faults::{every_operation, look, options, raw, spare};
-use super::notifications::{channels, notification, until, waits, wakes_up};
+use super::faults::{every_operation, look_up, options, raw, spare};
+use super::notifications::{channels, notification, subscribed_waiter, until, wakes_up};
 use super::{Cases, Outcome, Raw, assert_code, fresh_id, fresh_key, long, take};
 use contract_tests::servers::{Server, Spare};
 
 pub(super) fn trials(cases: &Cases) -> Vec<Trial> {
-    vec![cases.trial("moving_slot::e_a_slot_that_moves_hides_no_lease_and_no_release", moving_slot)]
+    vec![cases.trial("moving_slot::e_a_moving_slot_hides_no_lease_and_no_release", moving_slot)]
 }
 
 /// A node of a cluster, in a container of its own.
 struct Node {
     raw: Raw,
-    /// Where clients reach it.
+    /// The port for clients.
     port: u16,
-    /// Where the other nodes reach it.
+    /// The address for the other nodes.
     ip: String,
     id: String,
     _spare: Spare,
@@ -34,9 +34,9 @@ impl Node {
         let settings = [
             ["--cluster-enabled", "yes"],
             ["--cluster-require-full-coverage", "no"],
-            // A node that has lost its last slot stays a master.
+            // Otherwise a node that loses its last slot becomes a replica.
             ["--cluster-allow-replica-migration", "no"],
-            // Clients come by way of this host, the other nodes by the address in the containers.
+            // Clients connect through this host, the other nodes through the container network.
             ["--cluster-announce-hostname", "127.0.0.1"],
             ["--cluster-preferred-endpoint-type", "hostname"],
             ["--cluster-announce-bus-port", "16379"],
@@ -56,7 +56,7 @@ impl Node {
         self.raw.run(&["CLUSTER", "SETSLOT", slot, state, &node.id]).await;
     }
 
-    /// Whether it serves its slots, and knows where the slot of the other node is.
+    /// Returns true if this node serves its slots and knows that `node` serves `slot`.
     async fn knows(&self, slot: &str, node: &Self) -> bool {
         let info = self.raw.text(&["CLUSTER", "INFO"]).await.unwrap();
         let nodes = self.raw.text(&["CLUSTER", "NODES"]).await.unwrap();
@@ -80,15 +80,18 @@ async fn moving_slot(server: Arc<Server>) -> Outcome {
     let tagged = options().key_prefix("{syncguard}");
     let asked = tagged.clone().build(to.raw.0.clone())?;
     let backend = tagged.connect(&format!("redis-cluster://127.0.0.1:{}", from.port)).await?;
-    // So that it knows the scripts.
+    // Loads the scripts on the receiving node.
     let other = options().key_prefix("{other}").build(to.raw.0.clone())?;
     every_operation(&other, &fresh_key()).await?;
     let leases = [take(&backend, &fresh_key()).await?, take(&backend, &fresh_key()).await?];
-    let stays = [waits(&backend, leases[0].key()).await, waits(&backend, leases[1].key()).await];
+    let waiters = [
+        subscribed_waiter(&backend, leases[0].key()).await,
+        subscribed_waiter(&backend, leases[1].key()).await,
+    ];
 
     to.set_slot(&slot, "IMPORTING", &from).await;
     from.set_slot(&slot, "MIGRATING", &to).await;
-    // Of one lease the id key goes first, of the other the lock.
+    // For one lease the index key moves first, for the other the lock itself.
     let [one, two] = leases.each_ref().map(|lease| {
         let lock = format!("{{syncguard}}:{}", lease.key().as_str());
         let index = format!("{{syncguard}}:id:{}", lease.id().as_str());
@@ -104,25 +107,25 @@ async fn moving_slot(server: Arc<Server>) -> Outcome {
     to.set_slot(&slot, "NODE", &to).await;
     from.set_slot(&slot, "NODE", &to).await;
 
-    // Who waits has followed.
-    let followed = async || channels(&to.raw, "SHARDCHANNELS").await.len() == stays.len();
-    until("all are subscribed", followed).await;
-    let told = leases.each_ref().map(|lease| notification(&backend, lease.key()));
+    // The subscriptions follow the slot.
+    let followed = async || channels(&to.raw, "SHARDCHANNELS").await.len() == waiters.len();
+    until("not all subscriptions followed the slot", followed).await;
+    let notified = leases.each_ref().map(|lease| notification(&backend, lease.key()));
     for lease in leases {
-        assert_eq!(look(&backend, lease.key()).await?.unwrap().id(), lease.id());
+        assert_eq!(look_up(&backend, lease.key()).await?.unwrap().id(), lease.id());
         assert_eq!(backend.find(lease.id()).await?.unwrap().key(), lease.key());
         assert!(backend.extend_by_id(lease.id(), long()).await?.is_some());
         assert!(backend.release_by_id(lease.id()).await?);
         assert!(take(&backend, lease.key()).await?.fence() > lease.fence());
     }
-    for told in told {
-        wakes_up(told, "by a release").await;
+    for waiter in notified {
+        wakes_up(waiter, "by a release").await;
     }
     Ok(())
 }
 
-/// While the names of a lock may be apart, an operation that needs several of them may fail, but it
-/// does not say of a live lease that it is not there.
+/// Checks that no operation reports a live lease as missing. While the names of a lock are on
+/// different nodes, an operation that needs several of them may fail.
 async fn hides_nothing(backend: &RedisBackend, leases: &[Lease]) -> Outcome {
     for lease in leases {
         let (key, id) = (lease.key(), lease.id());
@@ -141,12 +144,12 @@ async fn hides_nothing(backend: &RedisBackend, leases: &[Lease]) -> Outcome {
 #[track_caller]
 fn seen_or_unavailable<T: Debug>(outcome: Result<Option<T>>) {
     match outcome {
-        Ok(seen) => assert!(seen.is_some(), "a live lease was not seen"),
+        Ok(seen) => assert!(seen.is_some(), "a live lease was reported as missing"),
         failed => assert_code(failed, ErrorCode::ServiceUnavailable),
     }
 }
 
-/// The same of the node that the names go to, for a client that the other one sent there.
+/// Checks the same on the receiving node, for a client that the old node redirected with ASK.
 async fn hides_nothing_when_asked(backend: &RedisBackend, raw: &Raw, leases: &[Lease]) {
     let unavailable = ErrorCode::ServiceUnavailable;
     for id in leases.iter().map(Lease::id) {

@@ -1,4 +1,4 @@
-//! Notifications: who waits is told of a release, and waits no worse where nobody tells.
+//! Notifications wake waiters after a release, and waiting still works without them.
 
 use std::collections::BTreeSet;
 use std::future::pending;
@@ -23,27 +23,27 @@ use contract_tests::servers::Server;
 
 pub(super) fn trials(cases: &Cases) -> Vec<Trial> {
     vec![
-        cases.trial("notifications::w_a_release_by_another_client_wakes", wakes),
-        cases.trial("notifications::w_only_what_is_waited_for_is_subscribed", subscribed),
-        cases.trial("notifications::w_a_lost_connection_is_made_again_with_a_wake", lost),
-        cases.trial("notifications::w_a_connection_that_has_gone_silent_is_made_again", silent),
-        cases.trial("notifications::w_a_release_without_permission_to_publish", mute),
-        cases.trial("notifications::w_waiting_without_permission_to_subscribe", deaf),
-        cases.trial("notifications::w_the_permissions_that_are_needed", least),
-        cases.trial("notifications::w_a_refusal_is_logged_once_and_names_nothing", logged),
-        cases.trial("notifications::w_connections_that_end_early_are_an_outage", cut_early),
-        cases.trial("notifications::w_switched_off", off),
-        cases.trial("notifications::w_a_pool_of_ones_own_has_one_subscriber", pool),
-        cases.trial("notifications::w_another_runtime_goes_on", another_runtime),
-        cases.trial("notifications::w_a_cluster_has_channels_in_slots", cluster),
+        cases.trial("notifications::w_a_release_by_another_client_wakes_a_waiter", wakes),
+        cases.trial("notifications::w_only_keys_with_waiters_are_subscribed", subscribed),
+        cases.trial("notifications::w_a_reconnect_wakes_all_waiters", lost),
+        cases.trial("notifications::w_a_silent_connection_is_replaced", silent),
+        cases.trial("notifications::w_a_release_without_permission_to_publish_succeeds", mute),
+        cases.trial("notifications::w_a_waiter_without_permission_to_subscribe_is_served", deaf),
+        cases.trial("notifications::w_the_documented_permissions_suffice", least),
+        cases.trial("notifications::w_a_refusal_is_logged_once_without_the_key", logged),
+        cases.trial("notifications::w_connections_that_end_early_are_one_warning", cut_early),
+        cases.trial("notifications::w_without_notifications_nothing_is_sent", off),
+        cases.trial("notifications::w_a_pool_of_the_caller_has_one_subscriber", pool),
+        cases.trial("notifications::w_another_runtime_takes_over", another_runtime),
+        cases.trial("notifications::w_a_cluster_uses_sharded_channels", cluster),
     ]
 }
 
-/// What comes at all has come by then, on a busy machine as well.
+/// How long a trial waits for something that must happen, on a busy machine as well.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Within this time nothing comes that a trial says does not come. If it is too short, such a trial
-/// passes for nothing, but it never fails for nothing.
+/// How long a trial waits to see that something does not happen. If this is too short, the trial
+/// passes without proof, but it never fails without cause.
 const A_MOMENT: Duration = Duration::from_millis(100);
 
 pub(super) async fn until(what: &str, condition: impl AsyncFn() -> bool) {
@@ -54,12 +54,12 @@ pub(super) async fn until(what: &str, condition: impl AsyncFn() -> bool) {
     }
 }
 
-/// How many connections have subscribed to something.
+/// Returns how many connections have a subscription.
 async fn subscribers(raw: &Raw) -> usize {
     raw.text(&["CLIENT", "LIST", "TYPE", "pubsub"]).await.unwrap().lines().count()
 }
 
-/// The channels, by `CHANNELS` or, in a cluster, `SHARDCHANNELS`.
+/// Returns the subscribed channels. `kind` is `CHANNELS`, or `SHARDCHANNELS` in a cluster.
 pub(super) async fn channels(raw: &Raw, kind: &str) -> BTreeSet<String> {
     let channels = raw.run(&["PUBSUB", kind]).await.into_array();
     channels.into_iter().map(|channel| channel.as_string().unwrap()).collect()
@@ -72,27 +72,27 @@ pub(super) fn notification(backend: &RedisBackend, key: &Key) -> Notification {
 }
 
 pub(super) async fn wakes_up(waiting: Notification, when: &str) {
-    assert!(timeout(PATIENCE, waiting).await.is_ok(), "no wake {when}");
+    assert!(timeout(PATIENCE, waiting).await.is_ok(), "not woken {when}");
 }
 
-/// Waits for the key for as long as the returned future lives, with the subscription in place.
-pub(super) async fn waits(backend: &RedisBackend, key: &Key) -> Notification {
-    let (stays, first) = (notification(backend, key), notification(backend, key));
-    wakes_up(first, "when the subscription is in place").await;
-    stays
+/// Subscribes to the key, and returns a waiter that keeps the subscription while it lives.
+pub(super) async fn subscribed_waiter(backend: &RedisBackend, key: &Key) -> Notification {
+    let (subscription, first) = (notification(backend, key), notification(backend, key));
+    wakes_up(first, "when the subscription began").await;
+    subscription
 }
 
-/// A release by the one backend wakes who waits with the other, and nothing else does.
-async fn assert_told(one: &RedisBackend, two: &RedisBackend, key: &Key) -> Outcome {
+/// Checks that a release through `one` wakes a waiter of `two`, and that nothing else does.
+async fn assert_notified(one: &RedisBackend, two: &RedisBackend, key: &Key) -> Outcome {
     for by_id in [false, true] {
         let lease = take(one, key).await?;
-        let mut told = notification(two, key);
-        assert!(timeout(A_MOMENT, &mut told).await.is_err(), "a wake for no reason");
+        let mut notified = notification(two, key);
+        assert!(timeout(A_MOMENT, &mut notified).await.is_err(), "woken without a release");
         assert!(match by_id {
             false => one.release(&lease).await?,
             true => one.release_by_id(lease.id()).await?,
         });
-        wakes_up(told, "by the release").await;
+        wakes_up(notified, "by the release").await;
     }
     Ok(())
 }
@@ -102,12 +102,12 @@ async fn wakes(server: Arc<Server>) -> Outcome {
     let (one, two) = (server.client(&connect).await?, server.client(&connect).await?);
     assert!(one.capabilities().receives_notifications());
     let key = fresh_key();
-    let _stays = waits(&two, &key).await;
-    assert_told(&one, &two, &key).await?;
-    // One as long as names get, which are hashed.
+    let _subscription = subscribed_waiter(&two, &key).await;
+    assert_notified(&one, &two, &key).await?;
+    // A key whose storage name is too long, so it is hashed.
     let key = Key::new(&format!("{}{}", fresh_key().as_str(), "k".repeat(450))).unwrap();
-    let _stays = waits(&two, &key).await;
-    assert_told(&one, &two, &key).await
+    let _subscription = subscribed_waiter(&two, &key).await;
+    assert_notified(&one, &two, &key).await
 }
 
 async fn subscribed(server: Arc<Server>) -> Outcome {
@@ -117,7 +117,7 @@ async fn subscribed(server: Arc<Server>) -> Outcome {
     let backend = options().connect(&url).await?;
     let keys: Vec<_> = (0..20).map(|_| fresh_key()).collect();
     take(&backend, &keys[0]).await?;
-    assert_eq!(subscribers(&raw).await, 0, "nobody waits");
+    assert_eq!(subscribers(&raw).await, 0, "no waiter, but a subscriber");
 
     let names = |keys: &[Key]| -> BTreeSet<_> {
         keys.iter().map(|key| format!("syncguard:{}", key.as_str())).collect()
@@ -126,24 +126,28 @@ async fn subscribed(server: Arc<Server>) -> Outcome {
         keys.iter().map(|key| notification(&backend.clone(), key)).collect()
     };
     let (ten, other_ten) = (waiters(&keys[..10]), waiters(&keys[10..]));
-    until("all are subscribed", async || channels(&raw, "CHANNELS").await == names(&keys)).await;
+    until("not all are subscribed", async || channels(&raw, "CHANNELS").await == names(&keys))
+        .await;
     assert_eq!(subscribers(&raw).await, 1);
     drop(other_ten);
-    until("ten remain", async || channels(&raw, "CHANNELS").await == names(&keys[..10])).await;
+    until("unsubscribing left other than ten", async || {
+        channels(&raw, "CHANNELS").await == names(&keys[..10])
+    })
+    .await;
     let again = waiters(&keys[15..]);
-    until("and come again", async || channels(&raw, "CHANNELS").await.len() == 15).await;
+    until("not subscribed again", async || channels(&raw, "CHANNELS").await.len() == 15).await;
     assert_eq!(subscribers(&raw).await, 1);
     drop((ten, again));
-    until("none remain", async || channels(&raw, "CHANNELS").await.is_empty()).await;
+    until("still subscribed", async || channels(&raw, "CHANNELS").await.is_empty()).await;
 
-    // The last backend takes the connection along.
+    // Dropping the last clone of the backend closes the connection.
     let waiting = waiters(&keys[..1]);
-    until("it is subscribed", async || subscribers(&raw).await == 1).await;
+    until("not subscribed", async || subscribers(&raw).await == 1).await;
     let last = backend.clone();
     drop(backend);
     assert_eq!(subscribers(&raw).await, 1);
     drop(last);
-    until("it is gone", async || subscribers(&raw).await == 0).await;
+    until("the subscriber is still connected", async || subscribers(&raw).await == 0).await;
     drop(waiting);
     Ok(())
 }
@@ -154,31 +158,31 @@ async fn lost(server: Arc<Server>) -> Outcome {
     let raw = raw(&url).await;
     let (one, two) = (options().connect(&url).await?, options().connect(&url).await?);
     let key = fresh_key();
-    let _stays = waits(&two, &key).await;
+    let _subscription = subscribed_waiter(&two, &key).await;
     for _ in 0..3 {
-        let mut told = notification(&two, &key);
-        assert!(timeout(A_MOMENT, &mut told).await.is_err(), "a wake for no reason");
+        let mut notified = notification(&two, &key);
+        assert!(timeout(A_MOMENT, &mut notified).await.is_err(), "woken without a release");
         assert_eq!(raw.number(&["CLIENT", "KILL", "TYPE", "pubsub"]).await, 1);
-        wakes_up(told, "when it is subscribed again").await;
-        assert_told(&one, &two, &key).await?;
+        wakes_up(notified, "after the reconnect").await;
+        assert_notified(&one, &two, &key).await?;
     }
     assert_eq!(subscribers(&raw).await, 1);
     Ok(())
 }
 
-/// Passes everything on to a server. When it is told so, the connections that are open go silent, and
-/// stay open.
+/// A proxy to a server. A message on `silence` makes the open connections go silent without closing
+/// them.
 async fn proxy(port: u16, silence: Sender<()>) -> std::io::Result<u16> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr()?;
     tokio::task::spawn(async move {
         while let Ok((mut client, _)) = listener.accept().await {
-            let mut told = silence.subscribe();
+            let mut silenced = silence.subscribe();
             tokio::task::spawn(async move {
                 let mut server = TcpStream::connect(("127.0.0.1", port)).await?;
                 tokio::select! {
                     ended = copy_bidirectional(&mut client, &mut server) => ended.map(drop),
-                    _ = told.recv() => pending().await,
+                    _ = silenced.recv() => pending().await,
                 }
             });
         }
@@ -194,15 +198,15 @@ async fn silent(server: Arc<Server>) -> Outcome {
     let one = options().connect(&spare.url).await?;
     let two = options().connect(&format!("redis://127.0.0.1:{port}")).await?;
     let key = fresh_key();
-    let _stays = waits(&two, &key).await;
-    assert_told(&one, &two, &key).await?;
-    let told = notification(&two, &key);
+    let _subscription = subscribed_waiter(&two, &key).await;
+    assert_notified(&one, &two, &key).await?;
+    let notified = notification(&two, &key);
     silence.send(())?;
-    wakes_up(told, "when it is subscribed again").await;
-    assert_told(&one, &two, &key).await
+    wakes_up(notified, "after the reconnect").await;
+    assert_notified(&one, &two, &key).await
 }
 
-/// A user who may do all that locks need, but for what is said.
+/// Creates a user with all permissions that locks need, changed by `rules`.
 async fn user(raw: &Raw, name: &str, rules: &[&str]) {
     let all = ["ACL", "SETUSER", name, "on", ">pw", "~syncguard:*", "&syncguard:*", "+@all"];
     raw.run(&[&all[..], rules].concat()).await;
@@ -217,8 +221,8 @@ async fn mute(server: Arc<Server>) -> Outcome {
     for name in ["no-channel", "no-command"] {
         let one = options().connect(&format!("redis://{name}:pw@127.0.0.1:{}", spare.port)).await?;
         let key = fresh_key();
-        let _stays = waits(&two, &key).await;
-        let (lease, mut told) = (take(&one, &key).await?, notification(&two, &key));
+        let _subscription = subscribed_waiter(&two, &key).await;
+        let (lease, mut notified) = (take(&one, &key).await?, notification(&two, &key));
         let locks = LockManager::new(two.clone());
         let waiting = locks.lock(&key).wait(PATIENCE).max_retries(1_000);
         let waiting = waiting.backoff(Backoff::fixed(Duration::from_millis(50)));
@@ -229,15 +233,21 @@ async fn mute(server: Arc<Server>) -> Outcome {
         assert!(released?);
         let guard = guard?;
         assert!(guard.fence() > lease.fence());
-        assert!(timeout(A_MOMENT, &mut told).await.is_err(), "it may not publish");
+        assert!(
+            timeout(A_MOMENT, &mut notified).await.is_err(),
+            "woken, but the releaser may not publish"
+        );
         assert!(one.release_by_id(guard.id()).await?);
-        assert!(timeout(A_MOMENT, &mut told).await.is_err(), "it may not publish");
+        assert!(
+            timeout(A_MOMENT, &mut notified).await.is_err(),
+            "woken, but the releaser may not publish"
+        );
         assert!(!guard.release().await?);
     }
     Ok(())
 }
 
-/// How many connections the server has accepted.
+/// Returns how many connections the server has accepted.
 pub(super) async fn connections(raw: &Raw) -> u64 {
     let stats = raw.text(&["INFO", "stats"]).await.unwrap();
     let count = stats.lines().find_map(|line| line.strip_prefix("total_connections_received:"));
@@ -252,21 +262,24 @@ async fn deaf(server: Arc<Server>) -> Outcome {
     user(&raw, "no-ping", &["-ping"]).await;
     for name in ["no-channel", "no-command", "no-ping"] {
         let two = options().connect(&format!("redis://{name}:pw@127.0.0.1:{}", spare.port)).await;
-        // fred itself pings a server that wants no password.
+        // fred itself pings a server that has no password, so a user without ping cannot connect.
         let Ok(two) = two else { continue };
         let (key, before) = (fresh_key(), connections(&raw).await);
         let lease = take(&two, &key).await?;
-        let mut told = notification(&two, &key);
+        let mut notified = notification(&two, &key);
         let locks = LockManager::new(two.clone());
         let waiting = locks.lock(&key).wait(PATIENCE).max_retries(1_000);
         let waiting = waiting.backoff(Backoff::fixed(Duration::from_millis(50)));
         let (guard, released) = tokio::join!(waiting.acquire(), async {
-            assert!(timeout(Duration::from_secs(1), &mut told).await.is_err(), "who told it?");
+            assert!(
+                timeout(Duration::from_secs(1), &mut notified).await.is_err(),
+                "woken, but it may not subscribe"
+            );
             two.release(&lease).await
         });
         assert!(released?);
         assert!(guard?.release().await?);
-        // It has tried, and not in a loop.
+        // It tried again, but not in a tight loop.
         let tried = connections(&raw).await - before;
         assert!((1..10).contains(&tried), "{tried} connections");
         assert_eq!(subscribers(&raw).await, 0);
@@ -284,11 +297,11 @@ async fn least(server: Arc<Server>) -> Outcome {
     let url = format!("redis://least:pw@127.0.0.1:{}", spare.port);
     let (one, two) = (options().connect(&url).await?, options().connect(&url).await?);
     let key = fresh_key();
-    let stays = waits(&two, &key).await;
-    assert_told(&one, &two, &key).await?;
-    drop(stays);
-    until("none remain", async || channels(&raw, "CHANNELS").await.is_empty()).await;
-    // Nothing was refused but what fred asks for and does without.
+    let subscription = subscribed_waiter(&two, &key).await;
+    assert_notified(&one, &two, &key).await?;
+    drop(subscription);
+    until("still subscribed", async || channels(&raw, "CHANNELS").await.is_empty()).await;
+    // The server refused only commands that fred sends and does not need.
     for entry in raw.run(&["ACL", "LOG"]).await.into_array() {
         let entry: Vec<_> = entry.into_array().iter().map(|part| part.as_string()).collect();
         let object = entry.iter().position(|part| part.as_deref() == Some("object")).unwrap();
@@ -304,12 +317,12 @@ async fn logged(server: Arc<Server>) -> Outcome {
     user(&raw, "no-channel", &["resetchannels"]).await;
     let url = format!("redis://no-channel:pw@127.0.0.1:{}", spare.port);
     let key = fresh_key();
-    let waits_for = key.clone();
+    let waited_for = key.clone();
     let events = logging("syncguard_redis", |log| async move {
         let backend = options().connect(&url).await?;
         let before = connections(&raw).await;
-        let _waits = notification(&backend, &waits_for);
-        until("it tries again", async || connections(&raw).await >= before + 3).await;
+        let _waiter = notification(&backend, &waited_for);
+        until("no new attempt", async || connections(&raw).await >= before + 3).await;
         Outcome::Ok(log.events())
     });
     let events = events.await?;
@@ -319,17 +332,17 @@ async fn logged(server: Arc<Server>) -> Outcome {
     Ok(())
 }
 
-/// As behind something that cuts what it takes for an idle connection.
+/// Simulates a firewall that cuts connections it takes for idle.
 async fn cut_early(server: Arc<Server>) -> Outcome {
     let spare = spare(&server, &[]).await?;
     let url = url(&spare).await?;
     let warning = logging("syncguard_redis", |log| async move {
         let (raw, backend, key) = (raw(&url).await, options().connect(&url).await?, fresh_key());
-        let _stays = waits(&backend, &key).await;
+        let _subscription = subscribed_waiter(&backend, &key).await;
         let warning = warning_of_early_ends(&log, async || {
-            let told = notification(&backend, &key);
+            let notified = notification(&backend, &key);
             assert_eq!(raw.number(&["CLIENT", "KILL", "TYPE", "pubsub"]).await, 1);
-            wakes_up(told, "when it is subscribed again").await;
+            wakes_up(notified, "after the reconnect").await;
             Outcome::Ok(())
         });
         warning.await
@@ -345,12 +358,12 @@ async fn off(server: Arc<Server>) -> Outcome {
     let backend = options().notifications(false).connect(&spare.url).await?;
     assert!(!backend.capabilities().receives_notifications());
     let key = fresh_key();
-    let mut told = notification(&backend, &key);
+    let mut notified = notification(&backend, &key);
     let lease = take(&backend, &key).await?;
     assert!(backend.release(&lease).await?);
     let lease = take(&backend, &key).await?;
     assert!(backend.release_by_id(lease.id()).await?);
-    assert!(timeout(A_MOMENT, &mut told).await.is_err());
+    assert!(timeout(A_MOMENT, &mut notified).await.is_err());
     assert_eq!(raw.calls("publish").await, 0);
     assert_eq!(raw.calls("subscribe").await, 0);
     Ok(())
@@ -364,16 +377,16 @@ async fn pool(server: Arc<Server>) -> Outcome {
     pool.init().await?;
     let (one, two) = (options().connect(&url).await?, options().build(pool.clone())?);
     let keys = [fresh_key(), fresh_key(), fresh_key()];
-    let mut stay = Vec::new();
+    let mut subscriptions = Vec::new();
     for key in &keys {
-        stay.push(waits(&two, key).await);
-        assert_told(&one, &two, key).await?;
+        subscriptions.push(subscribed_waiter(&two, key).await);
+        assert_notified(&one, &two, key).await?;
     }
     assert_eq!(subscribers(&raw).await, 1);
-    // It is not the user's, so it goes on without those, until the backend is dropped.
+    // The subscriber is the backend's own connection, so it outlives the pool of the caller.
     pool.quit().await?;
     drop(two);
-    until("it is gone", async || subscribers(&raw).await == 0).await;
+    until("the subscriber is still connected", async || subscribers(&raw).await == 0).await;
     Ok(())
 }
 
@@ -386,20 +399,20 @@ async fn another_runtime(server: Arc<Server>) -> Outcome {
     let first = std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.unwrap();
-        runtime.block_on(waits(&there, &waited_for))
+        runtime.block_on(subscribed_waiter(&there, &waited_for))
     });
     let first = tokio::task::spawn_blocking(move || first.join().unwrap()).await?;
-    until("it went with its runtime", async || subscribers(&raw).await == 0).await;
-    let _stays = waits(&two, &key).await;
-    assert_told(&one, &two, &key).await?;
+    until("the subscriber outlived its runtime", async || subscribers(&raw).await == 0).await;
+    let _subscription = subscribed_waiter(&two, &key).await;
+    assert_notified(&one, &two, &key).await?;
     assert_eq!(subscribers(&raw).await, 1);
-    // Who waited before is woken too.
+    // A waiter of the first runtime is woken too.
     wakes_up(first, "on another runtime").await;
-    // Where there is no runtime it cannot run, and does no harm.
-    let nowhere = tokio::task::spawn_blocking(move || {
+    // Outside a runtime no listener can run, and the call does no harm.
+    let outside = tokio::task::spawn_blocking(move || {
         std::thread::spawn(move || notification(&two, &key)).join().unwrap()
     });
-    drop(nowhere.await?);
+    drop(outside.await?);
     Ok(())
 }
 
@@ -411,27 +424,30 @@ async fn cluster(server: Arc<Server>) -> Outcome {
     let tagged = options().key_prefix("{syncguard}");
     let (one, two) = (tagged.clone().connect(&url).await?, tagged.connect(&url).await?);
     let keys = [fresh_key(), Key::new("with{another}tag").unwrap(), fresh_key()];
-    let mut stay = Vec::new();
+    let mut subscriptions = Vec::new();
     for key in &keys {
-        stay.push(waits(&two, key).await);
+        subscriptions.push(subscribed_waiter(&two, key).await);
     }
     let names = keys.each_ref().map(|key| format!("{{syncguard}}:{}", key.as_str()));
     assert_eq!(channels(&raw, "SHARDCHANNELS").await, BTreeSet::from(names.clone()));
     assert!(channels(&raw, "CHANNELS").await.is_empty());
     for key in &keys {
-        assert_told(&one, &two, key).await?;
+        assert_notified(&one, &two, key).await?;
     }
-    let mut told = notification(&two, &keys[0]);
-    assert!(timeout(A_MOMENT, &mut told).await.is_err(), "a wake for no reason");
+    let mut notified = notification(&two, &keys[0]);
+    assert!(timeout(A_MOMENT, &mut notified).await.is_err(), "woken without a release");
     raw.run(&["CLIENT", "KILL", "TYPE", "pubsub"]).await;
-    wakes_up(told, "when it is subscribed again").await;
+    wakes_up(notified, "after the reconnect").await;
     for key in &keys {
-        assert_told(&one, &two, key).await?;
+        assert_notified(&one, &two, key).await?;
     }
-    stay.truncate(1);
+    subscriptions.truncate(1);
     let left = BTreeSet::from([names[0].clone()]);
-    until("one remains", async || channels(&raw, "SHARDCHANNELS").await == left).await;
-    drop(stay);
-    until("none remain", async || channels(&raw, "SHARDCHANNELS").await.is_empty()).await;
+    until("unsubscribing left other than one", async || {
+        channels(&raw, "SHARDCHANNELS").await == left
+    })
+    .await;
+    drop(subscriptions);
+    until("still subscribed", async || channels(&raw, "SHARDCHANNELS").await.is_empty()).await;
     Ok(())
 }

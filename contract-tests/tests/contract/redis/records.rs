@@ -1,4 +1,4 @@
-//! What is stored: to the byte what other clients store, and nothing that is not ours is touched.
+//! Stored records are the same bytes that other clients store, and foreign data stays untouched.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,19 +14,22 @@ use contract_tests::servers::Server;
 
 pub(super) fn trials(cases: &Cases) -> Vec<Trial> {
     vec![
-        cases.trial("records::what_another_client_left_is_looked_up", looked_up),
-        cases.trial("records::what_another_client_left_is_extended_and_released", extended),
-        cases.trial("records::what_we_write_is_what_another_client_writes", written),
-        cases.trial("records::an_extension_keeps_fields_that_are_not_ours", unknown_fields),
-        cases.trial("records::t2_a_record_without_expiry_lives_for_the_tolerance", tolerance),
-        cases.trial("records::what_remains_is_rounded_up", rounded_up),
-        cases.trial("records::a6_a_used_up_counter_is_refused_and_left_alone", used_up),
-        cases.trial("records::e1_a_fence_that_nobody_was_granted_names_the_key", no_grant),
-        cases.trial("records::e2_a_foreign_value_under_the_lock_key", foreign_lock),
-        cases.trial("records::e2_a_foreign_value_under_the_id_key", foreign_index),
-        cases.trial("records::k3_a_key_in_the_place_of_a_derived_one_is_refused", derived),
+        cases.trial("records::a_record_of_another_client_is_found", found),
+        cases.trial("records::a_record_of_another_client_is_extended_and_released", extended),
+        cases.trial("records::our_record_equals_the_record_of_another_client", written),
+        cases.trial("records::an_extend_keeps_unknown_fields", unknown_fields),
+        cases.trial(
+            "records::t2_a_record_without_a_redis_expiry_lives_for_the_tolerance",
+            tolerance,
+        ),
+        cases.trial("records::the_time_left_is_rounded_up", rounded_up),
+        cases.trial("records::a6_an_exhausted_counter_is_refused_and_unchanged", exhausted),
+        cases.trial("records::e1_an_error_for_an_impossible_fence_names_the_key", no_grant),
+        cases.trial("records::e2_a_foreign_value_under_the_lock_key_is_internal", foreign_lock),
+        cases.trial("records::e2_a_foreign_value_under_the_index_key_is_internal", foreign_index),
+        cases.trial("records::k3_a_key_that_equals_a_derived_name_is_refused", derived),
         cases.trial("records::k3_prefixes_keep_locks_apart", prefixes),
-        cases.trial("records::a_client_and_a_pool_of_ones_own", own_clients),
+        cases.trial("records::a_client_and_a_pool_of_the_caller_work", own_clients),
     ]
 }
 
@@ -36,7 +39,8 @@ pub(super) async fn connect(server: &Server) -> Result<(RedisBackend, Raw), Stri
     Ok((backend, raw))
 }
 
-/// One lock as SyncGuard for TypeScript left it, in a prefix of our own: trials run beside others.
+/// One lock as SyncGuard for TypeScript left it. Each has a prefix of its own, because trials run at
+/// the same time.
 struct Golden {
     backend: RedisBackend,
     raw: Raw,
@@ -46,7 +50,7 @@ struct Golden {
     record_after_extend: String,
 }
 
-/// Every golden record, stored as it was found.
+/// Stores every golden record unchanged, except for its prefix and expiry.
 async fn golden(server: &Server) -> Result<Vec<Golden>, String> {
     let records: Json = serde_json::from_str(include_str!("../../golden/records.json")).unwrap();
     let mut all = Vec::new();
@@ -68,7 +72,7 @@ async fn golden(server: &Server) -> Result<Vec<Golden>, String> {
                 raw.run(&["PEXPIRE", &name, "600000"]).await;
             }
         }
-        // The server's clock has passed the expiry in the record: move it, as an extension would.
+        // The expiry in the record has passed. Move it, as an extend would.
         let mut record = stored[&lock]["value"].as_str().unwrap().to_owned();
         let mut record_after_extend =
             stored[&lock]["value_after_extend"].as_str().unwrap().to_owned();
@@ -91,7 +95,7 @@ async fn golden(server: &Server) -> Result<Vec<Golden>, String> {
     Ok(all)
 }
 
-async fn looked_up(server: Arc<Server>) -> Outcome {
+async fn found(server: Arc<Server>) -> Outcome {
     for golden in golden(&server).await? {
         let Golden { backend, raw, lock, lease, .. } = &golden;
         for record in [&golden.record, &golden.record_after_extend] {
@@ -125,7 +129,7 @@ async fn extended(server: Arc<Server>) -> Outcome {
                     true => backend.extend_by_id(lease.id(), long()).await?.unwrap(),
                 };
                 assert_eq!(extended.fence(), lease.fence());
-                // Only the expiry has changed.
+                // Only the expiry may change.
                 let mut now: Json = serde_json::from_str(&raw.text(&["GET", lock]).await.unwrap())?;
                 let before: Json = serde_json::from_str(record)?;
                 assert_eq!(now["expiresAtMs"].as_u64(), Some(extended.expires_at().as_millis()));
@@ -142,7 +146,7 @@ async fn extended(server: Arc<Server>) -> Outcome {
                 assert_eq!(raw.number(&["EXISTS", lock, &index]).await, 0);
             }
         }
-        // The next grant goes on where the other client stopped.
+        // The next grant continues the fences of the other client.
         assert_eq!(take(backend, lease.key()).await?.fence().get(), lease.fence().get() + 1);
     }
     Ok(())
@@ -162,7 +166,7 @@ async fn written(server: Arc<Server>) -> Outcome {
         let digits = |text: &str, field: &str| {
             serde_json::from_str::<Json>(text).unwrap()[field].to_string()
         };
-        // To the byte, but for the times.
+        // Byte for byte, except for the times.
         let mut expected = record.clone();
         for field in ["acquiredAtMs", "expiresAtMs"] {
             expected = expected.replace(&digits(record, field), &digits(&stored, field));
@@ -198,7 +202,7 @@ async fn unknown_fields(server: Arc<Server>) -> Outcome {
     Ok(())
 }
 
-/// A record as another hand left it, in the usual writing and in another.
+/// Returns a record that this backend did not write: in our JSON style, and in another one.
 pub(super) fn by_hand(lease: &Lease, expires_at: i64) -> [String; 2] {
     let (key, id) = (lease.key().as_str(), lease.id().as_str());
     [
@@ -219,13 +223,13 @@ pub(super) fn made_up_lease() -> Lease {
 async fn tolerance(server: Arc<Server>) -> Outcome {
     let (backend, raw) = connect(&server).await?;
     for (offset, live) in [(60_000, true), (-60_000, false)] {
-        for turn in 0..2 {
+        for style in 0..2 {
             let lease = made_up_lease();
             let (key, id) = (lease.key(), lease.id());
             let lock = format!("syncguard:{}", key.as_str());
             let time = raw.run(&["TIME"]).await.into_array();
             let now = time[0].as_i64().unwrap() * 1_000;
-            let record = &by_hand(&lease, now + offset)[turn];
+            let record = &by_hand(&lease, now + offset)[style];
             raw.run(&["SET", &lock, record]).await;
             raw.run(&["SET", &format!("syncguard:id:{}", id.as_str()), &lock]).await;
             assert_eq!(backend.get(key).await?.is_some(), live);
@@ -240,7 +244,7 @@ async fn tolerance(server: Arc<Server>) -> Outcome {
     Ok(())
 }
 
-/// Milliseconds of the server's clock.
+/// Returns the server's clock in milliseconds.
 async fn now(raw: &Raw) -> u64 {
     let [seconds, micros] = &raw.run(&["TIME"]).await.into_array()[..] else { panic!() };
     seconds.as_u64().unwrap() * 1_000 + micros.as_u64().unwrap() / 1_000
@@ -252,11 +256,11 @@ async fn rounded_up(server: Arc<Server>) -> Outcome {
     let lock = format!("syncguard:{}", lease.key().as_str());
     let record = by_hand(&lease, 4_102_444_800_000)[0].replace("00000}", "00000.5}");
     raw.run(&["SET", &lock, &record]).await;
-    // Until the clock stands still meanwhile.
+    // Repeat until the attempt starts and ends within one millisecond.
     let (time, remaining) = loop {
         let before = now(&raw).await;
         let attempt = backend.acquire(lease.key(), &fresh_id(), long()).await?;
-        let Acquired::Held { remaining } = attempt else { panic!("it is held") };
+        let Acquired::Held { remaining } = attempt else { panic!("a held key was granted") };
         if now(&raw).await == before {
             break (before, remaining);
         }
@@ -265,7 +269,7 @@ async fn rounded_up(server: Arc<Server>) -> Outcome {
     Ok(())
 }
 
-async fn used_up(server: Arc<Server>) -> Outcome {
+async fn exhausted(server: Arc<Server>) -> Outcome {
     let (backend, raw) = connect(&server).await?;
     let (key, id) = (fresh_key(), fresh_id());
     let lock = format!("syncguard:{}", key.as_str());
@@ -301,7 +305,7 @@ async fn no_grant(server: Arc<Server>) -> Outcome {
     Ok(())
 }
 
-/// Every operation on this lock is refused, and leaves all names as they are.
+/// Checks that every operation on this lock is refused and leaves all stored names unchanged.
 async fn all_refused(backend: &RedisBackend, raw: &Raw, lease: &Lease, names: &[&str]) {
     let (key, id) = (lease.key(), lease.id());
     let mut before = Vec::new();
@@ -350,7 +354,7 @@ async fn foreign_lock(server: Arc<Server>) -> Outcome {
         ("4102444800000}", "nan}"),
         ("4102444800000}", "-4102444800000}"),
         ("4102444800000}", "41024448000000000000000000}"),
-        // What is no JSON, although the scripts' decoder takes it, and what no time can be.
+        // Invalid JSON that the decoder of the scripts accepts, and impossible times.
         ("4102444800000}", "0004102444800000}"),
         ("4102444800000}", "+4102444800000}"),
         ("4102444800000}", "0x3bb2cc3d800}"),
@@ -386,7 +390,7 @@ async fn foreign_index(server: Arc<Server>) -> Outcome {
     let index = format!("syncguard:id:{}", lease.id().as_str());
     let counter = format!("syncguard:fence:{lock}");
     for value in [["RPUSH", &index, "x"], ["SET", &index, "text"]] {
-        // Of a free key, and of one that is held by this very id.
+        // First with a free key, then with a key that this id holds.
         raw.run(&["DEL", &lock, &index]).await;
         raw.run(&value).await;
         let attempt = backend.acquire(lease.key(), lease.id(), long()).await;
@@ -395,7 +399,7 @@ async fn foreign_index(server: Arc<Server>) -> Outcome {
         raw.run(&["SET", &lock, &by_hand(&lease, 4_102_444_800_000)[0]]).await;
         all_refused(&backend, &raw, &lease, &[&lock, &index, &counter]).await;
     }
-    // Where it is missing, the lease itself still serves, and an extension puts it back.
+    // Without an index entry the lease still works, and an extend restores the entry.
     raw.run(&["DEL", &index]).await;
     assert!(backend.find(lease.id()).await?.is_none());
     assert!(backend.extend(&lease, long()).await?.is_some());
@@ -451,13 +455,13 @@ async fn own_clients(server: Arc<Server>) -> Outcome {
     for backend in [RedisBackend::new(client.clone())?, RedisBackend::new(pool)?] {
         let lease = take(&backend, &fresh_key()).await?;
         assert!(ours.get(lease.key()).await?.is_some());
-        // Also what a pool sends over another connection.
+        // A pool spreads these over its connections.
         for _ in 0..5 {
             assert!(backend.extend(&lease, long()).await?.is_some());
         }
         assert!(backend.release(&lease).await?);
     }
-    // It is not ours to close.
+    // Dropping the backend does not close the client of the caller.
     let _: String = client.ping(None).await?;
     client.quit().await?;
     let backend = RedisBackend::new(client)?;
