@@ -1,8 +1,9 @@
 //! The servers on which the suite runs.
 //!
-//! A server starts in a container when the first trial asks for it. It is removed when its [`Server`]
-//! is dropped, or when the process is interrupted. If an environment variable names a running server
-//! or another image, that is used instead: `SYNCGUARD_REDIS_URL`, `SYNCGUARD_REDIS_IMAGE`, and so on.
+//! A server starts in a container when the first trial asks for it. It is removed when its
+//! [`Server`] is dropped, or when the process is interrupted. If an environment variable names a
+//! running server or another image, that is used instead: `SYNCGUARD_REDIS_URL`,
+//! `SYNCGUARD_REDIS_IMAGE`, and so on.
 
 use std::env;
 use std::fmt::Display;
@@ -19,8 +20,8 @@ use testcontainers::{
 use tokio::sync::OnceCell;
 use tokio::time::{Instant, sleep};
 
-/// How long a server may take to accept clients after it reports that it is ready. The official image
-/// of Postgres starts twice.
+/// How long a server may take to accept clients after it reports that it is ready. The official
+/// image of Postgres starts twice.
 const STARTING: Duration = Duration::from_secs(30);
 
 /// One server. It starts when the first client asks for it.
@@ -150,8 +151,8 @@ impl Server {
 
     /// Starts another server of this kind, for a trial that breaks it. It is always a container.
     ///
-    /// It runs `command`, or the default of the image if `command` is empty. The command must work in
-    /// every image of this kind.
+    /// It runs `command`, or the default of the image if `command` is empty. The command must work
+    /// in every image of this kind.
     ///
     /// # Errors
     ///
@@ -228,8 +229,8 @@ impl Server {
     }
 }
 
-/// A server for one trial alone. It keeps its port when it stops and starts, and dropping it removes
-/// the container.
+/// A server for one trial alone. It keeps its port when it stops and starts, and dropping it
+/// removes the container.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Spare {

@@ -44,8 +44,8 @@ where
 
 /// Cuts the listening connection four times in a row, and returns the one warning about it.
 ///
-/// `cut_and_wait` cuts the connection and waits until notifications arrive again. The warning is due
-/// after the second cut, because a single session that ends early is normal.
+/// `cut_and_wait` cuts the connection and waits until notifications arrive again. The warning is
+/// due after the second cut, because a single session that ends early is normal.
 pub(crate) async fn warning_of_early_ends<E>(
     log: &Log,
     mut cut_and_wait: impl AsyncFnMut() -> Result<(), E>,

@@ -1,4 +1,5 @@
-//! Postgres: the suite over every way to reach it, and what only a database can show.
+//! Postgres: the contract suite over every kind of connection, and the trials of this backend
+//! alone.
 
 #![allow(clippy::expect_used, clippy::unwrap_used, reason = "an assertion of a trial may panic")]
 
@@ -38,7 +39,7 @@ use contract_tests::servers::Server;
 type Outcome<T = ()> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
 type Case = fn(Arc<Server>) -> Pin<Box<dyn Future<Output = Outcome> + Send>>;
 
-/// The trials of one file, by the names of their functions.
+/// Lists the trials of one file by the names of their functions.
 macro_rules! cases {
     ($($case:ident),+ $(,)?) => {
         pub(super) fn cases() -> Vec<(&'static str, super::Case)> {
@@ -51,12 +52,12 @@ macro_rules! cases {
 }
 use cases;
 
-/// What a backend declares that has a connection for notifications.
+/// The capabilities of a backend that receives notifications.
 const CAPABILITIES: Capabilities =
     Capabilities::new(Clock::Server).with_handoff().with_notifications();
 
-/// What a backend declares whose pool prepares no statements. It takes the server for a pooler, which
-/// passes no notifications on.
+/// The capabilities of a backend whose pool prepares no statements. Such a backend assumes a
+/// pooler, which forwards no notifications.
 const WITHOUT_PREPARED_STATEMENTS: Capabilities =
     Capabilities::new(Clock::Server).with_handoff().with_sent_notifications_only();
 
@@ -101,32 +102,32 @@ pub(crate) fn trials(runtime: &Handle) -> Vec<Trial> {
         schema::cases(),
         transactions::cases(),
     ];
-    let turn = Arc::new(Semaphore::new(AT_A_TIME));
+    let slots = Arc::new(Semaphore::new(AT_A_TIME));
     all.extend(own.into_iter().flatten().map(|(path, case)| {
         let name = path.trim_start_matches("contract::");
-        let (runtime, server, turn) = (runtime.clone(), server.clone(), turn.clone());
+        let (runtime, server, slots) = (runtime.clone(), server.clone(), slots.clone());
         Trial::test(name, move || {
             let limited = async {
-                let _turn = turn.acquire().await;
+                let _slot = slots.acquire().await;
                 timeout(Duration::from_secs(120), case(server)).await
             };
             match runtime.block_on(limited) {
                 Ok(outcome) => Ok(outcome.map_err(describe)?),
-                Err(_) => Err("the trial hangs".into()),
+                Err(_) => Err("the trial did not end within 120 s".into()),
             }
         })
     }));
     all
 }
 
-/// Another user, on the same database.
+/// Returns the options for another user of the same database.
 fn as_user(options: &PgConnectOptions, user: &str) -> PgConnectOptions {
     let database = options.get_database().unwrap_or(options.get_username());
     let options = options.clone().database(database);
     options.username(user).password("secret")
 }
 
-/// A backend with a pool of its own.
+/// Creates a backend with a pool of its own.
 async fn backend(
     server: &Server,
     connections: u32,
@@ -145,13 +146,13 @@ fn pool_of(connections: u32) -> PgPoolOptions {
     PostgresBackend::pool_options().max_connections(connections).acquire_timeout(PATIENCE)
 }
 
-/// How long an operation may take, where a trial is not about just that: the machine may be busy.
+/// The time limit of an operation in trials that are not about time. The machine may be busy.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// How many of the trials here run at a time. A server takes 100 connections if not told otherwise.
+/// How many of these trials run at a time. A server accepts 100 connections by default.
 const AT_A_TIME: usize = 3;
 
-/// A backend with its tables, as a service would have it.
+/// Creates a backend and its tables, as a service would.
 async fn service(
     server: &Server,
 ) -> std::result::Result<PostgresBackend, Box<dyn Error + Send + Sync>> {
@@ -160,7 +161,7 @@ async fn service(
     Ok(backend)
 }
 
-/// A pool whose connections see one new, empty schema, and its name.
+/// Creates an empty schema, and returns a pool that uses it by default, and its name.
 async fn empty_schema(
     server: &Server,
 ) -> std::result::Result<(PgPool, String), Box<dyn Error + Send + Sync>> {
@@ -177,7 +178,7 @@ async fn execute(pool: &PgPool, sql: impl Into<String>) -> sqlx::Result<u64> {
     Ok(done.rows_affected())
 }
 
-/// Makes the lease of a key end in so many milliseconds, tolerance included.
+/// Makes the lease of a key dead in `millis` ms. The tolerance is part of that time.
 async fn end_in(pool: &PgPool, key: &Key, millis: i64) -> sqlx::Result<()> {
     let sql = "UPDATE syncguard_locks SET expires_at_ms = \
         floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint - 1000 + $2 WHERE key = $1";
@@ -197,7 +198,7 @@ fn minute() -> Ttl {
     Duration::from_secs(60).try_into().unwrap()
 }
 
-/// The lease of an attempt, if there is one.
+/// Returns the lease of an attempt, or `None` if the key is held.
 fn lease(acquired: Result<Acquired>) -> Result<Option<Lease>> {
     Ok(match acquired? {
         Acquired::Granted(lease) => Some(lease),

@@ -37,7 +37,8 @@ cases![
     w_streams_that_end_early_are_an_outage,
 ];
 
-/// A proxy, and a backend behind it that gets notifications. Whoever else there is comes another way.
+/// A proxy, and a backend behind it that gets notifications. Whoever else there is comes another
+/// way.
 async fn listening(emulator: &Emulator) -> (Proxy, FirestoreBackend) {
     let proxy = Proxy::before(&emulator.address);
     let waiting = builder(&proxy.address()).notifications(true).connect().await.unwrap();
@@ -64,7 +65,8 @@ async fn until(condition: impl Fn() -> bool) {
 
 type Notification = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// A notification that comes with nothing but what happens from now on, and is told of all that does.
+/// A notification that comes with nothing but what happens from now on, and is told of all that
+/// does.
 async fn settled(proxy: &Proxy, waiting: &FirestoreBackend, lease: &Lease) -> Notification {
     let mut first = pin!(waiting.notified(lease.key()));
     first.as_mut().await;

@@ -1,4 +1,4 @@
-//! Real failures, and their codes (E1).
+//! Real failures and their error codes (E1).
 
 use std::error::Error;
 use std::net::TcpListener;
@@ -15,17 +15,17 @@ use super::{
 use contract_tests::servers::Server;
 
 cases![
-    nobody_listens,
-    an_unknown_user,
-    an_unknown_database,
-    a_url_that_is_none,
-    too_many_connections,
-    a_read_only_session,
-    a_statement_timeout_of_the_session,
-    a_pool_that_has_no_connection_left_loses_no_lease,
-    a_closed_pool,
-    a_transaction_that_has_failed,
-    a_lock_id_used_for_two_keys,
+    a_refused_connection_is_unavailable,
+    an_unknown_user_is_auth_failed,
+    an_unknown_database_is_invalid,
+    a_malformed_url_is_invalid,
+    too_many_connections_is_rate_limited,
+    a_read_only_session_is_unavailable,
+    a_statement_timeout_of_the_session_is_a_timeout,
+    an_exhausted_pool_loses_no_lease,
+    a_closed_pool_is_unavailable,
+    a_failed_transaction_is_invalid,
+    a_lock_id_used_for_two_keys_is_invalid,
 ];
 
 fn options(backend: &PostgresBackend) -> PgConnectOptions {
@@ -39,7 +39,7 @@ async fn code_of_connect(options: &PgConnectOptions) -> ErrorCode {
     error.code()
 }
 
-async fn nobody_listens(server: Arc<Server>) -> Outcome {
+async fn a_refused_connection_is_unavailable(server: Arc<Server>) -> Outcome {
     let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
     let nobody = options(&service(&server).await?).port(port);
     assert_eq!(code_of_connect(&nobody).await, ErrorCode::ServiceUnavailable);
@@ -51,25 +51,25 @@ async fn nobody_listens(server: Arc<Server>) -> Outcome {
     Ok(())
 }
 
-async fn an_unknown_user(server: Arc<Server>) -> Outcome {
+async fn an_unknown_user_is_auth_failed(server: Arc<Server>) -> Outcome {
     let unknown = as_user(&options(&service(&server).await?), "nobody_of_that_name");
     assert_eq!(code_of_connect(&unknown).await, ErrorCode::AuthFailed);
     Ok(())
 }
 
-async fn an_unknown_database(server: Arc<Server>) -> Outcome {
+async fn an_unknown_database_is_invalid(server: Arc<Server>) -> Outcome {
     let unknown = options(&service(&server).await?).database("none_of_that_name");
     assert_eq!(code_of_connect(&unknown).await, ErrorCode::InvalidArgument);
     Ok(())
 }
 
-async fn a_url_that_is_none(_: Arc<Server>) -> Outcome {
+async fn a_malformed_url_is_invalid(_: Arc<Server>) -> Outcome {
     let error = PostgresBackend::connect("not a url").await.unwrap_err();
     assert_eq!(error.code(), ErrorCode::InvalidArgument, "{error}");
     Ok(())
 }
 
-async fn too_many_connections(server: Arc<Server>) -> Outcome {
+async fn too_many_connections_is_rate_limited(server: Arc<Server>) -> Outcome {
     let service = service(&server).await?;
     let user = format!("u{}", fresh_id().fingerprint());
     let sql = format!("CREATE ROLE {user} LOGIN PASSWORD 'secret' CONNECTION LIMIT 1");
@@ -81,7 +81,7 @@ async fn too_many_connections(server: Arc<Server>) -> Outcome {
     Ok(())
 }
 
-async fn a_read_only_session(server: Arc<Server>) -> Outcome {
+async fn a_read_only_session_is_unavailable(server: Arc<Server>) -> Outcome {
     service(&server).await?;
     let reader =
         backend(&server, 1, |options| options.options([("default_transaction_read_only", "on")]));
@@ -92,7 +92,7 @@ async fn a_read_only_session(server: Arc<Server>) -> Outcome {
     Ok(())
 }
 
-async fn a_statement_timeout_of_the_session(server: Arc<Server>) -> Outcome {
+async fn a_statement_timeout_of_the_session_is_a_timeout(server: Arc<Server>) -> Outcome {
     let service = service(&server).await?;
     let hasty = backend(&server, 1, |options| options.options([("statement_timeout", "100")]));
     let (hasty, key) = (hasty.await?, fresh_key());
@@ -103,7 +103,7 @@ async fn a_statement_timeout_of_the_session(server: Arc<Server>) -> Outcome {
     Ok(())
 }
 
-async fn a_pool_that_has_no_connection_left_loses_no_lease(server: Arc<Server>) -> Outcome {
+async fn an_exhausted_pool_loses_no_lease(server: Arc<Server>) -> Outcome {
     service(&server).await?;
     let pool = pool_of(1).connect_with(options(&service(&server).await?)).await?;
     let hasty = PostgresBackend::builder(pool.clone()).command_timeout(Duration::from_millis(200));
@@ -117,7 +117,7 @@ async fn a_pool_that_has_no_connection_left_loses_no_lease(server: Arc<Server>) 
     Ok(())
 }
 
-async fn a_closed_pool(server: Arc<Server>) -> Outcome {
+async fn a_closed_pool_is_unavailable(server: Arc<Server>) -> Outcome {
     let service = service(&server).await?;
     lease(service.acquire(&fresh_key(), &fresh_id(), minute()).await)?;
     service.pool().close().await;
@@ -126,7 +126,7 @@ async fn a_closed_pool(server: Arc<Server>) -> Outcome {
     Ok(())
 }
 
-async fn a_transaction_that_has_failed(server: Arc<Server>) -> Outcome {
+async fn a_failed_transaction_is_invalid(server: Arc<Server>) -> Outcome {
     let service = service(&server).await?;
     let mut transaction = service.pool().begin().await?;
     sqlx::query("SELECT 1 / 0").execute(&mut *transaction).await.unwrap_err();
@@ -136,7 +136,7 @@ async fn a_transaction_that_has_failed(server: Arc<Server>) -> Outcome {
     Ok(())
 }
 
-async fn a_lock_id_used_for_two_keys(server: Arc<Server>) -> Outcome {
+async fn a_lock_id_used_for_two_keys_is_invalid(server: Arc<Server>) -> Outcome {
     let (service, id) = (service(&server).await?, fresh_id());
     lease(service.acquire(&fresh_key(), &id, minute()).await)?;
     let error = service.acquire(&fresh_key(), &id, minute()).await.unwrap_err();

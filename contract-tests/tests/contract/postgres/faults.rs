@@ -1,4 +1,4 @@
-//! Connections and servers that go away, or do not answer.
+//! Connections and servers that fail or do not answer.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,18 +13,18 @@ use super::{Outcome, PATIENCE, cases, fresh_id, fresh_key, lease, minute, pool_o
 use contract_tests::servers::Server;
 
 cases![
-    a_connection_is_killed_in_the_middle_of_acquire,
-    a_connection_is_killed_in_the_middle_of_extend,
-    a_connection_is_killed_in_the_middle_of_release,
-    a_wait_that_was_given_up_is_never_granted,
-    a_release_that_was_given_up_releases_nothing_later,
-    what_the_pool_took_of_the_time_is_not_spent_on_the_server,
-    a_server_is_restarted_while_a_lease_is_held,
-    a_server_that_does_not_answer_costs_no_more_than_the_timeout,
+    a_connection_killed_during_an_acquire_grants_nothing,
+    a_connection_killed_during_an_extend_keeps_the_lease,
+    a_connection_killed_during_a_release_keeps_the_lease,
+    an_acquire_that_timed_out_grants_nothing_later,
+    a_release_that_timed_out_releases_nothing_later,
+    time_spent_waiting_for_the_pool_shortens_the_lock_timeout,
+    a_lease_survives_a_restart_of_the_server,
+    a_server_that_hangs_is_an_error_after_the_timeout,
     a_backend_may_be_dropped_outside_the_runtime,
 ];
 
-/// A transaction that holds what others need, until it is rolled back or dropped.
+/// A transaction that blocks every operation on a key until it is rolled back or dropped.
 struct Blocker {
     transaction: Transaction<'static, Postgres>,
     pid: i32,
@@ -48,7 +48,7 @@ pub(super) async fn pid(connection: &mut PgConnection) -> sqlx::Result<i32> {
     sqlx::query_scalar("SELECT pg_backend_pid()").fetch_one(connection).await
 }
 
-/// The first connection that waits for this one.
+/// Waits until a connection is blocked by this one, and returns its process id.
 pub(super) async fn until_one_waits(pool: &PgPool, pid: i32) -> sqlx::Result<i32> {
     let sql = "SELECT pid FROM pg_stat_activity WHERE $1 = ANY (pg_blocking_pids(pid))";
     loop {
@@ -59,13 +59,13 @@ pub(super) async fn until_one_waits(pool: &PgPool, pid: i32) -> sqlx::Result<i32
     }
 }
 
-/// How many connections wait for this one.
+/// Returns how many connections are blocked by this one.
 pub(super) async fn waiting(pool: &PgPool, pid: i32) -> sqlx::Result<i64> {
     let sql = "SELECT count(*) FROM pg_stat_activity WHERE $1 = ANY (pg_blocking_pids(pid))";
     sqlx::query_scalar(sql).bind(pid).fetch_one(pool).await
 }
 
-/// Runs an operation that must wait for `key`, kills its connection, and gives what it said.
+/// Runs an operation that must wait for `key`, kills its connection, and returns its error code.
 async fn killed<T: Send + 'static>(
     server: &Server,
     key: &Key,
@@ -83,7 +83,7 @@ async fn killed<T: Send + 'static>(
     Ok(answer.err().expect("its connection was killed").code())
 }
 
-async fn a_connection_is_killed_in_the_middle_of_acquire(server: Arc<Server>) -> Outcome {
+async fn a_connection_killed_during_an_acquire_grants_nothing(server: Arc<Server>) -> Outcome {
     let backend = service(&server).await?;
     let (key, id) = (fresh_key(), fresh_id());
     let victim = backend.clone();
@@ -96,7 +96,7 @@ async fn a_connection_is_killed_in_the_middle_of_acquire(server: Arc<Server>) ->
     Ok(())
 }
 
-async fn a_connection_is_killed_in_the_middle_of_extend(server: Arc<Server>) -> Outcome {
+async fn a_connection_killed_during_an_extend_keeps_the_lease(server: Arc<Server>) -> Outcome {
     let backend = service(&server).await?;
     let key = fresh_key();
     let held = lease(backend.acquire(&key, &fresh_id(), minute()).await)?.expect("free");
@@ -111,7 +111,7 @@ async fn a_connection_is_killed_in_the_middle_of_extend(server: Arc<Server>) -> 
     Ok(())
 }
 
-async fn a_connection_is_killed_in_the_middle_of_release(server: Arc<Server>) -> Outcome {
+async fn a_connection_killed_during_a_release_keeps_the_lease(server: Arc<Server>) -> Outcome {
     let backend = service(&server).await?;
     let key = fresh_key();
     let held = lease(backend.acquire(&key, &fresh_id(), minute()).await)?.expect("free");
@@ -124,7 +124,7 @@ async fn a_connection_is_killed_in_the_middle_of_release(server: Arc<Server>) ->
     Ok(())
 }
 
-async fn a_wait_that_was_given_up_is_never_granted(server: Arc<Server>) -> Outcome {
+async fn an_acquire_that_timed_out_grants_nothing_later(server: Arc<Server>) -> Outcome {
     let service = service(&server).await?;
     let hasty = PostgresBackend::builder(service.pool().clone());
     let hasty = hasty.command_timeout(Duration::from_millis(600)).build()?;
@@ -132,14 +132,14 @@ async fn a_wait_that_was_given_up_is_never_granted(server: Arc<Server>) -> Outco
     let blocker = Blocker::of(service.pool(), &key).await?;
     let error = hasty.acquire(&key, &fresh_id(), minute()).await.unwrap_err();
     assert_eq!(error.code(), ErrorCode::NetworkTimeout, "{error}");
-    // The server itself has ended the wait.
+    // The server itself ended the wait.
     assert_eq!(waiting(service.pool(), blocker.pid).await?, 0);
     blocker.transaction.rollback().await?;
     assert_eq!(service.get(&key).await?, None);
     Ok(())
 }
 
-async fn a_release_that_was_given_up_releases_nothing_later(server: Arc<Server>) -> Outcome {
+async fn a_release_that_timed_out_releases_nothing_later(server: Arc<Server>) -> Outcome {
     let service = service(&server).await?;
     let hasty = PostgresBackend::builder(service.pool().clone());
     let hasty = hasty.command_timeout(Duration::from_millis(600)).build()?;
@@ -156,8 +156,8 @@ async fn a_release_that_was_given_up_releases_nothing_later(server: Arc<Server>)
     Ok(())
 }
 
-/// The limit of a wait on the server is seen in the text of the statement that waits.
-async fn what_the_pool_took_of_the_time_is_not_spent_on_the_server(server: Arc<Server>) -> Outcome {
+/// The text of the blocked statement shows the lock timeout that it got.
+async fn time_spent_waiting_for_the_pool_shortens_the_lock_timeout(server: Arc<Server>) -> Outcome {
     let service = service(&server).await?;
     let one = super::backend(&server, 1, |options| options.statement_cache_capacity(0)).await?;
     let (key, time) = (fresh_key(), Duration::from_millis(200));
@@ -180,7 +180,7 @@ async fn what_the_pool_took_of_the_time_is_not_spent_on_the_server(server: Arc<S
     Ok(())
 }
 
-async fn a_server_is_restarted_while_a_lease_is_held(server: Arc<Server>) -> Outcome {
+async fn a_lease_survives_a_restart_of_the_server(server: Arc<Server>) -> Outcome {
     let own = server.spare(&[]).await?;
     let backend = own_service(&own.url, Duration::from_secs(2)).await?;
     let (key, id) = (fresh_key(), fresh_id());
@@ -212,20 +212,18 @@ async fn a_server_is_restarted_while_a_lease_is_held(server: Arc<Server>) -> Out
     Ok(())
 }
 
-async fn a_server_that_does_not_answer_costs_no_more_than_the_timeout(
-    server: Arc<Server>,
-) -> Outcome {
+async fn a_server_that_hangs_is_an_error_after_the_timeout(server: Arc<Server>) -> Outcome {
     let own = server.spare(&[]).await?;
     let backend = own_service(&own.url, Duration::from_millis(500)).await?;
     let key = fresh_key();
     let held = lease(backend.acquire(&key, &fresh_id(), minute()).await)?.expect("free");
-    // It comes back to the pool in its own time.
+    // The driver returns the connection to the pool in the background.
     while backend.pool().num_idle() == 0 {
         sleep(Duration::from_millis(1)).await;
     }
 
     own.container.pause().await?;
-    // On an open connection first, then for want of one.
+    // The first call fails on an open connection, the next ones because the pool has none left.
     let error = backend.extend(&held, minute()).await.unwrap_err();
     assert_eq!(error.code(), ErrorCode::NetworkTimeout, "{error}");
     for _ in 0..3 {
@@ -258,7 +256,7 @@ async fn own_service(
     Ok(backend)
 }
 
-/// Where its last connections are still at hand.
+/// The pool still has open connections when it is dropped.
 async fn a_backend_may_be_dropped_outside_the_runtime(server: Arc<Server>) -> Outcome {
     let backend = service(&server).await?;
     lease(backend.acquire(&fresh_key(), &fresh_id(), minute()).await)?;

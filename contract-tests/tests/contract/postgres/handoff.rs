@@ -1,4 +1,4 @@
-//! One lease ends and the next begins, in one step.
+//! Handoff: one lease ends and the next begins in one atomic step.
 
 use std::sync::Arc;
 
@@ -13,19 +13,19 @@ use super::{Outcome, cases, end_in, execute, fresh_id, fresh_key, lease, minute,
 use contract_tests::servers::Server;
 
 cases![
-    a3_the_row_of_a_lease_that_was_handed_off,
-    r1_a_lease_that_is_gone_is_not_handed_off,
-    a6_a_used_up_counter_leaves_the_old_lease_as_it_was,
-    r2_one_ends_a_lease_and_one_holds_the_next,
+    a3_a_handoff_writes_the_same_row_as_a_grant,
+    r1_an_ended_lease_is_not_handed_off,
+    a6_an_exhausted_counter_leaves_the_old_lease_unchanged,
+    r2_one_racer_ends_a_lease_and_one_holds_the_next,
     a1_a_handoff_in_the_last_second_and_an_acquire_never_both_win,
-    r2_a_handoff_behind_an_extend_supports_handoff_what_that_renewed,
+    r2_a_handoff_behind_an_extend_hands_off_the_renewed_lease,
     r2_a_handoff_behind_a_release_grants_nothing,
-    r2_a_handoff_behind_a_release_that_is_undone_is_too_late,
+    r2_a_handoff_behind_a_rolled_back_release_is_too_late,
     r2_a_handoff_behind_a_takeover_grants_nothing,
     a_handoff_is_on_disk_before_it_is_answered,
 ];
 
-/// Every column of a lock and of its counter.
+/// Every column of a lock and of its fence counter.
 type Row = (String, String, i64, i64, String, String, i64, Option<String>);
 
 async fn row(pool: &PgPool, key: &Key) -> sqlx::Result<Option<Row>> {
@@ -41,7 +41,7 @@ async fn held(backend: &PostgresBackend) -> Result<(Key, Lease), Error> {
     Ok((key, held))
 }
 
-async fn a3_the_row_of_a_lease_that_was_handed_off(server: Arc<Server>) -> Outcome {
+async fn a3_a_handoff_writes_the_same_row_as_a_grant(server: Arc<Server>) -> Outcome {
     let backend = service(&server).await?;
     let (key, old) = held(&backend).await?;
     let before = row(backend.pool(), &key).await?.expect("it is held");
@@ -66,7 +66,7 @@ async fn a3_the_row_of_a_lease_that_was_handed_off(server: Arc<Server>) -> Outco
     Ok(())
 }
 
-async fn r1_a_lease_that_is_gone_is_not_handed_off(server: Arc<Server>) -> Outcome {
+async fn r1_an_ended_lease_is_not_handed_off(server: Arc<Server>) -> Outcome {
     let backend = service(&server).await?;
     let (key, gone) = held(&backend).await?;
     let nothing = async || backend.handoff(&gone, &fresh_id(), minute()).await;
@@ -84,7 +84,7 @@ async fn r1_a_lease_that_is_gone_is_not_handed_off(server: Arc<Server>) -> Outco
     Ok(())
 }
 
-async fn a6_a_used_up_counter_leaves_the_old_lease_as_it_was(server: Arc<Server>) -> Outcome {
+async fn a6_an_exhausted_counter_leaves_the_old_lease_unchanged(server: Arc<Server>) -> Outcome {
     let backend = service(&server).await?;
     for counter in [900_000_000_000_000_i64, -7, i64::MAX] {
         let (key, old) = held(&backend).await?;
@@ -99,16 +99,16 @@ async fn a6_a_used_up_counter_leaves_the_old_lease_as_it_was(server: Arc<Server>
     Ok(())
 }
 
-/// How one of the racers has won: it has ended the old lease, holds the next one, or both.
+/// The success of one racer: it ended the old lease, holds the next one, or both.
 #[derive(Debug, PartialEq, Eq)]
 enum Won {
     Ended,
-    HandedOver,
+    HandedOff,
     Taken,
 }
 
-/// Handoffs, releases, renewals and attempts of both clients at once.
-async fn r2_one_ends_a_lease_and_one_holds_the_next(server: Arc<Server>) -> Outcome {
+/// Races handoffs, releases, renewals and acquires of both clients.
+async fn r2_one_racer_ends_a_lease_and_one_holds_the_next(server: Arc<Server>) -> Outcome {
     let backend = service(&server).await?;
     let (mut handed_off, mut ended) = (0, 0);
     for _ in 0..100 {
@@ -119,7 +119,7 @@ async fn r2_one_ends_a_lease_and_one_holds_the_next(server: Arc<Server>) -> Outc
             racers.spawn(async move {
                 let id = fresh_id();
                 let won = match racer {
-                    0..=2 => ours.handoff(&old, &id, minute()).await?.map(|_| Won::HandedOver),
+                    0..=2 => ours.handoff(&old, &id, minute()).await?.map(|_| Won::HandedOff),
                     3 => ours.release(&old).await?.then_some(Won::Ended),
                     4 => ours.extend(&old, minute()).await?.and(None),
                     5 => lease(ours.acquire(&key, &id, minute()).await)?.map(|_| Won::Taken),
@@ -145,14 +145,17 @@ async fn r2_one_ends_a_lease_and_one_holds_the_next(server: Arc<Server>) -> Outc
         let holder = backend.get(&key).await?;
         assert_eq!(holder.as_ref().map(|it| it.id()), holders.first().map(|(_, id)| id));
         assert!(holder.is_none_or(|holder| holder.fence() > old.fence()));
-        handed_off += usize::from(holders.iter().any(|(won, _)| *won == Won::HandedOver));
+        handed_off += usize::from(holders.iter().any(|(won, _)| *won == Won::HandedOff));
         ended += usize::from(all.iter().any(|(won, _)| *won == Won::Ended));
     }
-    assert!(handed_off > 0 && ended > 0, "no race: {handed_off} {ended}");
+    assert!(
+        handed_off > 0 && ended > 0,
+        "one kind never won: {handed_off} handoffs, {ended} releases"
+    );
     Ok(())
 }
 
-/// The other client reads the row without a lock, and then overwrites it.
+/// The other client reads the row without locking it, and then overwrites it.
 async fn a1_a_handoff_in_the_last_second_and_an_acquire_never_both_win(
     server: Arc<Server>,
 ) -> Outcome {
@@ -179,9 +182,7 @@ fn handoff(dying: &Dying) -> impl Future<Output = Result<bool, Error>> + Send + 
     async move { Ok(backend.handoff(&lease, &fresh_id(), minute()).await?.is_some()) }
 }
 
-async fn r2_a_handoff_behind_an_extend_supports_handoff_what_that_renewed(
-    server: Arc<Server>,
-) -> Outcome {
+async fn r2_a_handoff_behind_an_extend_hands_off_the_renewed_lease(server: Arc<Server>) -> Outcome {
     let mut dying = Dying::new(&server).await?;
     dying.renew().await?;
     dying.until_dead().await?;
@@ -204,7 +205,7 @@ async fn r2_a_handoff_behind_a_release_grants_nothing(server: Arc<Server>) -> Ou
     Ok(())
 }
 
-async fn r2_a_handoff_behind_a_release_that_is_undone_is_too_late(server: Arc<Server>) -> Outcome {
+async fn r2_a_handoff_behind_a_rolled_back_release_is_too_late(server: Arc<Server>) -> Outcome {
     let mut dying = Dying::new(&server).await?;
     dying.end().await?;
     let next = dying.behind(handoff(&dying)).await?;
@@ -217,7 +218,7 @@ async fn r2_a_handoff_behind_a_release_that_is_undone_is_too_late(server: Arc<Se
 
 async fn r2_a_handoff_behind_a_takeover_grants_nothing(server: Arc<Server>) -> Outcome {
     let mut dying = Dying::new(&server).await?;
-    dying.take_turn().await?;
+    dying.lock_key().await?;
     let next = dying.behind(handoff(&dying)).await?;
     dying.until_dead().await?;
     let Dying { backend, key, mut transaction, .. } = dying;
@@ -229,24 +230,25 @@ async fn r2_a_handoff_behind_a_takeover_grants_nothing(server: Arc<Server>) -> O
     Ok(())
 }
 
-/// A trigger sees how its transaction is to be committed.
+/// A deferred trigger records how its transaction commits.
 async fn a_handoff_is_on_disk_before_it_is_answered(server: Arc<Server>) -> Outcome {
     let (pool, _) = super::empty_schema(&server).await?;
     let backend = PostgresBackend::new(pool.clone());
     backend.setup_schema().await?;
     execute(
         &pool,
-        "CREATE TABLE seen (commits TEXT); \
-         CREATE FUNCTION see() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN \
-             INSERT INTO seen VALUES (current_setting('synchronous_commit')); \
+        "CREATE TABLE commits (mode TEXT); \
+         CREATE FUNCTION record_commit() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN \
+             INSERT INTO commits VALUES (current_setting('synchronous_commit')); \
              RETURN NULL; END $$; \
-         CREATE CONSTRAINT TRIGGER see AFTER UPDATE ON syncguard_locks \
-             DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION see()",
+         CREATE CONSTRAINT TRIGGER record_commit AFTER UPDATE ON syncguard_locks \
+             DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION record_commit()",
     )
     .await?;
     let (_, held) = held(&backend).await?;
     assert!(backend.handoff(&held, &fresh_id(), minute()).await?.is_some());
-    let seen: Vec<String> = sqlx::query_scalar("SELECT commits FROM seen").fetch_all(&pool).await?;
-    assert_eq!(seen, ["on"]);
+    let modes: Vec<String> =
+        sqlx::query_scalar("SELECT mode FROM commits").fetch_all(&pool).await?;
+    assert_eq!(modes, ["on"]);
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Beside SyncGuard for TypeScript, whose statements are run here as that client runs them.
+//! Locks shared with SyncGuard for TypeScript. These trials run the same statements as that client.
 
 use std::error::Error;
 use std::sync::Arc;
@@ -12,14 +12,14 @@ use super::{Outcome, cases, end_in, fresh_id, fresh_key, lease, minute, service}
 use contract_tests::servers::Server;
 
 cases![
-    a1_one_holder_of_both_clients_racers_and_rising_fences,
+    a1_racers_of_both_clients_have_one_holder_and_rising_fences,
     r3_an_extend_in_the_last_second_and_an_acquire_never_both_win,
-    l1_each_sees_and_ends_what_the_other_took,
-    what_it_left_in_the_tables_is_read,
+    l1_each_client_finds_and_ends_leases_of_the_other,
+    rows_of_the_other_client_are_read_and_written_alike,
 ];
 
-/// Its acquire. The time is that of the transaction's beginning, the row is read without a lock, and
-/// in the end it is overwritten whatever it holds.
+/// Acquires a lock as the TypeScript client does. It takes the time of the transaction's start,
+/// reads the row without locking it, and then overwrites the row without a condition.
 pub(super) async fn acquire(
     connection: &mut PgConnection,
     key: &Key,
@@ -77,7 +77,7 @@ pub(super) async fn acquire(
     Ok(Fence::new(fence.unsigned_abs()).ok())
 }
 
-/// Its release.
+/// Releases a lock as the TypeScript client does.
 pub(super) async fn release(connection: &mut PgConnection, id: &LockId) -> sqlx::Result<bool> {
     let mut transaction = connection.begin().await?;
     let row: Option<(String, i64, i64)> = sqlx::query_as(
@@ -98,11 +98,13 @@ pub(super) async fn release(connection: &mut PgConnection, id: &LockId) -> sqlx:
     Ok(live.is_some())
 }
 
-async fn a1_one_holder_of_both_clients_racers_and_rising_fences(server: Arc<Server>) -> Outcome {
+async fn a1_racers_of_both_clients_have_one_holder_and_rising_fences(
+    server: Arc<Server>,
+) -> Outcome {
     let ours = service(&server).await?;
     let (key, mut last) = (fresh_key(), None);
     for round in 0..50 {
-        // By turns there is a dead row, and none.
+        // In even rounds there is no row, in odd rounds a dead one.
         end_in(ours.pool(), &key, 0).await?;
         if round % 2 == 0 {
             let gone = sqlx::query("DELETE FROM syncguard_locks WHERE key = $1");
@@ -133,7 +135,7 @@ async fn a1_one_holder_of_both_clients_racers_and_rising_fences(server: Arc<Serv
     Ok(())
 }
 
-/// A lease that is about to die is extended, and at the same moment taken by the other client.
+/// Extends a lease that is about to expire, while the other client acquires the key.
 async fn r3_an_extend_in_the_last_second_and_an_acquire_never_both_win(
     server: Arc<Server>,
 ) -> Outcome {
@@ -155,7 +157,7 @@ async fn r3_an_extend_in_the_last_second_and_an_acquire_never_both_win(
     Ok(())
 }
 
-async fn l1_each_sees_and_ends_what_the_other_took(server: Arc<Server>) -> Outcome {
+async fn l1_each_client_finds_and_ends_leases_of_the_other(server: Arc<Server>) -> Outcome {
     let ours = service(&server).await?;
     let mut connection = ours.pool().acquire().await?;
 
@@ -176,8 +178,8 @@ async fn l1_each_sees_and_ends_what_the_other_took(server: Arc<Server>) -> Outco
     Ok(())
 }
 
-/// The rows that it really left (golden-records.json), and what ours leaves for the same keys.
-async fn what_it_left_in_the_tables_is_read(server: Arc<Server>) -> Outcome {
+/// Reads rows that the TypeScript client wrote, and compares our rows for the same keys.
+async fn rows_of_the_other_client_are_read_and_written_alike(server: Arc<Server>) -> Outcome {
     let (pool, _) = super::empty_schema(&server).await?;
     let ours = syncguard_postgres::PostgresBackend::new(pool.clone());
     ours.setup_schema().await?;

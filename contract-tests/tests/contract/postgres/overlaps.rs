@@ -1,4 +1,4 @@
-//! Operations on a lease whose row another transaction has in hand, for longer than the lease lives.
+//! Operations on a lease whose row another transaction locks until after the lease has expired.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,15 +13,15 @@ use super::{Outcome, cases, end_in, fresh_id, fresh_key, lease, minute, service}
 use contract_tests::servers::Server;
 
 cases![
-    e1_an_extend_behind_an_extend_of_ours_renews_it_again,
-    e1_an_extend_behind_an_extend_of_the_other_client_renews_it_again,
-    e1_an_extend_behind_a_release_that_is_undone_revives_nothing,
+    e1_an_extend_behind_our_own_extend_renews_the_lease_again,
+    e1_an_extend_behind_an_extend_of_the_other_client_renews_the_lease_again,
+    e1_an_extend_behind_a_rolled_back_release_revives_nothing,
     e1_an_extend_behind_a_takeover_renews_nothing,
-    r2_a_release_behind_an_extend_ends_what_that_renewed,
-    r2_a_release_behind_a_release_that_is_undone_is_too_late,
+    r2_a_release_behind_an_extend_ends_the_renewed_lease,
+    r2_a_release_behind_a_rolled_back_release_is_too_late,
 ];
 
-/// A lease that is about to die, and a transaction that has it in hand.
+/// A lease that is about to expire, and a transaction that locks its row.
 pub(super) struct Dying {
     pub(super) backend: PostgresBackend,
     pub(super) key: Key,
@@ -43,10 +43,11 @@ impl Dying {
         Ok(Self { backend, key, lease: held, transaction, pid })
     }
 
-    /// What our statements begin with. The other client's extend and release do not.
-    pub(super) async fn take_turn(&mut self) -> sqlx::Result<()> {
-        let turn = sqlx::query("SELECT pg_advisory_xact_lock(hashtext($1))");
-        turn.bind(self.key.as_str()).execute(&mut *self.transaction).await.map(drop)
+    /// Takes the advisory lock of the key. Our statements begin with it, but extend and release of
+    /// the TypeScript client do not.
+    pub(super) async fn lock_key(&mut self) -> sqlx::Result<()> {
+        let lock = sqlx::query("SELECT pg_advisory_xact_lock(hashtext($1))");
+        lock.bind(self.key.as_str()).execute(&mut *self.transaction).await.map(drop)
     }
 
     pub(super) async fn renew(&mut self) -> sqlx::Result<()> {
@@ -56,12 +57,13 @@ impl Dying {
         renew.bind(self.lease.id().as_str()).execute(&mut *self.transaction).await.map(drop)
     }
 
-    /// Too late where the machine is very busy, which changes nothing: the row is in hand.
+    /// Releases the lease inside the transaction. On a very busy machine it may have expired, which
+    /// changes nothing: the transaction locks the row in either case.
     pub(super) async fn end(&mut self) -> Result<bool, Error> {
         self.backend.release_in(&mut self.transaction, &self.lease).await
     }
 
-    /// Begins an operation, which then waits for the transaction.
+    /// Starts an operation and waits until it is blocked by the transaction.
     pub(super) async fn behind<T: Send + 'static>(
         &self,
         operation: impl Future<Output = Result<T, Error>> + Send + 'static,
@@ -70,7 +72,7 @@ impl Dying {
         running.spawn(operation);
         tokio::select! {
             waits = until_one_waits(self.backend.pool(), self.pid) => waits?,
-            _ = running.join_next() => panic!("it was answered without a wait"),
+            _ = running.join_next() => panic!("the operation did not wait for the transaction"),
         };
         Ok(running)
     }
@@ -85,7 +87,7 @@ impl Dying {
         async move { backend.release(&lease).await }
     }
 
-    /// As it is for whoever does not see the open transaction.
+    /// Waits until the lease has expired for every client outside the transaction.
     pub(super) async fn until_dead(&self) -> Result<(), Error> {
         while self.backend.get(&self.key).await?.is_some() {
             sleep(Duration::from_millis(5)).await;
@@ -95,12 +97,12 @@ impl Dying {
 }
 
 pub(super) async fn answer(mut running: JoinSet<Result<bool, Error>>) -> Result<bool, Error> {
-    running.join_next().await.expect("it was spawned").expect("it does not panic")
+    running.join_next().await.expect("one task").expect("no panic")
 }
 
-async fn e1_an_extend_behind_an_extend_of_ours_renews_it_again(server: Arc<Server>) -> Outcome {
+async fn e1_an_extend_behind_our_own_extend_renews_the_lease_again(server: Arc<Server>) -> Outcome {
     let mut dying = Dying::new(&server).await?;
-    dying.take_turn().await?;
+    dying.lock_key().await?;
     dying.renew().await?;
     let second = dying.behind(dying.extend()).await?;
     dying.until_dead().await?;
@@ -110,8 +112,9 @@ async fn e1_an_extend_behind_an_extend_of_ours_renews_it_again(server: Arc<Serve
     Ok(())
 }
 
-/// Called before its end and after it: the renewal was made in time either way.
-async fn e1_an_extend_behind_an_extend_of_the_other_client_renews_it_again(
+/// The second extend starts before the lease expires, and then after it. The first renewal was in
+/// time in both cases.
+async fn e1_an_extend_behind_an_extend_of_the_other_client_renews_the_lease_again(
     server: Arc<Server>,
 ) -> Outcome {
     let mut dying = Dying::new(&server).await?;
@@ -130,9 +133,7 @@ async fn e1_an_extend_behind_an_extend_of_the_other_client_renews_it_again(
     Ok(())
 }
 
-async fn e1_an_extend_behind_a_release_that_is_undone_revives_nothing(
-    server: Arc<Server>,
-) -> Outcome {
+async fn e1_an_extend_behind_a_rolled_back_release_revives_nothing(server: Arc<Server>) -> Outcome {
     let mut dying = Dying::new(&server).await?;
     dying.end().await?;
     let extend = dying.behind(dying.extend()).await?;
@@ -145,7 +146,7 @@ async fn e1_an_extend_behind_a_release_that_is_undone_revives_nothing(
 
 async fn e1_an_extend_behind_a_takeover_renews_nothing(server: Arc<Server>) -> Outcome {
     let mut dying = Dying::new(&server).await?;
-    dying.take_turn().await?;
+    dying.lock_key().await?;
     let extend = dying.behind(dying.extend()).await?;
     dying.until_dead().await?;
     let Dying { backend, key, mut transaction, .. } = dying;
@@ -157,8 +158,8 @@ async fn e1_an_extend_behind_a_takeover_renews_nothing(server: Arc<Server>) -> O
     Ok(())
 }
 
-/// Called when the row that everybody sees was dead already.
-async fn r2_a_release_behind_an_extend_ends_what_that_renewed(server: Arc<Server>) -> Outcome {
+/// The release starts when the row is already dead for every client outside the transaction.
+async fn r2_a_release_behind_an_extend_ends_the_renewed_lease(server: Arc<Server>) -> Outcome {
     let mut dying = Dying::new(&server).await?;
     dying.renew().await?;
     dying.until_dead().await?;
@@ -169,7 +170,7 @@ async fn r2_a_release_behind_an_extend_ends_what_that_renewed(server: Arc<Server
     Ok(())
 }
 
-async fn r2_a_release_behind_a_release_that_is_undone_is_too_late(server: Arc<Server>) -> Outcome {
+async fn r2_a_release_behind_a_rolled_back_release_is_too_late(server: Arc<Server>) -> Outcome {
     let mut dying = Dying::new(&server).await?;
     dying.end().await?;
     let release = dying.behind(dying.release()).await?;

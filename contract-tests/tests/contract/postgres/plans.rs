@@ -1,19 +1,19 @@
-//! How a lease is found in a table where many came and went.
+//! A lease is found by index in a table that held many leases before.
 
 use std::sync::Arc;
 
 use syncguard_postgres::sqlx::{AssertSqlSafe, query, query_scalar};
 use syncguard_postgres::{Backend, Lease, PostgresBackend};
 
-use super::notifications::Place;
+use super::notifications::Fixture;
 use super::{Outcome, cases, fresh_id, fresh_key, lease, minute, pool_of};
 use contract_tests::servers::Server;
 
-cases![a_lease_is_found_by_its_key_where_many_came_and_went];
+cases![a_lease_in_a_bloated_table_is_found_by_its_key];
 
-async fn a_lease_is_found_by_its_key_where_many_came_and_went(server: Arc<Server>) -> Outcome {
-    let place = Place::new(&server).await?;
-    bloat(&place).await?;
+async fn a_lease_in_a_bloated_table_is_found_by_its_key(server: Arc<Server>) -> Outcome {
+    let fixture = Fixture::new(&server).await?;
+    bloat(&fixture).await?;
     let by_lease = async |backend: PostgresBackend, held: Lease| {
         assert!(backend.extend(&held, minute()).await?.is_some());
         let held = backend.handoff(&held, &fresh_id(), minute()).await?.expect("it was live");
@@ -24,16 +24,16 @@ async fn a_lease_is_found_by_its_key_where_many_came_and_went(server: Arc<Server
         assert!(backend.release_by_id(held.id()).await?);
         Ok(())
     };
-    assert_eq!(scans(&place, by_lease).await?, 0);
-    // Else it would have shown nothing.
-    assert!(scans(&place, by_id).await? > 0);
+    assert_eq!(scans(&fixture, by_lease).await?, 0);
+    // This shows that the table is bloated enough for a sequential scan.
+    assert!(scans(&fixture, by_id).await? > 0);
     Ok(())
 }
 
-/// Leaves few rows in many pages, and an index of ids that is as large; that of keys is small, since
-/// the same keys come again and again.
-async fn bloat(place: &Place) -> Outcome {
-    let table = &place.table;
+/// Leaves few rows in many pages, and an equally large index of ids. The index of keys is small,
+/// because the same keys are used again and again.
+async fn bloat(fixture: &Fixture) -> Outcome {
+    let table = &fixture.table;
     let fill = format!(
         "INSERT INTO {table} (key, lock_id, expires_at_ms, acquired_at_ms, fence, user_key) \
          SELECT n, md5(n::text), 0, 0, '', '' FROM generate_series(1, 20000) AS n"
@@ -42,27 +42,27 @@ async fn bloat(place: &Place) -> Outcome {
     let rebuild = format!("REINDEX INDEX {table}_pkey");
     let leave = format!("ALTER TABLE {table} SET (autovacuum_enabled = false)");
     for sql in [leave, fill, empty, format!("VACUUM ANALYZE {table}"), rebuild] {
-        query(AssertSqlSafe(sql)).execute(&place.pool).await?;
+        query(AssertSqlSafe(sql)).execute(&fixture.pool).await?;
     }
     Ok(())
 }
 
-/// How often the whole table is read while something is done with a lease.
+/// Returns the number of sequential scans of the table during `work` on a lease.
 async fn scans(
-    place: &Place,
+    fixture: &Fixture,
     work: impl AsyncFnOnce(PostgresBackend, Lease) -> Outcome,
 ) -> Outcome<i64> {
-    let pool = pool_of(1).connect_lazy_with(place.options());
-    let backend = place.on(pool.clone()).notifications(false).build()?;
+    let pool = pool_of(1).connect_lazy_with(fixture.options());
+    let backend = fixture.on(pool.clone()).notifications(false).build()?;
     let held = lease(backend.acquire(&fresh_key(), &fresh_id(), minute()).await)?;
-    let before = place.number(SCANS).await?;
+    let before = fixture.number(SCANS).await?;
     work(backend, held.expect("it was free")).await?;
-    // A session reports the last of what it did when it ends.
+    // A session reports its last statistics when it ends.
     let session: i32 = query_scalar("SELECT pg_backend_pid()").fetch_one(&pool).await?;
     pool.close().await;
     let ended = format!("SELECT count(*) FROM pg_stat_activity WHERE pid = {session} AND $1 <> ''");
-    place.until(&ended, 0).await?;
-    Ok(place.number(SCANS).await? - before)
+    fixture.until(&ended, 0).await?;
+    Ok(fixture.number(SCANS).await? - before)
 }
 
 const SCANS: &str = "SELECT seq_scan FROM pg_stat_user_tables WHERE relname = $1";

@@ -1,5 +1,7 @@
-//! The suite through a PgBouncer in transaction mode, which hands each transaction to another
-//! connection of the server, and what is heard there.
+//! The contract suite through PgBouncer in transaction mode, and notifications beside it.
+//!
+//! In this mode each transaction may run on another connection to the server, so LISTEN has no
+//! effect.
 
 use std::fs;
 use std::net::TcpListener;
@@ -15,15 +17,15 @@ use tokio::runtime::Handle;
 use tokio::sync::OnceCell;
 use tokio::time::{Instant, advance, pause, resume, sleep, timeout};
 
-use super::notifications::{Place, listening, told};
+use super::notifications::{Fixture, assert_notified, listening};
 use super::{Outcome, PATIENCE, backend, cases, fresh_id, fresh_key, lease, minute, pool_of};
 use crate::log::logging;
 use contract_tests::servers::Server;
 
 cases![
-    a_pooler_is_noticed_once_and_gets_no_sign,
-    a_pool_of_a_pooler_is_told_of_as_it_is_built,
-    releases_through_a_pooler_are_heard_on_a_direct_connection,
+    a_pooler_is_one_warning_and_gets_no_waiter_lock,
+    a_pool_of_a_pooler_is_one_warning_when_it_is_built,
+    a_release_through_a_pooler_notifies_a_direct_connection,
 ];
 
 pub(super) fn suite(runtime: &Handle, server: &Arc<Server>) -> Vec<Trial> {
@@ -43,26 +45,26 @@ pub(super) fn suite(runtime: &Handle, server: &Arc<Server>) -> Vec<Trial> {
     })
 }
 
-/// The listening connection goes through the pooler, by the options of the pool or by themselves.
-async fn a_pooler_is_noticed_once_and_gets_no_sign(server: Arc<Server>) -> Outcome {
-    let place = Place::new(&server).await?;
-    let pooler = Pooler::start(&place.options())?;
-    let pooled = pooler.pool(&place.options()).await?;
-    let through_pooler = pooler.options(&place.options());
-    for pool in [pooled, place.pool.clone()] {
-        let backend = place.on(pool).listen_on(through_pooler.clone()).build()?;
+/// The listening connection goes through the pooler: with the options of the pool, or with its own.
+async fn a_pooler_is_one_warning_and_gets_no_waiter_lock(server: Arc<Server>) -> Outcome {
+    let fixture = Fixture::new(&server).await?;
+    let pooler = Pooler::start(&fixture.options())?;
+    let pooled = pooler.pool(&fixture.options()).await?;
+    let through_pooler = pooler.options(&fixture.options());
+    for pool in [pooled, fixture.pool.clone()] {
+        let backend = fixture.on(pool).listen_on(through_pooler.clone()).build()?;
         assert!(backend.capabilities().receives_notifications());
         let (waiter, key) = (backend.clone(), fresh_key());
         let warnings = logging("syncguard_postgres", |log| async move {
             let first = waiter.notified(&key);
-            noticed(&waiter).await;
+            detected(&waiter).await;
             let second = waiter.notified(&key);
-            // The next test is as silent, also about what it finds.
+            // The next test finds the same and logs nothing.
             pause();
             advance(Duration::from_secs(10 * 60 + 1)).await;
             resume();
-            assert!(waiter.capabilities().receives_notifications(), "it is to be tested again");
-            noticed(&waiter).await;
+            assert!(waiter.capabilities().receives_notifications(), "no new test is due");
+            detected(&waiter).await;
             let both = async {
                 tokio::select! { () = first => {}, () = second => {} }
             };
@@ -72,12 +74,12 @@ async fn a_pooler_is_noticed_once_and_gets_no_sign(server: Arc<Server>) -> Outco
         let warnings = warnings.await;
         let [warning] = &warnings[..] else { panic!("{warnings:?}") };
         assert!(warning.contains("pooler") && warning.contains("listen_on"), "{warning}");
-        assert_eq!(place.signs().await?, 0);
+        assert_eq!(fixture.waiter_locks().await?, 0);
         let left = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'LISTEN%' || $1 || '%'";
-        assert_eq!(place.number(left).await?, 0);
+        assert_eq!(fixture.number(left).await?, 0);
 
-        // Waiting goes on by timer.
-        let (holder, held) = place.holder().await?;
+        // Waiters still try by timer.
+        let (holder, held) = fixture.holder().await?;
         let (locks, backoff) = (LockManager::new(backend), Duration::from_millis(50));
         let request = locks.lock(held.key()).wait(PATIENCE).backoff(Backoff::fixed(backoff));
         let (guard, released) = tokio::join!(request.acquire(), async {
@@ -89,22 +91,22 @@ async fn a_pooler_is_noticed_once_and_gets_no_sign(server: Arc<Server>) -> Outco
     Ok(())
 }
 
-/// Waits until a test has found that nothing is heard.
-async fn noticed(backend: &PostgresBackend) {
-    let noticed = async {
+/// Waits until a test has found that no notifications arrive.
+async fn detected(backend: &PostgresBackend) {
+    let detected = async {
         while backend.capabilities().receives_notifications() {
             sleep(Duration::from_millis(10)).await;
         }
     };
-    timeout(PATIENCE, noticed).await.expect("the pooler is not noticed");
+    timeout(PATIENCE, detected).await.expect("the pooler was not detected");
 }
 
-async fn a_pool_of_a_pooler_is_told_of_as_it_is_built(server: Arc<Server>) -> Outcome {
-    let place = Place::new(&server).await?;
-    let pooler = Pooler::start(&place.options())?;
-    let pooled = pooler.pool(&place.options()).await?;
+async fn a_pool_of_a_pooler_is_one_warning_when_it_is_built(server: Arc<Server>) -> Outcome {
+    let fixture = Fixture::new(&server).await?;
+    let pooler = Pooler::start(&fixture.options())?;
+    let pooled = pooler.pool(&fixture.options()).await?;
     let build = |notifications| {
-        let builder = place.on(pooled.clone()).notifications(notifications);
+        let builder = fixture.on(pooled.clone()).notifications(notifications);
         logging("syncguard_postgres", |log| async move {
             let backend = builder.build().unwrap();
             assert!(!backend.capabilities().receives_notifications());
@@ -119,23 +121,21 @@ async fn a_pool_of_a_pooler_is_told_of_as_it_is_built(server: Arc<Server>) -> Ou
     Ok(())
 }
 
-async fn releases_through_a_pooler_are_heard_on_a_direct_connection(
-    server: Arc<Server>,
-) -> Outcome {
-    let place = Place::new(&server).await?;
-    let pooler = Pooler::start(&place.options())?;
-    let pooled = pooler.pool(&place.options()).await?;
-    let backend = place.on(pooled).listen_on(place.options()).build()?;
+async fn a_release_through_a_pooler_notifies_a_direct_connection(server: Arc<Server>) -> Outcome {
+    let fixture = Fixture::new(&server).await?;
+    let pooler = Pooler::start(&fixture.options())?;
+    let pooled = pooler.pool(&fixture.options()).await?;
+    let backend = fixture.on(pooled).listen_on(fixture.options()).build()?;
     let key = fresh_key();
     let held = lease(backend.acquire(&key, &fresh_id(), minute()).await)?.expect("it was free");
     let notification = listening(&backend, &key).await;
     assert!(backend.release(&held).await?);
-    told(notification).await;
+    assert_notified(notification).await;
     assert!(backend.capabilities().receives_notifications());
     Ok(())
 }
 
-/// A PgBouncer, which ends when dropped.
+/// A PgBouncer process, which ends when this is dropped.
 #[derive(Debug)]
 struct Pooler {
     process: Child,
@@ -150,9 +150,9 @@ impl Pooler {
         })
     }
 
-    /// The way to the same database through this pooler.
+    /// Returns the options for the same database through this pooler.
     fn options(&self, server: &PgConnectOptions) -> PgConnectOptions {
-        // PgBouncer before 1.21 knows nothing of prepared statements.
+        // PgBouncer before 1.21 does not support prepared statements.
         PgConnectOptions::new()
             .host("127.0.0.1")
             .port(self.port)
@@ -197,7 +197,7 @@ impl Pooler {
             ),
         )?;
         let process = Command::new("pgbouncer")
-            // It refuses to run as root; an option that others may not use is ignored for them.
+            // PgBouncer refuses to run as root. It ignores this option for other users.
             .args(["--quiet", "--user", "nobody"])
             .arg(&settings)
             .stdin(Stdio::null())
@@ -208,7 +208,7 @@ impl Pooler {
 
 impl Drop for Pooler {
     fn drop(&mut self) {
-        // Nothing can be done about a failure, and nothing depends on it.
+        // A failure only leaves a process or a folder behind, so it is ignored.
         let _ = self.process.kill();
         let _ = self.process.wait();
         let _ = fs::remove_dir_all(&self.folder);

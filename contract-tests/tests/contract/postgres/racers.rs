@@ -1,4 +1,4 @@
-//! Many tasks at once: for a key, and for a connection.
+//! Many tasks that race for one key, or for one connection.
 
 use std::sync::Arc;
 
@@ -10,20 +10,20 @@ use super::{Outcome, backend, cases, end_in, fresh_id, fresh_key, lease, minute}
 use contract_tests::servers::Server;
 
 cases![
-    a1_an_expired_row_has_one_new_holder_of_50_racers_200_times,
-    a1_so_it_is_where_transactions_are_serializable,
-    a4_racing_repeats_of_one_attempt_all_get_its_lease,
+    a1_one_of_50_racers_takes_over_an_expired_row_200_times,
+    a1_one_of_50_racers_takes_over_at_stricter_isolation_levels,
+    a4_racing_repeats_of_one_attempt_all_get_the_same_lease,
     a_pool_of_one_connection_serves_50_tasks,
     a_held_lock_keeps_no_connection,
 ];
 
-async fn a1_an_expired_row_has_one_new_holder_of_50_racers_200_times(
-    server: Arc<Server>,
-) -> Outcome {
+async fn a1_one_of_50_racers_takes_over_an_expired_row_200_times(server: Arc<Server>) -> Outcome {
     takeovers(&server, "read committed", 200).await
 }
 
-async fn a1_so_it_is_where_transactions_are_serializable(server: Arc<Server>) -> Outcome {
+async fn a1_one_of_50_racers_takes_over_at_stricter_isolation_levels(
+    server: Arc<Server>,
+) -> Outcome {
     takeovers(&server, "serializable", 20).await?;
     takeovers(&server, "repeatable read", 20).await
 }
@@ -55,7 +55,7 @@ async fn takeovers(server: &Server, isolation: &str, rounds: usize) -> Outcome {
     Ok(())
 }
 
-async fn a4_racing_repeats_of_one_attempt_all_get_its_lease(server: Arc<Server>) -> Outcome {
+async fn a4_racing_repeats_of_one_attempt_all_get_the_same_lease(server: Arc<Server>) -> Outcome {
     let backend = super::service(&server).await?;
     for _ in 0..20 {
         let (key, id) = (fresh_key(), fresh_id());
@@ -66,7 +66,7 @@ async fn a4_racing_repeats_of_one_attempt_all_get_its_lease(server: Arc<Server>)
         }
         let mut fences = Vec::new();
         while let Some(repeat) = repeats.join_next().await {
-            fences.push(repeat??.expect("it is our own").fence());
+            fences.push(repeat??.expect("the id holds the key").fence());
         }
         fences.dedup();
         assert_eq!(fences.len(), 1, "{fences:?}");
@@ -97,7 +97,7 @@ async fn a_pool_of_one_connection_serves_50_tasks(server: Arc<Server>) -> Outcom
     Ok(())
 }
 
-/// Five locks are held, and the one connection of the pool is free.
+/// Holds five locks, and the only connection of the pool is still free.
 async fn a_held_lock_keeps_no_connection(server: Arc<Server>) -> Outcome {
     let backend = backend(&server, 1, |options| options).await?;
     backend.setup_schema().await?;

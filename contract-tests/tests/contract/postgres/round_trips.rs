@@ -1,4 +1,4 @@
-//! How often an operation goes to the server and back, seen from the wire between them.
+//! Counts the round trips of each operation with a proxy between client and server.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -8,26 +8,31 @@ use syncguard_postgres::{Acquired, Backend, Key, PostgresBackend};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-use super::notifications::{Place, listening, told};
+use super::notifications::{Fixture, assert_notified, listening};
 use super::{Outcome, cases, fresh_id, fresh_key, lease, minute, pool_of};
 use contract_tests::servers::Server;
 
-cases![each_operation_is_one_round_trip, so_it_is_where_statements_are_sent_as_text];
+cases![
+    each_operation_is_one_round_trip,
+    each_operation_is_one_round_trip_with_statements_sent_as_text
+];
 
 async fn each_operation_is_one_round_trip(server: Arc<Server>) -> Outcome {
     counted(&server, |options| options).await
 }
 
-async fn so_it_is_where_statements_are_sent_as_text(server: Arc<Server>) -> Outcome {
+async fn each_operation_is_one_round_trip_with_statements_sent_as_text(
+    server: Arc<Server>,
+) -> Outcome {
     counted(&server, |options| options.statement_cache_capacity(0)).await
 }
 
 async fn counted(server: &Server, options: fn(PgConnectOptions) -> PgConnectOptions) -> Outcome {
-    let place = Place::new(server).await?;
-    let wire = Wire::to(&place.options()).await?;
-    let through_wire = options(place.options()).host("127.0.0.1").port(wire.port);
+    let fixture = Fixture::new(server).await?;
+    let wire = Wire::to(&fixture.options()).await?;
+    let through_wire = options(fixture.options()).host("127.0.0.1").port(wire.port);
     let pool = pool_of(1).connect_with(through_wire).await?;
-    let backend = place.on(pool).notifications(false).build()?;
+    let backend = fixture.on(pool).notifications(false).build()?;
     // The first use of a statement prepares it.
     every_operation(&backend, &fresh_key()).await?;
     let trips = async |key: &Key| {
@@ -37,11 +42,11 @@ async fn counted(server: &Server, options: fn(PgConnectOptions) -> PgConnectOpti
     };
     assert_eq!(trips(&fresh_key()).await?, OPERATIONS);
 
-    // A release that tells somebody takes no more.
-    let (waiter, key) = (place.builder().build()?, fresh_key());
+    // A release that sends a notification takes no extra round trip.
+    let (waiter, key) = (fixture.builder().build()?, fresh_key());
     let notification = listening(&waiter, &key).await;
     assert_eq!(trips(&key).await?, OPERATIONS);
-    told(notification).await;
+    assert_notified(notification).await;
     Ok(())
 }
 
@@ -85,8 +90,10 @@ impl Wire {
     }
 }
 
-/// Counts what the client sends once the server has answered, but for the pool's question whether
-/// the connection is alive: a Sync alone.
+/// Forwards both directions, and counts a round trip when the client sends after the server
+/// answered.
+///
+/// A lone Sync does not count: with it, the pool checks whether the connection is alive.
 async fn pass_on(
     mut client: TcpStream,
     mut server: TcpStream,

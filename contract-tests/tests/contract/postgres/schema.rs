@@ -1,4 +1,4 @@
-//! The tables: who creates them, and what is in them.
+//! The tables: how they are created, which permissions they need, and bad rows.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,19 +16,19 @@ use super::{
 use contract_tests::servers::Server;
 
 cases![
-    eight_at_once_set_up_the_schema,
-    tables_of_the_other_client_are_kept_as_they_are,
-    a_schema_that_is_complete_needs_no_permission,
-    a_set_up_that_was_given_up_creates_nothing_later,
-    the_sql_is_fit_for_a_migration,
-    missing_tables_are_named_with_the_call_to_make,
+    eight_processes_set_up_the_schema_at_once,
+    tables_of_the_other_client_stay_unchanged,
+    a_complete_schema_needs_no_permission_to_create,
+    a_set_up_that_timed_out_creates_nothing_later,
+    the_schema_sql_works_as_a_migration,
+    an_error_for_missing_tables_names_them_and_the_remedy,
     tables_may_have_other_names,
-    e2_rows_of_somebody_else_are_internal_and_never_a_grant,
-    a6_a_used_up_counter_is_refused_before_anything_is_written,
-    only_rows_that_are_long_dead_are_purged,
+    e2_foreign_rows_are_internal_and_never_a_grant,
+    a6_an_exhausted_counter_is_refused_before_any_write,
+    a_purge_removes_only_rows_that_are_long_dead,
 ];
 
-async fn eight_at_once_set_up_the_schema(server: Arc<Server>) -> Outcome {
+async fn eight_processes_set_up_the_schema_at_once(server: Arc<Server>) -> Outcome {
     for _ in 0..5 {
         let (pool, schema) = empty_schema(&server).await?;
         let mut processes = JoinSet::new();
@@ -48,13 +48,13 @@ async fn eight_at_once_set_up_the_schema(server: Arc<Server>) -> Outcome {
     Ok(())
 }
 
-/// Two tables, their primary keys, and two more indexes.
+/// Counts the objects in the schema: two tables, their primary keys, and two more indexes.
 async fn objects(pool: &PgPool, schema: &str) -> sqlx::Result<i64> {
     let sql = "SELECT count(*) FROM pg_class WHERE relnamespace = $1::regnamespace";
     sqlx::query_scalar(sql).bind(schema).fetch_one(pool).await
 }
 
-/// As its set-up makes them: without quotes, and without generated columns.
+/// The tables as the TypeScript client creates them: without quotes and without generated columns.
 const OTHER_CLIENTS_TABLES: &str = "
     CREATE TABLE syncguard_locks (key TEXT PRIMARY KEY, lock_id TEXT NOT NULL,
         expires_at_ms BIGINT NOT NULL, acquired_at_ms BIGINT NOT NULL, fence TEXT NOT NULL,
@@ -69,14 +69,14 @@ async fn columns(pool: &PgPool, schema: &str) -> sqlx::Result<i64> {
     sqlx::query_scalar(sql).bind(schema).fetch_one(pool).await
 }
 
-async fn tables_of_the_other_client_are_kept_as_they_are(server: Arc<Server>) -> Outcome {
+async fn tables_of_the_other_client_stay_unchanged(server: Arc<Server>) -> Outcome {
     let (pool, schema) = empty_schema(&server).await?;
     execute(&pool, OTHER_CLIENTS_TABLES).await?;
     let backend = PostgresBackend::new(pool.clone());
     backend.setup_schema().await?;
     assert_eq!((objects(&pool, &schema).await?, columns(&pool, &schema).await?), (6, 9));
 
-    // What is missing is added.
+    // A second set-up adds missing objects.
     execute(&pool, "DROP INDEX idx_syncguard_locks_expires; DROP TABLE syncguard_fence_counters")
         .await?;
     backend.setup_schema().await?;
@@ -88,7 +88,7 @@ async fn tables_of_the_other_client_are_kept_as_they_are(server: Arc<Server>) ->
     Ok(())
 }
 
-async fn a_schema_that_is_complete_needs_no_permission(server: Arc<Server>) -> Outcome {
+async fn a_complete_schema_needs_no_permission_to_create(server: Arc<Server>) -> Outcome {
     let (pool, schema) = empty_schema(&server).await?;
     let user = format!("{schema}_user");
     execute(&pool, format!("CREATE ROLE {user} LOGIN PASSWORD 'secret'")).await?;
@@ -111,7 +111,7 @@ async fn a_schema_that_is_complete_needs_no_permission(server: Arc<Server>) -> O
     Ok(())
 }
 
-async fn a_set_up_that_was_given_up_creates_nothing_later(server: Arc<Server>) -> Outcome {
+async fn a_set_up_that_timed_out_creates_nothing_later(server: Arc<Server>) -> Outcome {
     let (pool, schema) = empty_schema(&server).await?;
     let mut other = pool.begin().await?;
     let pid = pid(&mut other).await?;
@@ -125,7 +125,7 @@ async fn a_set_up_that_was_given_up_creates_nothing_later(server: Arc<Server>) -
     Ok(())
 }
 
-async fn the_sql_is_fit_for_a_migration(server: Arc<Server>) -> Outcome {
+async fn the_schema_sql_works_as_a_migration(server: Arc<Server>) -> Outcome {
     let (pool, schema) = empty_schema(&server).await?;
     let backend = PostgresBackend::builder(pool.clone()).lock_table("Jobs").build()?;
     execute(&pool, backend.schema_sql()).await?;
@@ -135,11 +135,11 @@ async fn the_sql_is_fit_for_a_migration(server: Arc<Server>) -> Outcome {
     let times = "SELECT extract(epoch FROM expires_at_ts) * 1000 = expires_at_ms \
         AND extract(epoch FROM acquired_at_ts) * 1000 = acquired_at_ms FROM \"Jobs\"";
     let exact: bool = sqlx::query_scalar(AssertSqlSafe(times)).fetch_one(&pool).await?;
-    assert!(exact, "the columns for people show another time");
+    assert!(exact, "the readable timestamp columns show another time");
     Ok(())
 }
 
-async fn missing_tables_are_named_with_the_call_to_make(server: Arc<Server>) -> Outcome {
+async fn an_error_for_missing_tables_names_them_and_the_remedy(server: Arc<Server>) -> Outcome {
     let (pool, _) = empty_schema(&server).await?;
     let backend = PostgresBackend::builder(pool).lock_table("jobs").fence_table("f").build()?;
     let (key, id) = (fresh_key(), fresh_id());
@@ -174,7 +174,7 @@ async fn tables_may_have_other_names(server: Arc<Server>) -> Outcome {
     Ok(())
 }
 
-async fn e2_rows_of_somebody_else_are_internal_and_never_a_grant(server: Arc<Server>) -> Outcome {
+async fn e2_foreign_rows_are_internal_and_never_a_grant(server: Arc<Server>) -> Outcome {
     let (pool, _) = empty_schema(&server).await?;
     let backend = PostgresBackend::new(pool.clone());
     backend.setup_schema().await?;
@@ -189,9 +189,9 @@ async fn e2_rows_of_somebody_else_are_internal_and_never_a_grant(server: Arc<Ser
         let key = fresh_key();
         lease(backend.acquire(&key, &fresh_id(), minute()).await)?.expect("free");
         let sql = format!("UPDATE syncguard_locks SET {column} = {value} WHERE key = $1");
-        let spoilt = sqlx::query(AssertSqlSafe(sql)).bind(key.as_str()).execute(&pool).await;
-        // The columns for people cannot show every number.
-        if spoilt.is_err() {
+        let changed = sqlx::query(AssertSqlSafe(sql)).bind(key.as_str()).execute(&pool).await;
+        // The readable timestamp columns reject a number that is no timestamp.
+        if changed.is_err() {
             assert_eq!(column, "expires_at_ms");
             continue;
         }
@@ -202,9 +202,7 @@ async fn e2_rows_of_somebody_else_are_internal_and_never_a_grant(server: Arc<Ser
     Ok(())
 }
 
-async fn a6_a_used_up_counter_is_refused_before_anything_is_written(
-    server: Arc<Server>,
-) -> Outcome {
+async fn a6_an_exhausted_counter_is_refused_before_any_write(server: Arc<Server>) -> Outcome {
     let (pool, _) = empty_schema(&server).await?;
     let backend = PostgresBackend::new(pool.clone());
     backend.setup_schema().await?;
@@ -231,11 +229,11 @@ async fn a6_a_used_up_counter_is_refused_before_anything_is_written(
     Ok(())
 }
 
-async fn only_rows_that_are_long_dead_are_purged(server: Arc<Server>) -> Outcome {
+async fn a_purge_removes_only_rows_that_are_long_dead(server: Arc<Server>) -> Outcome {
     let (pool, _) = empty_schema(&server).await?;
     let backend = PostgresBackend::new(pool.clone());
     backend.setup_schema().await?;
-    // Milliseconds until the end, at which a lease has been expired for one second.
+    // Milliseconds until the lease is dead, which is one second after it expires.
     for end in [60_000, -500, -10_000, -100_000] {
         let key = fresh_key();
         lease(backend.acquire(&key, &fresh_id(), minute()).await)?.expect("free");

@@ -1,4 +1,4 @@
-//! Locks inside a transaction of the user's own, and writes that present a fence.
+//! Locks inside a transaction of the caller, and writes that check a fence.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,16 +13,16 @@ use super::{Outcome, cases, end_in, execute, fresh_id, fresh_key, lease, minute,
 use contract_tests::servers::Server;
 
 cases![
-    a_lease_begins_with_the_commit,
+    a_lease_is_visible_after_the_commit,
     a_rollback_leaves_no_lease,
     work_commits_exactly_with_the_release,
-    a_lease_taken_from_its_guard_ends_with_the_work,
-    a_lost_lease_is_seen_before_the_work_commits,
-    settings_of_the_transaction_stay,
+    a_detached_lease_ends_with_the_work,
+    a_lost_lease_is_detected_before_the_work_commits,
+    an_operation_keeps_the_settings_of_the_transaction,
     a_stale_write_is_refused_by_its_fence,
 ];
 
-async fn a_lease_begins_with_the_commit(server: Arc<Server>) -> Outcome {
+async fn a_lease_is_visible_after_the_commit(server: Arc<Server>) -> Outcome {
     let backend = service(&server).await?;
     let key = fresh_key();
     let mut transaction = backend.pool().begin().await?;
@@ -75,9 +75,9 @@ async fn work_commits_exactly_with_the_release(server: Arc<Server>) -> Outcome {
     Ok(())
 }
 
-/// The transaction stays open for longer than it takes to the next renewal, which would wait for it,
-/// find the lease gone, and call it lost.
-async fn a_lease_taken_from_its_guard_ends_with_the_work(server: Arc<Server>) -> Outcome {
+/// The transaction stays open past the time of the next renewal. Without the detach, that renewal
+/// would wait for the transaction, find no lease, and signal a loss.
+async fn a_detached_lease_ends_with_the_work(server: Arc<Server>) -> Outcome {
     let backend = service(&server).await?;
     let (locks, key) = (LockManager::new(backend.clone()), fresh_key());
     let ttl = Duration::from_secs(3);
@@ -96,7 +96,7 @@ async fn a_lease_taken_from_its_guard_ends_with_the_work(server: Arc<Server>) ->
     Ok(())
 }
 
-async fn a_lost_lease_is_seen_before_the_work_commits(server: Arc<Server>) -> Outcome {
+async fn a_lost_lease_is_detected_before_the_work_commits(server: Arc<Server>) -> Outcome {
     let backend = service(&server).await?;
     let key = fresh_key();
     let lost = lease(backend.acquire(&key, &fresh_id(), minute()).await)?.expect("free");
@@ -109,8 +109,9 @@ async fn a_lost_lease_is_seen_before_the_work_commits(server: Arc<Server>) -> Ou
     Ok(())
 }
 
-/// A release of its own is not waited for; the transaction that it is a part of must be.
-async fn settings_of_the_transaction_stay(server: Arc<Server>) -> Outcome {
+/// A plain release turns off synchronous commit. Inside a transaction it must not, because the work
+/// of the caller commits with it.
+async fn an_operation_keeps_the_settings_of_the_transaction(server: Arc<Server>) -> Outcome {
     let backend = service(&server).await?;
     let settings =
         "SELECT current_setting('synchronous_commit') || current_setting('lock_timeout')";
@@ -124,7 +125,7 @@ async fn settings_of_the_transaction_stay(server: Arc<Server>) -> Outcome {
     assert_eq!(before, after);
     transaction.rollback().await?;
 
-    // Nor does an operation leave any in its session.
+    // A plain operation leaves no settings in its session either.
     let one = super::backend(&server, 1, |options| options).await?;
     let held = lease(one.acquire(&key, &fresh_id(), minute()).await)?.expect("free");
     assert!(one.release(&held).await?);
@@ -133,7 +134,7 @@ async fn settings_of_the_transaction_stay(server: Arc<Server>) -> Outcome {
     Ok(())
 }
 
-/// The two patterns of `syncguard_postgres::fencing`.
+/// Checks the two patterns in the docs of `syncguard_postgres::fencing`.
 async fn a_stale_write_is_refused_by_its_fence(server: Arc<Server>) -> Outcome {
     let (pool, _) = super::empty_schema(&server).await?;
     let backend = syncguard_postgres::PostgresBackend::new(pool.clone());

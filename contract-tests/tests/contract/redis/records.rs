@@ -39,8 +39,8 @@ pub(super) async fn connect(server: &Server) -> Result<(RedisBackend, Raw), Stri
     Ok((backend, raw))
 }
 
-/// One lock as SyncGuard for TypeScript left it. Each has a prefix of its own, because trials run at
-/// the same time.
+/// One lock as SyncGuard for TypeScript left it. Each has a prefix of its own, because trials run
+/// at the same time.
 struct Golden {
     backend: RedisBackend,
     raw: Raw,
