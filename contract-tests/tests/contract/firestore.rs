@@ -1,4 +1,4 @@
-//! Firestore: the suite, and what concerns this backend alone.
+//! Firestore: the contract suite, and the trials of this backend alone.
 
 #![allow(clippy::unwrap_used, reason = "a trial may panic")]
 
@@ -30,21 +30,24 @@ use contract_tests::servers::Server;
 use proxy::Proxy;
 use raw::Raw;
 
-/// `SYNCGUARD_FIRESTORE_URL=project:ID` names a project of the real service, with the SDK's own
-/// credentials. It is put through the suite; the trials that need an emulator, to look at raw
-/// documents, lose replies or restart it, are then counted as ignored.
+/// The URL scheme of the real service: `SYNCGUARD_FIRESTORE_URL=project:ID`, with the credentials
+/// that the SDK finds.
+///
+/// Only the contract suite runs on it. The other trials need an emulator, because they read raw
+/// documents, lose replies or restart the server. They are then reported as ignored.
 const REAL: &str = "project:";
 
-/// The project of all trials; an emulator has any.
+/// The project of all trials. An emulator accepts any name.
 const PROJECT: &str = "syncguard";
 
-/// No trial waits for such a lease to end.
+/// A TTL so long that no trial sees the lease end.
 const LONG: Duration = Duration::from_secs(600);
 
-/// A limit that an emulator keeps to on the busiest machine.
+/// The time limit of an operation, long enough for an emulator on a busy machine.
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// Lists trials by the names of their functions, so that one that is not listed is dead code.
+/// Lists trials by the names of their functions, so the compiler reports a missing one as dead
+/// code.
 macro_rules! cases {
     ($($case:ident),+ $(,)?) => {
         pub(super) const CASES: &[super::Case] = &[$((
@@ -95,17 +98,19 @@ pub(crate) fn trials(runtime: &Handle, server: &Arc<Server>) -> Vec<Trial> {
                 runtime.block_on(async {
                     let emulator = emulators().await?;
                     let limited = timeout(Duration::from_secs(120), case(emulator)).await;
-                    Ok(limited.map_err(|_| "the trial hangs")?)
+                    Ok(limited.map_err(|_| "the trial did not end within 120 s")?)
                 })
             });
             all.push(trial.with_ignored_flag(server.is_at(REAL)));
         }
     }
 
-    let (runtime, its_own) = (runtime.clone(), server.clone());
-    let restart = Trial::test("firestore::restart::e1_a_restart_with_a_lease_held", move || {
-        Ok(runtime.block_on(restart::e1_a_restart_with_a_lease_held(&its_own))?)
-    });
+    let (runtime, restarted) = (runtime.clone(), server.clone());
+    let restart =
+        Trial::test("firestore::restart::e1_a_restart_loses_the_lease_and_reports_it", move || {
+            Ok(runtime
+                .block_on(restart::e1_a_restart_loses_the_lease_and_reports_it(&restarted))?)
+        });
     all.push(restart.with_ignored_flag(server.is_at(REAL)));
     all
 }
@@ -129,14 +134,14 @@ impl Emulator {
         self.builder().connect().await.unwrap()
     }
 
-    /// A backend whose requests pass a proxy.
+    /// Creates a backend whose requests pass through a proxy.
     async fn through_proxy(&self) -> (Proxy, FirestoreBackend) {
         let proxy = Proxy::before(&self.address);
         let backend = builder(&proxy.address()).connect().await.unwrap();
         (proxy, backend)
     }
 
-    /// The documents themselves.
+    /// Connects a client that reads and writes the documents directly.
     async fn raw(&self) -> Raw {
         Raw::connect(&self.address).await
     }
@@ -150,7 +155,7 @@ fn fresh_id() -> LockId {
     LockId::random().unwrap()
 }
 
-/// A key that no other trial uses.
+/// Returns a key that no other trial uses.
 fn fresh_key() -> Key {
     Key::new(&format!("key:{}", fresh_id().as_str())).unwrap()
 }

@@ -1,4 +1,4 @@
-//! What clocks that differ do, and do not do.
+//! Clients whose clocks differ.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,13 +11,13 @@ use super::{Emulator, cases, fresh_id, fresh_key, granted, ttl};
 cases![
     a1_clocks_900_ms_apart_keep_locks_exclusive,
     a1_clocks_900_ms_apart_keep_locks_exclusive_at_random,
-    a3_a_clock_beyond_the_tolerance_is_told_by_the_fence,
-    t1_the_offset_from_the_servers_clock,
+    a3_the_fence_still_protects_if_a_clock_exceeds_the_tolerance,
+    t1_the_offset_from_the_servers_clock_is_measured,
 ];
 
 const TTL: u64 = 5_000;
 
-/// True time, in milliseconds, which stands still until it is moved.
+/// The true time in milliseconds. It changes only when a trial sets it.
 #[derive(Clone, Debug)]
 struct Time(Arc<AtomicU64>);
 
@@ -30,7 +30,7 @@ impl Time {
         self.0.store(1_800_000_000_000 + millis, Ordering::SeqCst);
     }
 
-    /// A holder whose clock is off by so much.
+    /// Creates a client whose clock is `off` ms ahead of the true time.
     async fn holder(&self, emulator: &Emulator, off: i64) -> FirestoreBackend {
         let time = self.0.clone();
         let builder = emulator.builder().clock(move || {
@@ -65,11 +65,11 @@ async fn a1_clocks_900_ms_apart_keep_locks_exclusive(emulator: Emulator) {
             matches!(acquired.unwrap(), Acquired::Granted(_))
         };
         let lease = granted(one.acquire(&key, &fresh_id(), ttl(Duration::from_millis(TTL))).await);
-        // The first counts on its lease until its TTL is over (T4).
+        // The first client relies on its lease until its TTL has passed (T4).
         for at in [1, TTL - 1, TTL] {
             assert!(!takes(at).await, "{off}: taken at {at}");
         }
-        // The other takes it over as soon as the tolerance is over on its own clock.
+        // The other client takes the key over when the tolerance has passed on its own clock.
         let end = (TTL + 1_000).checked_add_signed(-off).unwrap();
         assert!(!takes(end - 1).await);
         assert!(takes(end).await);
@@ -78,14 +78,14 @@ async fn a1_clocks_900_ms_apart_keep_locks_exclusive(emulator: Emulator) {
     }
 }
 
-/// A random walk: at every moment at most one of the two may count on the lock.
+/// A random walk: at every moment at most one of the two clients may rely on the lock.
 async fn a1_clocks_900_ms_apart_keep_locks_exclusive_at_random(emulator: Emulator) {
     for (off, seed) in [(900, 1), (-900, 2), (900, 3), (-900, 4)] {
         let mut random = fastrand::Rng::with_seed(seed);
         let time = Time::new();
         let holders = [time.holder(&emulator, 0).await, time.holder(&emulator, off).await];
         let (key, mut now) = (fresh_key(), 0);
-        // What each holds, and until when it counts on it.
+        // The lease of each client, and the time until which it relies on it.
         let mut held = [const { None }; 2];
         for _ in 0..150 {
             now += random.u64(0..1_500);
@@ -110,26 +110,26 @@ async fn a1_clocks_900_ms_apart_keep_locks_exclusive_at_random(emulator: Emulato
                     }
                 }
             };
-            let counting = held.iter().flatten().filter(|(_, until)| now <= *until);
-            assert!(counting.count() <= 1, "seed {seed}: two holders at {now}");
+            let holding = held.iter().flatten().filter(|(_, until)| now <= *until);
+            assert!(holding.count() <= 1, "seed {seed}: two holders at {now}");
         }
     }
 }
 
-async fn a3_a_clock_beyond_the_tolerance_is_told_by_the_fence(emulator: Emulator) {
+async fn a3_the_fence_still_protects_if_a_clock_exceeds_the_tolerance(emulator: Emulator) {
     let time = Time::new();
     let one = time.holder(&emulator, 0).await;
     let two = time.holder(&emulator, 1_100).await;
     let (key, duration) = (fresh_key(), ttl(Duration::from_millis(TTL)));
     let first = granted(one.acquire(&key, &fresh_id(), duration).await);
-    // As documented: the first still counts on its lease.
+    // As documented, two clients rely on the lock now. Only the fence tells them apart.
     time.set(TTL - 100);
     let second = granted(two.acquire(&key, &fresh_id(), duration).await);
     assert!(second.fence() > first.fence());
     assert!(!one.release(&first).await.unwrap());
 }
 
-async fn t1_the_offset_from_the_servers_clock(emulator: Emulator) {
+async fn t1_the_offset_from_the_servers_clock_is_measured(emulator: Emulator) {
     let off = Duration::from_secs(10);
     let late = emulator.builder().clock(system_minus(off)).connect().await.unwrap();
     let offset = late.clock_offset().await.unwrap();

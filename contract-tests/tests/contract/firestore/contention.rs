@@ -1,4 +1,4 @@
-//! Many at once.
+//! Many clients at once on one key or one lease.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,10 +15,10 @@ use super::{Emulator, LONG, builder, cases, fresh_id, fresh_key, granted, ttl, w
 cases![
     a1_one_winner_of_fifty_on_a_free_key_a_hundred_times,
     a1_one_winner_of_fifty_on_a_dead_key_a_hundred_times,
-    r2_true_once_of_fifty_releases_a_hundred_times,
-    a1_a_lock_that_is_extended_before_the_commit_stays,
-    a3_a_fence_that_is_granted_before_the_commit_is_not_granted_again,
-    r3_a_lock_that_is_taken_before_the_commit_is_not_extended,
+    r2_one_of_fifty_releases_is_true_a_hundred_times,
+    a1_a_lease_extended_before_the_commit_stays,
+    a3_a_fence_granted_before_the_commit_is_not_granted_again,
+    r3_a_key_taken_before_the_commit_is_not_extended,
 ];
 
 async fn a1_one_winner_of_fifty_on_a_free_key_a_hundred_times(emulator: Emulator) {
@@ -30,7 +30,7 @@ async fn a1_one_winner_of_fifty_on_a_free_key_a_hundred_times(emulator: Emulator
 }
 
 async fn a1_one_winner_of_fifty_on_a_dead_key_a_hundred_times(emulator: Emulator) {
-    // Its leases end an hour ago.
+    // This client grants leases that expired an hour ago.
     let hour = Duration::from_secs(3_600);
     let late = emulator.builder().clock(system_minus(hour));
     let late = late.connect().await.unwrap();
@@ -42,11 +42,11 @@ async fn a1_one_winner_of_fifty_on_a_dead_key_a_hundred_times(emulator: Emulator
     }
 }
 
-/// Fifty at once; one of them is granted the key, with this fence, and all agree on who.
+/// Races fifty acquires. Checks that one gets the key with this fence, and that a lookup finds it.
 async fn race(clients: &[FirestoreBackend; 2], key: &Key, fence: u64) {
     let mut racers = JoinSet::new();
-    for turn in 0..50 {
-        let (client, key) = (clients[turn % 2].clone(), key.clone());
+    for racer_number in 0..50 {
+        let (client, key) = (clients[racer_number % 2].clone(), key.clone());
         racers.spawn(async move { client.acquire(&key, &fresh_id(), ttl(LONG)).await });
     }
     let mut winners = Vec::new();
@@ -61,16 +61,16 @@ async fn race(clients: &[FirestoreBackend; 2], key: &Key, fence: u64) {
     assert_eq!(record.id(), winners[0].id());
 }
 
-async fn r2_true_once_of_fifty_releases_a_hundred_times(emulator: Emulator) {
+async fn r2_one_of_fifty_releases_is_true_a_hundred_times(emulator: Emulator) {
     let clients = [emulator.backend().await, emulator.backend().await];
     for _ in 0..100 {
         let lease = granted(clients[0].acquire(&fresh_key(), &fresh_id(), ttl(LONG)).await);
         let mut racers = JoinSet::new();
-        for turn in 0..50 {
-            let (client, lease) = (clients[turn % 2].clone(), lease.clone());
+        for racer_number in 0..50 {
+            let (client, lease) = (clients[racer_number % 2].clone(), lease.clone());
             racers.spawn(async move {
-                // A third have lost the revision, a third have only the id.
-                match turn % 3 {
+                // A third have no revision, and a third have only the id.
+                match racer_number % 3 {
                     0 => client.release(&lease).await,
                     1 => client.release(&without_revision(&lease)).await,
                     _ => client.release_by_id(lease.id()).await,
@@ -85,8 +85,8 @@ async fn r2_true_once_of_fifty_releases_a_hundred_times(emulator: Emulator) {
     }
 }
 
-/// Starts an acquisition whose commit waits: it has read both documents, and found the key free.
-async fn decided(
+/// Starts an acquire that has found the key free and whose commit waits for the returned `Notify`.
+async fn ready_to_commit(
     proxy: &Proxy,
     backend: FirestoreBackend,
     key: &Key,
@@ -110,26 +110,26 @@ async fn decided(
     (acquiring, go)
 }
 
-async fn a1_a_lock_that_is_extended_before_the_commit_stays(emulator: Emulator) {
+async fn a1_a_lease_extended_before_the_commit_stays(emulator: Emulator) {
     let holder = emulator.backend().await;
     let key = fresh_key();
     let lease = granted(holder.acquire(&key, &fresh_id(), ttl(LONG)).await);
-    // By this clock the lease is dead.
+    // The lease is dead by this clock.
     let proxy = Proxy::before(&emulator.address);
     let ahead = builder(&proxy.address()).clock(system_plus(LONG + 2 * TOLERANCE));
     let ahead = ahead.connect().await.unwrap();
-    let (acquiring, go) = decided(&proxy, ahead, &key).await;
+    let (acquiring, go) = ready_to_commit(&proxy, ahead, &key).await;
     let extended = holder.extend(&lease, ttl(2 * LONG)).await.unwrap().unwrap();
     go.notify_one();
     assert!(matches!(acquiring.await.unwrap().unwrap(), Acquired::Held { .. }));
     assert!(holder.release(&extended).await.unwrap());
 }
 
-async fn a3_a_fence_that_is_granted_before_the_commit_is_not_granted_again(emulator: Emulator) {
+async fn a3_a_fence_granted_before_the_commit_is_not_granted_again(emulator: Emulator) {
     let (proxy, backend) = emulator.through_proxy().await;
     let (other, key) = (emulator.backend().await, fresh_key());
-    let (acquiring, go) = decided(&proxy, backend, &key).await;
-    // Comes and goes: the lock document is as it was, not there.
+    let (acquiring, go) = ready_to_commit(&proxy, backend, &key).await;
+    // Afterwards the lock document is missing again, as it was before.
     let first = granted(other.acquire(&key, &fresh_id(), ttl(LONG)).await);
     assert!(other.release(&first).await.unwrap());
     go.notify_one();
@@ -137,11 +137,11 @@ async fn a3_a_fence_that_is_granted_before_the_commit_is_not_granted_again(emula
     assert_eq!([first.fence().get(), second.fence().get()], [1, 2]);
 }
 
-async fn r3_a_lock_that_is_taken_before_the_commit_is_not_extended(emulator: Emulator) {
+async fn r3_a_key_taken_before_the_commit_is_not_extended(emulator: Emulator) {
     let (proxy, holder) = emulator.through_proxy().await;
     let key = fresh_key();
     let lease = granted(holder.acquire(&key, &fresh_id(), ttl(LONG)).await);
-    // By this clock the lease is dead.
+    // The lease is dead by this clock.
     let ahead = emulator.builder().clock(system_plus(LONG + 2 * TOLERANCE));
     let ahead = ahead.connect().await.unwrap();
     let go = Arc::new(Notify::new());

@@ -1,4 +1,4 @@
-//! Requests counted, refused and left hanging.
+//! Requests per operation, and requests that are refused or never answered.
 
 use std::time::Duration;
 
@@ -12,18 +12,18 @@ use super::{
 };
 
 cases![
-    requests_per_operation,
-    a1_a_refused_commit_is_decided_anew,
+    each_operation_sends_the_documented_requests,
+    a1_a_refused_commit_reads_and_decides_again,
     a1_endless_contention_is_held,
-    e1_every_grpc_code,
-    e1_a_reply_without_documents_is_no_free_key,
-    e1_a_reply_without_a_message_is_no_unknown_id,
-    e1_each_request_is_given_what_is_left_of_the_limit,
-    e1_a_server_that_hangs,
-    e1_a_server_that_is_gone,
+    e1_every_grpc_code_has_its_error_code,
+    e1_a_reply_without_documents_is_not_a_free_key,
+    e1_a_reply_without_a_message_is_not_an_unknown_id,
+    e1_each_request_gets_the_rest_of_the_time_limit,
+    e1_a_server_that_hangs_is_a_timeout,
+    e1_a_lost_server_is_unavailable,
 ];
 
-async fn requests_per_operation(emulator: Emulator) {
+async fn each_operation_sends_the_documented_requests(emulator: Emulator) {
     let (proxy, backend) = emulator.through_proxy().await;
     let (key, id, ttl) = (fresh_key(), fresh_id(), ttl(LONG));
 
@@ -58,11 +58,11 @@ async fn requests_per_operation(emulator: Emulator) {
     assert_eq!(proxy.seen(), [QUERY, COMMIT], "release by id");
 }
 
-/// What a commit is refused with when a document moved, in one implementation or another.
+/// The codes by which Firestore or its emulator refuses a commit because a document has changed.
 pub(super) const REFUSALS: [Code; 4] =
     [Code::Aborted, Code::AlreadyExists, Code::FailedPrecondition, Code::NotFound];
 
-async fn a1_a_refused_commit_is_decided_anew(emulator: Emulator) {
+async fn a1_a_refused_commit_reads_and_decides_again(emulator: Emulator) {
     let (proxy, backend) = emulator.through_proxy().await;
     for code in REFUSALS {
         let (key, id, ttl) = (fresh_key(), fresh_id(), ttl(LONG));
@@ -97,14 +97,14 @@ async fn a1_endless_contention_is_held(emulator: Emulator) {
     assert_eq!(acquired, Acquired::Held { remaining: None });
     let requests = proxy.seen().len();
     assert!((4..=40).contains(&requests), "{requests}");
-    // The lease is still there, so neither of these can say that it is not.
+    // The lease is still live, so extend and release must not report that it is gone.
     let error = backend.extend(&lease, ttl).await.unwrap_err();
     assert_eq!(error.code(), ErrorCode::ServiceUnavailable);
     let error = backend.release_by_id(lease.id()).await.unwrap_err();
     assert_eq!(error.code(), ErrorCode::ServiceUnavailable);
 }
 
-async fn e1_every_grpc_code(emulator: Emulator) {
+async fn e1_every_grpc_code_has_its_error_code(emulator: Emulator) {
     let (proxy, backend) = emulator.through_proxy().await;
     let ttl = ttl(LONG);
     let lease = granted(backend.acquire(&fresh_key(), &fresh_id(), ttl).await);
@@ -147,7 +147,7 @@ async fn e1_every_grpc_code(emulator: Emulator) {
     }
 }
 
-async fn e1_a_reply_without_documents_is_no_free_key(emulator: Emulator) {
+async fn e1_a_reply_without_documents_is_not_a_free_key(emulator: Emulator) {
     let (proxy, backend) = emulator.through_proxy().await;
     let key = fresh_key();
     proxy.judge_next(READ, [Verdict::Refuse(Code::Ok), Verdict::Refuse(Code::Ok)]);
@@ -158,7 +158,7 @@ async fn e1_a_reply_without_documents_is_no_free_key(emulator: Emulator) {
     assert_eq!(error.code(), ErrorCode::ServiceUnavailable);
 }
 
-async fn e1_a_reply_without_a_message_is_no_unknown_id(emulator: Emulator) {
+async fn e1_a_reply_without_a_message_is_not_an_unknown_id(emulator: Emulator) {
     let (proxy, backend) = emulator.through_proxy().await;
     let lease = granted(backend.acquire(&fresh_key(), &fresh_id(), ttl(LONG)).await);
     let cut = || proxy.judge_next(QUERY, [Verdict::Refuse(Code::Ok)]);
@@ -171,7 +171,7 @@ async fn e1_a_reply_without_a_message_is_no_unknown_id(emulator: Emulator) {
     assert!(backend.release_by_id(lease.id()).await.unwrap());
 }
 
-async fn e1_each_request_is_given_what_is_left_of_the_limit(emulator: Emulator) {
+async fn e1_each_request_gets_the_rest_of_the_time_limit(emulator: Emulator) {
     let (proxy, backend) = emulator.through_proxy().await;
     let delay = Duration::from_millis(200);
     proxy.judge_next(READ, [Verdict::Delay(delay)]);
@@ -179,11 +179,11 @@ async fn e1_each_request_is_given_what_is_left_of_the_limit(emulator: Emulator) 
     let limits = proxy.limits();
     let &[read, commit] = &limits[..] else { panic!("{limits:?}") };
     assert!(read <= LIMIT, "{read:?}");
-    // They are rounded up.
+    // The client rounds the timeouts up.
     assert!(commit + delay <= read + Duration::from_millis(1), "{read:?}, {commit:?}");
 }
 
-async fn e1_a_server_that_hangs(emulator: Emulator) {
+async fn e1_a_server_that_hangs_is_a_timeout(emulator: Emulator) {
     let proxy = Proxy::before(&emulator.address);
     let limit = Duration::from_secs(1);
     let backend = builder(&proxy.address()).time_limit(limit).connect().await.unwrap();
@@ -196,13 +196,13 @@ async fn e1_a_server_that_hangs(emulator: Emulator) {
     assert!(begin.elapsed() >= 2 * limit);
 }
 
-async fn e1_a_server_that_is_gone(emulator: Emulator) {
+async fn e1_a_lost_server_is_unavailable(emulator: Emulator) {
     let (proxy, backend) = emulator.through_proxy().await;
     let key = fresh_key();
     backend.get(&key).await.unwrap();
     drop(proxy);
     let error = loop {
-        // The connection ends a moment later.
+        // The connection ends shortly after the proxy.
         if let Err(error) = backend.get(&key).await {
             break error;
         }

@@ -1,4 +1,4 @@
-//! What SyncGuard for TypeScript stores, read and written to the byte.
+//! Records of SyncGuard for TypeScript are read, and ours are equal to them.
 
 use std::time::Duration;
 
@@ -11,13 +11,13 @@ use super::{Emulator, LONG, cases, fresh_id, granted, ttl};
 
 cases![golden_records_are_read, golden_records_are_written];
 
-/// What SyncGuard for TypeScript left in Firestore.
+/// Returns the records that SyncGuard for TypeScript left in Firestore.
 fn golden() -> Vec<Json> {
     let all: Json = serde_json::from_str(include_str!("../../golden/records.json")).unwrap();
     all["firestore"].as_array().unwrap().clone()
 }
 
-/// A golden record under a key of its own, since trials run beside each other.
+/// A golden record under a key of its own, because trials run at the same time.
 struct Golden {
     key: Key,
     id: LockId,
@@ -29,7 +29,8 @@ impl Golden {
     fn records() -> impl Iterator<Item = Self> {
         golden().into_iter().map(|record| {
             let suffix = fresh_id();
-            // The record has the key as it was passed; documents are named by its NFC.
+            // The record contains the key as the caller wrote it. Documents are named by its NFC
+            // form.
             let raw_key = format!("{}{}", record["key"].as_str().unwrap(), suffix.as_str());
             let (mut lock, mut counter) = (
                 record["lock_document"]["fields"].clone(),
@@ -64,7 +65,7 @@ async fn golden_records_are_read(emulator: Emulator) {
         assert_eq!(record.expires_at().as_millis(), golden.millis("expiresAtMs"));
         assert_eq!(backend.find(&golden.id).await.unwrap(), Some(record));
         let acquired = backend.acquire(&golden.key, &fresh_id(), ttl(LONG)).await.unwrap();
-        // 600 seconds, less the one millisecond, and the tolerance.
+        // 600 s minus the 1 ms that passed, plus the tolerance of 1 s.
         let remaining = Some(Duration::from_millis(600_999));
         assert_eq!(acquired, Acquired::Held { remaining });
 
@@ -80,11 +81,11 @@ async fn golden_records_are_written(emulator: Emulator) {
         let acquired_at = golden.millis("acquiredAtMs");
         let builder = emulator.builder().clock(move || Timestamp::from_millis(acquired_at));
         let backend = builder.connect().await.unwrap();
-        // Twice, as the fence of the record tells.
+        // Two grants, because the fence in the record is 2.
         let first = granted(backend.acquire(&golden.key, &fresh_id(), ttl(LONG)).await);
         assert!(backend.release(&first).await.unwrap());
         granted(backend.acquire(&golden.key, &golden.id, ttl(LONG)).await);
-        // We know the key in NFC only.
+        // We know only the NFC form of the key.
         golden.lock["key"] = json!(golden.key.as_str());
         golden.counter["keyDebug"] = json!(golden.key.as_str());
         assert_eq!(raw.get(&lock_path(&golden.key)).await, Some(fields(golden.lock)));

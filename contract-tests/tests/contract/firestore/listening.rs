@@ -1,4 +1,4 @@
-//! Notifications: a stream that listens to the documents of locks.
+//! Notifications: a Listen stream on the documents of locks.
 
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -19,26 +19,26 @@ use super::{Emulator, LIMIT, LONG, PROJECT, builder, cases, fresh_id, fresh_key,
 use crate::log::{Log, logging};
 
 cases![
-    w_a_release_is_told,
-    w_a_plain_delete_is_told,
-    w_a_release_before_the_stream_is_open_is_told,
-    w_a_renewal_wakes_nobody,
+    w_a_release_notifies,
+    w_a_plain_delete_notifies,
+    w_a_release_before_the_stream_is_open_notifies,
+    w_a_renewal_wakes_no_waiter,
     w_no_stream_without_notifications_or_without_waiters,
-    w_one_stream_for_many_keys,
-    w_targets_go_with_those_who_wait,
-    w_a_target_stays_as_long_as_one_who_was_told,
-    w_a_stream_that_was_cut_is_opened_again,
-    w_a_stream_that_is_not_answered_is_given_up,
-    w_a_limit_of_the_client_does_not_end_the_stream,
-    w_the_last_clone_ends_the_stream,
-    w_a_runtime_that_is_gone_is_replaced,
-    w_waiting_goes_on_by_timer_where_listening_is_refused,
+    w_one_stream_serves_many_keys,
+    w_a_target_is_removed_with_its_last_waiter,
+    w_a_target_stays_until_a_notified_waiter_is_dropped,
+    w_a_cut_stream_is_opened_again,
+    w_a_stream_without_an_answer_is_replaced,
+    w_a_timeout_of_the_client_does_not_end_the_stream,
+    w_dropping_the_last_clone_ends_the_stream,
+    w_another_runtime_takes_over,
+    w_a_waiter_is_served_by_timer_if_listening_is_refused,
     w_an_outage_is_one_warning,
-    w_streams_that_end_early_are_an_outage,
+    w_streams_that_end_early_are_one_warning,
 ];
 
-/// A proxy, and a backend behind it that gets notifications. Whoever else there is comes another
-/// way.
+/// Returns a proxy, and a backend behind it that receives notifications. Other clients connect
+/// without the proxy.
 async fn listening(emulator: &Emulator) -> (Proxy, FirestoreBackend) {
     let proxy = Proxy::before(&emulator.address);
     let waiting = builder(&proxy.address()).notifications(true).connect().await.unwrap();
@@ -49,8 +49,9 @@ async fn take(backend: &FirestoreBackend) -> Lease {
     granted(backend.acquire(&fresh_key(), &fresh_id(), ttl(LONG)).await)
 }
 
-/// Releases, also where a stream was cut: the emulator then fails the commit that it wanted to tell
-/// of there, although it is applied.
+/// Releases a lease after a stream was cut.
+///
+/// The emulator applies the commit, but reports an error because it cannot notify the cut stream.
 async fn give_back(backend: &FirestoreBackend, lease: &Lease) {
     if backend.release(lease).await.is_err() {
         assert_eq!(backend.get(lease.key()).await.unwrap(), None);
@@ -65,30 +66,31 @@ async fn until(condition: impl Fn() -> bool) {
 
 type Notification = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// A notification that comes with nothing but what happens from now on, and is told of all that
-/// does.
+/// Returns a notification that only later changes can trigger, and that misses none of them.
 async fn settled(proxy: &Proxy, waiting: &FirestoreBackend, lease: &Lease) -> Notification {
     let mut first = pin!(waiting.notified(lease.key()));
     first.as_mut().await;
     renew(proxy, waiting, lease).await;
-    // The first one still waits, so that the target stays.
+    // `first` is dropped after the next registration, so the target stays.
     Box::pin(waiting.notified(lease.key()))
 }
 
-/// Renews a lease until that is told. The emulator can lose a change that comes just when a target
-/// is put in place, but none of those that follow one it has told.
+/// Renews a lease until the server reports the change.
+///
+/// The emulator can lose a change at the moment at which a target is added. After it has reported
+/// one change, it loses no more.
 async fn renew(proxy: &Proxy, backend: &FirestoreBackend, lease: &Lease) {
     let before = proxy.overheard.changes();
-    let told = || until(|| proxy.overheard.changes() > before);
+    let reported = || until(|| proxy.overheard.changes() > before);
     loop {
         backend.extend_by_id(lease.id(), ttl(LONG)).await.unwrap().unwrap();
-        if timeout(Duration::from_secs(1), told()).await.is_ok() {
+        if timeout(Duration::from_secs(1), reported()).await.is_ok() {
             return;
         }
     }
 }
 
-/// Cuts the stream that is open.
+/// Cuts the open stream.
 async fn cut(proxy: &mut Proxy) {
     let before = proxy.overheard.ended();
     proxy.cut();
@@ -99,11 +101,11 @@ fn is_pending(notification: Pin<&mut (impl Future<Output = ()> + ?Sized)>) -> bo
     notification.poll(&mut Context::from_waker(Waker::noop())) == Poll::Pending
 }
 
-fn streams_asked_for(proxy: &Proxy) -> usize {
+fn streams_opened(proxy: &Proxy) -> usize {
     proxy.seen().iter().filter(|method| *method == LISTEN).count()
 }
 
-async fn w_a_release_is_told(emulator: Emulator) {
+async fn w_a_release_notifies(emulator: Emulator) {
     let (proxy, waiting) = listening(&emulator).await;
     let other = emulator.backend().await;
     for _ in 0..3 {
@@ -114,8 +116,8 @@ async fn w_a_release_is_told(emulator: Emulator) {
     }
 }
 
-/// As other clients do it, which know nothing of notifications.
-async fn w_a_plain_delete_is_told(emulator: Emulator) {
+/// Other clients delete the document without knowing about notifications.
+async fn w_a_plain_delete_notifies(emulator: Emulator) {
     let (proxy, waiting) = listening(&emulator).await;
     let lease = take(&waiting).await;
     let notification = settled(&proxy, &waiting, &lease).await;
@@ -123,7 +125,7 @@ async fn w_a_plain_delete_is_told(emulator: Emulator) {
     notification.await;
 }
 
-async fn w_a_release_before_the_stream_is_open_is_told(emulator: Emulator) {
+async fn w_a_release_before_the_stream_is_open_notifies(emulator: Emulator) {
     let (proxy, waiting) = listening(&emulator).await;
     let lease = take(&waiting).await;
     let open = Arc::new(Notify::new());
@@ -134,7 +136,7 @@ async fn w_a_release_before_the_stream_is_open_is_told(emulator: Emulator) {
     notification.await;
 }
 
-async fn w_a_renewal_wakes_nobody(emulator: Emulator) {
+async fn w_a_renewal_wakes_no_waiter(emulator: Emulator) {
     let (proxy, waiting) = listening(&emulator).await;
     let other = emulator.backend().await;
     let lease = take(&other).await;
@@ -142,7 +144,7 @@ async fn w_a_renewal_wakes_nobody(emulator: Emulator) {
     for _ in 0..3 {
         renew(&proxy, &other, &lease).await;
     }
-    // This is told later on the same stream, so all that was heard.
+    // This notification arrives later on the same stream, so the renewals have arrived too.
     waiting.notified(&fresh_key()).await;
     assert!(is_pending(notification.as_mut()));
     assert!(other.release_by_id(lease.id()).await.unwrap());
@@ -156,17 +158,17 @@ async fn w_no_stream_without_notifications_or_without_waiters(emulator: Emulator
     let notification = without.notified(lease.key());
     assert!(without.release(&lease).await.unwrap());
     assert!(is_pending(pin!(notification)));
-    assert_eq!(streams_asked_for(&proxy), 0);
+    assert_eq!(streams_opened(&proxy), 0);
 
     let (proxy, with) = listening(&emulator).await;
     assert!(with.capabilities().receives_notifications());
     let locks = LockManager::new(with);
     let guard = locks.lock(fresh_key()).acquire().await.unwrap();
     assert!(guard.release().await.unwrap());
-    assert_eq!(streams_asked_for(&proxy), 0);
+    assert_eq!(streams_opened(&proxy), 0);
 }
 
-async fn w_one_stream_for_many_keys(emulator: Emulator) {
+async fn w_one_stream_serves_many_keys(emulator: Emulator) {
     let (proxy, waiting) = listening(&emulator).await;
     let other = emulator.backend().await;
     let mut waits = Vec::new();
@@ -183,7 +185,7 @@ async fn w_one_stream_for_many_keys(emulator: Emulator) {
     assert_eq!(proxy.overheard.open(), 1);
 }
 
-async fn w_targets_go_with_those_who_wait(emulator: Emulator) {
+async fn w_a_target_is_removed_with_its_last_waiter(emulator: Emulator) {
     let (proxy, waiting) = listening(&emulator).await;
     let (one, two) = (take(&waiting).await, take(&waiting).await);
     let first = settled(&proxy, &waiting, &one).await;
@@ -196,7 +198,7 @@ async fn w_targets_go_with_those_who_wait(emulator: Emulator) {
     assert!(waiting.release(&one).await.unwrap());
     second.await;
 
-    // The stream stays for those who come next.
+    // The stream stays open for the next waiters.
     until(|| proxy.overheard.targets() == 0).await;
     let again = settled(&proxy, &waiting, &two).await;
     assert!(waiting.release(&two).await.unwrap());
@@ -204,20 +206,21 @@ async fn w_targets_go_with_those_who_wait(emulator: Emulator) {
     assert_eq!(proxy.overheard.ended(), 0);
 }
 
-/// Whoever was told asks again before giving up the interest, and so keeps the target.
-async fn w_a_target_stays_as_long_as_one_who_was_told(emulator: Emulator) {
+/// A waiter that was notified registers again before it drops the old registration, and so keeps
+/// the target.
+async fn w_a_target_stays_until_a_notified_waiter_is_dropped(emulator: Emulator) {
     let (proxy, waiting) = listening(&emulator).await;
-    let mut told = Box::pin(waiting.notified(&fresh_key()));
-    told.as_mut().await;
-    // This is told later on the same stream.
-    let mut told_later = Box::pin(waiting.notified(&fresh_key()));
-    told_later.as_mut().await;
+    let mut notified = Box::pin(waiting.notified(&fresh_key()));
+    notified.as_mut().await;
+    // This notification arrives later on the same stream.
+    let mut notified_later = Box::pin(waiting.notified(&fresh_key()));
+    notified_later.as_mut().await;
     assert_eq!(proxy.overheard.targets(), 2);
-    drop((told, told_later));
+    drop((notified, notified_later));
     until(|| proxy.overheard.targets() == 0).await;
 }
 
-async fn w_a_stream_that_was_cut_is_opened_again(emulator: Emulator) {
+async fn w_a_cut_stream_is_opened_again(emulator: Emulator) {
     let (mut proxy, waiting) = listening(&emulator).await;
     let other = emulator.backend().await;
     let (one, two) = (take(&other).await, take(&other).await);
@@ -226,26 +229,26 @@ async fn w_a_stream_that_was_cut_is_opened_again(emulator: Emulator) {
     proxy.judge_next(LISTEN, [Verdict::Refuse(Code::Unavailable)]);
     cut(&mut proxy).await;
     give_back(&other, &one).await;
-    // All are woken: of what happened in the meantime nobody was told.
+    // All waiters are woken, because releases in the meantime caused no notification.
     of_one.await;
     of_two.as_mut().await;
     renew(&proxy, &other, &two).await;
     let notification = waiting.notified(two.key());
     assert!(other.release(&two).await.unwrap());
     notification.await;
-    assert!(streams_asked_for(&proxy) >= 3);
+    assert!(streams_opened(&proxy) >= 3);
 }
 
-async fn w_a_stream_that_is_not_answered_is_given_up(emulator: Emulator) {
+async fn w_a_stream_without_an_answer_is_replaced(emulator: Emulator) {
     let proxy = Proxy::before(&emulator.address);
     let hasty = builder(&proxy.address()).time_limit(Duration::from_secs(1));
     let waiting = hasty.notifications(true).connect().await.unwrap();
     proxy.judge_next(LISTEN, [Verdict::Hang]);
     waiting.notified(&fresh_key()).await;
-    assert!(streams_asked_for(&proxy) >= 2);
+    assert!(streams_opened(&proxy) >= 2);
 }
 
-async fn w_a_limit_of_the_client_does_not_end_the_stream(emulator: Emulator) {
+async fn w_a_timeout_of_the_client_does_not_end_the_stream(emulator: Emulator) {
     let proxy = Proxy::before(&emulator.address);
     let limit = Duration::from_secs(1);
     let Raw(client) = Raw::connect(&proxy.address()).await;
@@ -256,15 +259,15 @@ async fn w_a_limit_of_the_client_does_not_end_the_stream(emulator: Emulator) {
     let lease = take(&other).await;
     let mut first = pin!(waiting.notified(lease.key()));
     first.as_mut().await;
-    assert!(proxy.limits().is_empty(), "the server was given a limit");
+    assert!(proxy.limits().is_empty(), "the stream was sent with a timeout");
     sleep(limit + Duration::from_millis(500)).await;
     let notification = waiting.notified(lease.key());
     assert!(other.release(&lease).await.unwrap());
     notification.await;
-    assert_eq!(streams_asked_for(&proxy), 1);
+    assert_eq!(streams_opened(&proxy), 1);
 }
 
-async fn w_the_last_clone_ends_the_stream(emulator: Emulator) {
+async fn w_dropping_the_last_clone_ends_the_stream(emulator: Emulator) {
     let (proxy, waiting) = listening(&emulator).await;
     let other = emulator.backend().await;
     let lease = take(&other).await;
@@ -278,7 +281,7 @@ async fn w_the_last_clone_ends_the_stream(emulator: Emulator) {
     until(|| proxy.overheard.ended() == 1).await;
 }
 
-async fn w_a_runtime_that_is_gone_is_replaced(emulator: Emulator) {
+async fn w_another_runtime_takes_over(emulator: Emulator) {
     let (proxy, waiting) = listening(&emulator).await;
     let other = emulator.backend().await;
     let lease = take(&other).await;
@@ -292,7 +295,7 @@ async fn w_a_runtime_that_is_gone_is_replaced(emulator: Emulator) {
     until(|| proxy.overheard.ended() == 1).await;
     let mut notifications = Vec::new();
     while proxy.overheard.targets() == 0 {
-        // As one who waits does after each attempt.
+        // A waiter does this after each attempt.
         notifications.push(Box::pin(waiting.notified(lease.key())));
         sleep(Duration::from_millis(20)).await;
     }
@@ -303,7 +306,7 @@ async fn w_a_runtime_that_is_gone_is_replaced(emulator: Emulator) {
     notification.await;
 }
 
-async fn w_waiting_goes_on_by_timer_where_listening_is_refused(emulator: Emulator) {
+async fn w_a_waiter_is_served_by_timer_if_listening_is_refused(emulator: Emulator) {
     let (proxy, waiting) = listening(&emulator).await;
     let refused = refuse(&proxy, Code::PermissionDenied);
     let lease = take(&waiting).await;
@@ -319,7 +322,7 @@ async fn w_waiting_goes_on_by_timer_where_listening_is_refused(emulator: Emulato
     assert!(guard.unwrap().release().await.unwrap());
 }
 
-/// Refuses to listen, and counts how often.
+/// Makes the proxy refuse Listen streams, and counts the refusals.
 fn refuse(proxy: &Proxy, code: Code) -> Arc<AtomicUsize> {
     let refused = Arc::new(AtomicUsize::new(0));
     let count = refused.clone();
@@ -334,13 +337,13 @@ fn refuse(proxy: &Proxy, code: Code) -> Arc<AtomicUsize> {
 }
 
 async fn w_an_outage_is_one_warning(emulator: Emulator) {
-    let outages = move |log: Log| async move {
+    let trial = move |log: Log| async move {
         let (mut proxy, waiting) = listening(&emulator).await;
         let lease = take(&waiting).await;
         waiting.notified(lease.key()).await;
         cut(&mut proxy).await;
         waiting.notified(lease.key()).await;
-        assert_eq!(log.warnings(), [""; 0], "a stream that ends is no outage");
+        assert_eq!(log.warnings(), [""; 0], "a warning about a single stream that ended");
 
         let refused = refuse(&proxy, Code::PermissionDenied);
         let _notification = waiting.notified(lease.key());
@@ -348,28 +351,28 @@ async fn w_an_outage_is_one_warning(emulator: Emulator) {
         until(|| refused.load(Ordering::Relaxed) >= 3).await;
         assert_eq!(log.warnings().len(), 1);
     };
-    in_time(outages).await;
+    in_time(trial).await;
 }
 
-/// As behind something that cuts what it takes for an idle connection.
-async fn w_streams_that_end_early_are_an_outage(emulator: Emulator) {
-    let cuts = move |log: Log| async move {
+/// Simulates a firewall that cuts connections it takes for idle.
+async fn w_streams_that_end_early_are_one_warning(emulator: Emulator) {
+    let trial = move |log: Log| async move {
         let (mut proxy, waiting) = listening(&emulator).await;
         let key = fresh_key();
         waiting.notified(&key).await;
-        let begun = Instant::now();
+        let start = Instant::now();
         for _ in 1..=4 {
             cut(&mut proxy).await;
             waiting.notified(&key).await;
         }
-        // At least half of 100, 200, 400 and 800 ms.
-        assert!(begun.elapsed() >= Duration::from_millis(750), "{:?}", begun.elapsed());
+        // The pauses are at least half of 100, 200, 400 and 800 ms.
+        assert!(start.elapsed() >= Duration::from_millis(750), "{:?}", start.elapsed());
         assert_eq!(log.warnings().len(), 1);
     };
-    in_time(cuts).await;
+    in_time(trial).await;
 }
 
-/// With its log, on a thread that nobody else can stop.
+/// Runs a trial with a log on a thread of its own. The timeout runs on that thread too.
 async fn in_time<F: Future<Output = ()>>(trial: impl FnOnce(Log) -> F + Send + 'static) {
     logging("syncguard_firestore", |log| timeout(LIMIT, trial(log))).await.unwrap();
 }

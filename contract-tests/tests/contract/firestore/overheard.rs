@@ -1,4 +1,4 @@
-//! What is said on Listen streams.
+//! Records the messages on Listen streams that pass through a proxy.
 
 use std::collections::BTreeSet;
 use std::mem::take;
@@ -13,7 +13,8 @@ use syncguard_firestore::gcloud_sdk::prost::Message;
 use syncguard_firestore::gcloud_sdk::tonic::body::Body;
 use syncguard_firestore::gcloud_sdk::tonic::codegen::http::{Request, Response};
 
-/// What is listened to through a proxy, and what is told there. Clones are the same.
+/// The Listen streams of a proxy, their targets, and the changes sent on them. Clones share one
+/// state.
 #[derive(Clone, Default)]
 pub(super) struct Overheard(Arc<Mutex<State>>);
 
@@ -21,34 +22,34 @@ pub(super) struct Overheard(Arc<Mutex<State>>);
 struct State {
     opened: usize,
     ended: usize,
-    /// The streams and ids of what is listened to.
+    /// The stream and the id of each target.
     targets: BTreeSet<(usize, i32)>,
     changes: usize,
 }
 
 impl Overheard {
-    /// How many streams have ended.
+    /// Returns how many streams have ended.
     pub(super) fn ended(&self) -> usize {
         self.state().ended
     }
 
-    /// How many streams are open.
+    /// Returns how many streams are open.
     pub(super) fn open(&self) -> usize {
         let state = self.state();
         state.opened - state.ended
     }
 
-    /// How many documents are listened to: each is a target, until the server confirms its removal.
+    /// Returns the number of targets. Each is one document, until the server confirms its removal.
     pub(super) fn targets(&self) -> usize {
         self.state().targets.len()
     }
 
-    /// How many states of documents were told so far, other than that they are gone.
+    /// Returns how many document states the server sent so far. A deletion does not count.
     pub(super) fn changes(&self) -> usize {
         self.state().changes
     }
 
-    /// Listens in on a stream that passes through.
+    /// Forwards a stream and records its messages.
     pub(super) async fn pass<E>(
         &self,
         request: Request<Body>,
@@ -59,14 +60,17 @@ impl Overheard {
             state.opened += 1;
             state.opened
         };
-        let ends = Ends { overheard: self.clone(), stream };
+        let guard = StreamGuard { overheard: self.clone(), stream };
         let request = request.map(|body| {
-            listen_in(body, move |message| ends.overheard.state().asked(ends.stream, message))
+            record_messages(body, move |message| {
+                guard.overheard.state().requested(guard.stream, message)
+            })
         });
         let response = call(request).await?;
         let overheard = self.clone();
-        Ok(response
-            .map(|body| listen_in(body, move |message| overheard.state().told(stream, message))))
+        Ok(response.map(|body| {
+            record_messages(body, move |message| overheard.state().responded(stream, message))
+        }))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -75,15 +79,15 @@ impl Overheard {
 }
 
 impl State {
-    fn asked(&mut self, stream: usize, request: ListenRequest) {
+    fn requested(&mut self, stream: usize, request: ListenRequest) {
         let known = match request.target_change.unwrap() {
             TargetChange::AddTarget(target) => self.targets.insert((stream, target.target_id)),
             TargetChange::RemoveTarget(id) => self.targets.contains(&(stream, id)),
         };
-        assert!(known, "an id is used twice, or was never used");
+        assert!(known, "a target id is used twice, or an unknown one is removed");
     }
 
-    fn told(&mut self, stream: usize, response: ListenResponse) {
+    fn responded(&mut self, stream: usize, response: ListenResponse) {
         match response.response_type {
             Some(ResponseType::DocumentChange(_)) => self.changes += 1,
             Some(ResponseType::TargetChange(change))
@@ -98,13 +102,13 @@ impl State {
     }
 }
 
-/// The end of a stream, when this is dropped.
-struct Ends {
+/// Records the end of a stream when it is dropped.
+struct StreamGuard {
     overheard: Overheard,
     stream: usize,
 }
 
-impl Drop for Ends {
+impl Drop for StreamGuard {
     fn drop(&mut self) {
         let mut state = self.overheard.state();
         state.ended += 1;
@@ -112,17 +116,20 @@ impl Drop for Ends {
     }
 }
 
-fn listen_in<M: Message + Default>(body: Body, mut hear: impl FnMut(M) + Send + 'static) -> Body {
+fn record_messages<M: Message + Default>(
+    body: Body,
+    mut record: impl FnMut(M) + Send + 'static,
+) -> Body {
     let mut bytes = Vec::new();
     Body::new(body.map_frame(move |frame| {
         if let Some(data) = frame.data_ref() {
             bytes.extend_from_slice(data);
         }
-        // Before each message stand five bytes: whether it is compressed, and its length.
+        // In gRPC, five bytes precede each message: the compression flag and the length.
         while let Some((length, rest)) = bytes.get(1..).and_then(<[u8]>::split_first_chunk) {
             let length = u32::from_be_bytes(*length) as usize;
             let Some(message) = rest.get(..length) else { break };
-            hear(M::decode(message).unwrap());
+            record(M::decode(message).unwrap());
             let mut rest = take(&mut bytes);
             bytes = rest.split_off(5 + length);
         }

@@ -1,5 +1,5 @@
-//! A server between a client and Firestore: it counts requests, answers some of them itself, delays
-//! or keeps them, and loses replies.
+//! A proxy between a client and Firestore. It records requests, can answer, delay or keep them, and
+//! can lose replies.
 
 use std::convert::Infallible;
 use std::future::{pending, poll_fn};
@@ -24,39 +24,39 @@ use tokio::time::sleep;
 
 use super::overheard::Overheard;
 
-/// Requests, by their methods.
+/// The methods of requests.
 pub(super) const READ: &str = "BatchGetDocuments";
 pub(super) const QUERY: &str = "RunQuery";
 pub(super) const COMMIT: &str = "Commit";
 pub(super) const LISTEN: &str = "Listen";
 
-/// What becomes of a request.
+/// How the proxy treats a request.
 #[derive(Clone, Debug)]
 pub(super) enum Verdict {
-    /// It passes, and its reply too.
+    /// Forwards the request and its reply.
     Pass,
-    /// It is answered with this code, and never reaches the server.
+    /// Answers with this code. The request never reaches the server.
     Refuse(Code),
-    /// It passes, but this code is answered in place of its reply.
+    /// Forwards the request, but answers with this code instead of the reply.
     Lose(Code),
-    /// It passes when it is told to.
+    /// Forwards the request after a notification.
     Wait(Arc<Notify>),
-    /// It passes a while later.
+    /// Forwards the request after this time.
     Delay(Duration),
-    /// It is never answered.
+    /// Never answers.
     Hang,
-    /// It is a commit that is never answered: whoever has it may send it on, at any time.
+    /// Never answers a commit, and gives it to the trial, which can send it later.
     Keep(UnboundedSender<CommitRequest>),
 }
 
-/// Stops, and cuts its connections, when it is dropped.
+/// The proxy. Dropping it stops it and cuts its connections.
 pub(super) struct Proxy {
     server: Endpoint,
     socket: TcpListener,
     requests: Arc<Mutex<Requests>>,
-    /// What is said on its Listen streams.
+    /// The messages on its Listen streams.
     pub(super) overheard: Overheard,
-    /// Its own, since connections are served by tasks that only end with their runtime.
+    /// A runtime of its own, because the tasks that serve connections end only with their runtime.
     runtime: Option<Runtime>,
 }
 
@@ -83,7 +83,7 @@ impl Proxy {
         proxy
     }
 
-    /// Cuts all connections. New ones are taken again at once.
+    /// Cuts all connections. New ones are accepted at once.
     pub(super) fn cut(&mut self) {
         self.stop();
         let runtime = Runtime::new().unwrap();
@@ -102,7 +102,7 @@ impl Proxy {
 
     fn stop(&mut self) {
         if let Some(runtime) = self.runtime.take() {
-            // Unlike a mere drop, this may be done within another runtime.
+            // Dropping a runtime inside another one panics, but this does not.
             runtime.shutdown_background();
         }
     }
@@ -111,12 +111,12 @@ impl Proxy {
         self.socket.local_addr().unwrap().to_string()
     }
 
-    /// From now on, decides about each request by its method.
+    /// Sets the function that decides about each request by its method.
     pub(super) fn judge(&self, judge: impl FnMut(&str) -> Verdict + Send + 'static) {
         self.requests.lock().unwrap().judge = Box::new(judge);
     }
 
-    /// Decides about the next requests of a method, and lets all others pass.
+    /// Decides about the next requests of one method. All others pass.
     pub(super) fn judge_next<const N: usize>(&self, method: &'static str, verdicts: [Verdict; N]) {
         let mut verdicts = verdicts.into_iter();
         self.judge(move |seen| {
@@ -125,12 +125,12 @@ impl Proxy {
         });
     }
 
-    /// The methods of the requests since this was asked last.
+    /// Returns the methods of the requests since the last call.
     pub(super) fn seen(&self) -> Vec<String> {
         std::mem::take(&mut self.requests.lock().unwrap().seen)
     }
 
-    /// How long the server was given for each request since this was asked last.
+    /// Returns the timeouts of the requests since the last call.
     pub(super) fn limits(&self) -> Vec<Duration> {
         std::mem::take(&mut self.requests.lock().unwrap().limits)
     }
@@ -189,8 +189,8 @@ impl Service<http::Request<Body>> for Passage {
                     pass(request).await.unwrap();
                     Status::new(code, "").into_http()
                 }
-                Verdict::Wait(told) => {
-                    told.notified().await;
+                Verdict::Wait(go) => {
+                    go.notified().await;
                     pass(request).await.unwrap()
                 }
                 Verdict::Delay(by) => {
@@ -207,7 +207,7 @@ impl Service<http::Request<Body>> for Passage {
     }
 }
 
-/// The time that the server is given for a request.
+/// Returns the timeout that the client sent with a request.
 fn limit(request: &http::Request<Body>) -> Option<Duration> {
     let text = request.headers().get("grpc-timeout")?.to_str().unwrap();
     let (number, unit) = text.split_at(text.len() - 1);
@@ -218,7 +218,7 @@ fn limit(request: &http::Request<Body>) -> Option<Duration> {
             "u" => Duration::from_micros(1),
             "m" => Duration::from_millis(1),
             "S" => Duration::from_secs(1),
-            other => panic!("no unit of an operation's limit: {other}"),
+            other => panic!("unexpected unit of a timeout: {other}"),
         } * number,
     )
 }
@@ -231,6 +231,6 @@ async fn commit(request: http::Request<Body>) -> CommitRequest {
             bytes.extend_from_slice(&data);
         }
     }
-    // Before the message stand five bytes: whether it is compressed, and its length.
+    // In gRPC, five bytes precede the message: the compression flag and the length.
     CommitRequest::decode(&bytes[5..]).unwrap()
 }

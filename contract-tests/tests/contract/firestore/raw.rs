@@ -1,4 +1,4 @@
-//! The documents as they are stored, without the backend.
+//! A client that reads and writes stored documents without the backend.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +13,8 @@ use syncguard_firestore::gcloud_sdk::{GoogleApi, GoogleAuthMiddleware};
 
 use super::PROJECT;
 
-/// The fields of a document. An integer of JSON is one of Firestore, any other number is a double.
+/// The fields of a document. A JSON integer stands for a Firestore integer, any other number for a
+/// double.
 pub(super) type Fields = BTreeMap<String, Json>;
 
 pub(super) struct Raw(pub(super) GoogleApi<FirestoreClient<GoogleAuthMiddleware>>);
@@ -29,7 +30,7 @@ impl Raw {
         Self(api.await.unwrap())
     }
 
-    /// Stores a document whatever is there.
+    /// Writes a document without a condition.
     pub(super) async fn put(&self, path: &str, fields: &Json) {
         let fields = fields.as_object().unwrap();
         let fields = fields.iter().map(|(name, value)| (name.clone(), to_value(value)));
@@ -86,7 +87,7 @@ fn to_value(json: &Json) -> Value {
             Some(integer) => ValueType::IntegerValue(integer),
             None => ValueType::DoubleValue(number.as_f64().unwrap()),
         },
-        other => panic!("no field holds {other}"),
+        other => panic!("no test field holds {other}"),
     };
     Value { value_type: Some(value) }
 }
@@ -96,6 +97,6 @@ fn to_json(value: Value) -> Json {
         ValueType::StringValue(text) => json!(text),
         ValueType::IntegerValue(integer) => json!(integer),
         ValueType::DoubleValue(double) => json!(double),
-        other => panic!("no field holds {other:?}"),
+        other => panic!("no test field holds {other:?}"),
     }
 }

@@ -1,4 +1,4 @@
-//! An emulator that goes away and comes back.
+//! An emulator that is restarted.
 
 use std::error::Error;
 use std::time::Duration;
@@ -9,8 +9,10 @@ use tokio::time::sleep;
 use super::{Emulator, LONG, fresh_id, fresh_key, granted, ttl};
 use contract_tests::servers::Server;
 
-/// The emulator keeps its data in memory, so the lease is lost with it, and its holder is told so.
-pub(super) async fn e1_a_restart_with_a_lease_held(server: &Server) -> Result<(), Box<dyn Error>> {
+/// The emulator keeps its data in memory, so a restart loses the lease. An extend reports the loss.
+pub(super) async fn e1_a_restart_loses_the_lease_and_reports_it(
+    server: &Server,
+) -> Result<(), Box<dyn Error>> {
     let own = server.spare(&[]).await?;
     let backend = Emulator::at(&own.url).backend().await;
     let lease = granted(backend.acquire(&fresh_key(), &fresh_id(), ttl(LONG)).await);

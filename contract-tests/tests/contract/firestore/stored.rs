@@ -1,4 +1,4 @@
-//! What may be in the documents, and what happens then.
+//! Stored documents: foreign, corrupt and unusual ones, and the fields that we write.
 
 use std::collections::BTreeMap;
 
@@ -9,16 +9,16 @@ use super::raw::{Fields, Raw, fields};
 use super::{Emulator, LONG, cases, fresh_id, fresh_key, granted, ttl};
 
 cases![
-    a3_the_counter_goes_on_from_whatever_client_wrote_it,
-    a3_the_fence_goes_on_from_a_dead_lock_that_is_ahead_of_the_counter,
-    a6_a_counter_that_is_used_up_grants_nothing,
+    a3_fences_continue_from_a_counter_of_any_client,
+    a3_fences_continue_from_a_dead_lock_ahead_of_the_counter,
+    a6_an_exhausted_counter_grants_nothing,
     e2_a_corrupt_counter_grants_nothing,
     e2_a_corrupt_lock_is_an_internal_error,
-    e3_collections_are_where_they_were_configured,
-    k3_keys_that_are_no_document_ids,
-    r1_of_two_documents_with_one_id_the_live_one_counts,
-    r1_of_two_live_documents_with_one_id_nothing_is_changed,
-    r3_extend_changes_the_expiry_alone,
+    e3_documents_are_in_the_configured_collections,
+    k3_keys_that_are_no_document_ids_are_hashed,
+    r1_an_id_in_two_documents_means_the_live_one,
+    r1_an_id_in_two_live_documents_changes_nothing,
+    r3_extend_changes_only_the_expiry,
 ];
 
 pub(super) fn lock_path(key: &Key) -> String {
@@ -29,7 +29,7 @@ pub(super) fn fence_path(key: &Key) -> String {
     format!("fence_counters/fence:{}", key.as_str())
 }
 
-async fn a3_the_counter_goes_on_from_whatever_client_wrote_it(emulator: Emulator) {
+async fn a3_fences_continue_from_a_counter_of_any_client(emulator: Emulator) {
     let (raw, backend) = (emulator.raw().await, emulator.backend().await);
     for seven in [json!("000000000000007"), json!("7"), json!(7), json!(7.0)] {
         let key = fresh_key();
@@ -41,7 +41,7 @@ async fn a3_the_counter_goes_on_from_whatever_client_wrote_it(emulator: Emulator
     }
 }
 
-async fn a3_the_fence_goes_on_from_a_dead_lock_that_is_ahead_of_the_counter(emulator: Emulator) {
+async fn a3_fences_continue_from_a_dead_lock_ahead_of_the_counter(emulator: Emulator) {
     let (raw, backend) = (emulator.raw().await, emulator.backend().await);
     for (counter, granted_fence) in
         [(None, 58), (Some("3"), 58), (Some("57"), 58), (Some("60"), 61)]
@@ -61,7 +61,7 @@ async fn a3_the_fence_goes_on_from_a_dead_lock_that_is_ahead_of_the_counter(emul
     }
 }
 
-/// Acquiring fails with `Internal`, and writes nothing.
+/// Checks that an acquire fails with `Internal` and writes nothing.
 async fn grants_nothing(emulator: &Emulator, counter: Json) {
     let (raw, backend) = (emulator.raw().await, emulator.backend().await);
     let key = fresh_key();
@@ -74,11 +74,11 @@ async fn grants_nothing(emulator: &Emulator, counter: Json) {
     assert_eq!(raw.get(&fence_path(&key)).await, Some(fields(counter)));
 }
 
-async fn a6_a_counter_that_is_used_up_grants_nothing(emulator: Emulator) {
-    for used_up in
+async fn a6_an_exhausted_counter_grants_nothing(emulator: Emulator) {
+    for exhausted in
         [json!("900000000000000"), json!(900_000_000_000_000_u64), json!("999999999999999999")]
     {
-        grants_nothing(&emulator, used_up).await;
+        grants_nothing(&emulator, exhausted).await;
     }
     let (raw, backend, key) = (emulator.raw().await, emulator.backend().await, fresh_key());
     raw.put(&fence_path(&key), &json!({ "fence": "899999999999999" })).await;
@@ -123,7 +123,7 @@ async fn e2_a_corrupt_lock_is_an_internal_error(emulator: Emulator) {
     }
 }
 
-async fn e3_collections_are_where_they_were_configured(emulator: Emulator) {
+async fn e3_documents_are_in_the_configured_collections(emulator: Emulator) {
     let builder = emulator.builder().lock_collection("app locks").fence_collection("app.fences");
     let (raw, backend) = (emulator.raw().await, builder.connect().await.unwrap());
     let key = fresh_key();
@@ -135,8 +135,8 @@ async fn e3_collections_are_where_they_were_configured(emulator: Emulator) {
     assert!(backend.release_by_id(lease.id()).await.unwrap());
 }
 
-async fn k3_keys_that_are_no_document_ids(emulator: Emulator) {
-    // The keys are the same in every run, so the collections are not.
+async fn k3_keys_that_are_no_document_ids_are_hashed(emulator: Emulator) {
+    // The keys are the same in every run, so each run needs collections of its own.
     let (locks, fences) =
         (format!("l{}", fresh_id().as_str()), format!("f{}", fresh_id().as_str()));
     let builder = emulator.builder().lock_collection(&locks).fence_collection(&fences);
@@ -161,7 +161,7 @@ async fn k3_keys_that_are_no_document_ids(emulator: Emulator) {
     assert_eq!(fence.unwrap()["fence"], "000000000000002");
 }
 
-/// Two lock documents with one id, which end at these times.
+/// Stores two lock documents with the same id that expire at these times.
 async fn twins(raw: &Raw, id: &LockId, ends: [u64; 2]) -> BTreeMap<String, Fields> {
     let mut twins = BTreeMap::new();
     for expires_at in ends {
@@ -177,9 +177,9 @@ async fn twins(raw: &Raw, id: &LockId, ends: [u64; 2]) -> BTreeMap<String, Field
 
 const FAR: u64 = 4_000_000_000_000;
 
-async fn r1_of_two_documents_with_one_id_the_live_one_counts(emulator: Emulator) {
+async fn r1_an_id_in_two_documents_means_the_live_one(emulator: Emulator) {
     let (raw, backend) = (emulator.raw().await, emulator.backend().await);
-    // Whichever of them the query finds first.
+    // The order in which the query finds them must not matter.
     for ends in [[1, FAR], [FAR, 1], [1, FAR], [FAR, 1]] {
         let id = fresh_id();
         let twins = twins(&raw, &id, ends).await;
@@ -194,7 +194,7 @@ async fn r1_of_two_documents_with_one_id_the_live_one_counts(emulator: Emulator)
     }
 }
 
-async fn r1_of_two_live_documents_with_one_id_nothing_is_changed(emulator: Emulator) {
+async fn r1_an_id_in_two_live_documents_changes_nothing(emulator: Emulator) {
     let (raw, backend) = (emulator.raw().await, emulator.backend().await);
     let id = fresh_id();
     let twins = twins(&raw, &id, [FAR, FAR]).await;
@@ -207,7 +207,7 @@ async fn r1_of_two_live_documents_with_one_id_nothing_is_changed(emulator: Emula
     }
 }
 
-async fn r3_extend_changes_the_expiry_alone(emulator: Emulator) {
+async fn r3_extend_changes_only_the_expiry(emulator: Emulator) {
     let (raw, backend) = (emulator.raw().await, emulator.backend().await);
     let key = fresh_key();
     let lease = granted(backend.acquire(&key, &fresh_id(), ttl(LONG)).await);

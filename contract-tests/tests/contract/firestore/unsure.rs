@@ -1,4 +1,4 @@
-//! Commits of which the client does not know, or knows wrongly, what became of them.
+//! Commits whose result the client does not know, or gets wrong.
 
 use syncguard_firestore::gcloud_sdk::tonic::Code;
 use syncguard_firestore::{Backend, ErrorCode};
@@ -10,20 +10,20 @@ use super::stored::fence_path;
 use super::{Emulator, LONG, cases, fresh_id, fresh_key, granted, ttl};
 
 cases![
-    a4_a_lost_reply_to_an_acquire,
-    r2_a_lost_reply_to_a_release,
-    r3_a_lost_reply_to_an_extend,
-    a4_an_acquire_that_was_applied_and_refused,
-    a4_a_last_attempt_that_was_applied_and_refused,
-    r2_a_release_that_was_applied_and_refused,
-    r3_an_extend_that_was_applied_and_refused,
-    a4_a_commit_that_comes_late,
+    a4_an_acquire_repeated_after_a_lost_reply_returns_its_lease,
+    r2_a_release_repeated_after_a_lost_reply_is_false,
+    r3_an_extend_repeated_after_a_lost_reply_works,
+    a4_an_acquire_applied_but_refused_returns_its_lease,
+    a4_a_last_attempt_applied_but_refused_returns_its_lease,
+    r2_a_release_applied_but_refused_is_false,
+    r3_an_extend_applied_but_refused_works,
+    a4_a_late_commit_changes_nothing,
 ];
 
-/// What a client can get when its connection is cut.
+/// The codes that a client can get when its connection is cut.
 const LOST: [Code; 3] = [Code::DeadlineExceeded, Code::Unavailable, Code::Unknown];
 
-async fn a4_a_lost_reply_to_an_acquire(emulator: Emulator) {
+async fn a4_an_acquire_repeated_after_a_lost_reply_returns_its_lease(emulator: Emulator) {
     let (proxy, backend) = emulator.through_proxy().await;
     for code in LOST {
         let (key, id) = (fresh_key(), fresh_id());
@@ -38,7 +38,7 @@ async fn a4_a_lost_reply_to_an_acquire(emulator: Emulator) {
     }
 }
 
-async fn r2_a_lost_reply_to_a_release(emulator: Emulator) {
+async fn r2_a_release_repeated_after_a_lost_reply_is_false(emulator: Emulator) {
     let (proxy, backend) = emulator.through_proxy().await;
     let lease = granted(backend.acquire(&fresh_key(), &fresh_id(), ttl(LONG)).await);
     proxy.judge_next(COMMIT, [Verdict::Lose(Code::Unavailable)]);
@@ -48,18 +48,18 @@ async fn r2_a_lost_reply_to_a_release(emulator: Emulator) {
     assert_eq!(next.fence().get(), 2);
 }
 
-async fn r3_a_lost_reply_to_an_extend(emulator: Emulator) {
+async fn r3_an_extend_repeated_after_a_lost_reply_works(emulator: Emulator) {
     let (proxy, backend) = emulator.through_proxy().await;
     let lease = granted(backend.acquire(&fresh_key(), &fresh_id(), ttl(LONG)).await);
     proxy.judge_next(COMMIT, [Verdict::Lose(Code::Unavailable)]);
     backend.extend(&lease, ttl(2 * LONG)).await.unwrap_err();
-    // Its revision is an old one now.
+    // The extend changed the document, so the revision in `lease` is outdated.
     let extended = backend.extend(&lease, ttl(LONG)).await.unwrap().unwrap();
     assert_eq!(extended.fence(), lease.fence());
     assert!(backend.release(&extended).await.unwrap());
 }
 
-async fn a4_an_acquire_that_was_applied_and_refused(emulator: Emulator) {
+async fn a4_an_acquire_applied_but_refused_returns_its_lease(emulator: Emulator) {
     let (proxy, backend) = emulator.through_proxy().await;
     for code in REFUSALS {
         let (key, id) = (fresh_key(), fresh_id());
@@ -70,9 +70,9 @@ async fn a4_an_acquire_that_was_applied_and_refused(emulator: Emulator) {
     }
 }
 
-/// After the last refusal nothing is tried again, but the key must not be held by an id that was
-/// told that another holds it.
-async fn a4_a_last_attempt_that_was_applied_and_refused(emulator: Emulator) {
+/// After the last refusal the client does not try again. The result must not be *held* if the id
+/// itself holds the key.
+async fn a4_a_last_attempt_applied_but_refused_returns_its_lease(emulator: Emulator) {
     let (proxy, backend) = emulator.through_proxy().await;
     let refuse = |times| {
         let mut commits = 0;
@@ -85,12 +85,12 @@ async fn a4_a_last_attempt_that_was_applied_and_refused(emulator: Emulator) {
             }
         });
     };
-    // An acquire commits ten times.
+    // An acquire tries to commit ten times.
     let (key, id) = (fresh_key(), fresh_id());
     refuse(10);
     let lease = granted(backend.acquire(&key, &id, ttl(LONG)).await);
     assert_eq!((lease.id(), lease.fence().get()), (&id, 1));
-    // Extend and release also try once without reading.
+    // Extend and release also try once before they read.
     refuse(11);
     let error = backend.extend(&lease, ttl(LONG)).await.unwrap_err();
     assert_eq!(error.code(), ErrorCode::ServiceUnavailable);
@@ -100,8 +100,8 @@ async fn a4_a_last_attempt_that_was_applied_and_refused(emulator: Emulator) {
     assert!(!backend.release(&lease).await.unwrap());
 }
 
-/// To the one who releases it looks as if another had, so it is not told that it did.
-async fn r2_a_release_that_was_applied_and_refused(emulator: Emulator) {
+/// The caller cannot see that its own commit ended the lease, so the release returns false.
+async fn r2_a_release_applied_but_refused_is_false(emulator: Emulator) {
     let (proxy, backend) = emulator.through_proxy().await;
     for code in REFUSALS {
         let lease = granted(backend.acquire(&fresh_key(), &fresh_id(), ttl(LONG)).await);
@@ -112,7 +112,7 @@ async fn r2_a_release_that_was_applied_and_refused(emulator: Emulator) {
     }
 }
 
-async fn r3_an_extend_that_was_applied_and_refused(emulator: Emulator) {
+async fn r3_an_extend_applied_but_refused_works(emulator: Emulator) {
     let (proxy, backend) = emulator.through_proxy().await;
     for code in REFUSALS {
         let lease = granted(backend.acquire(&fresh_key(), &fresh_id(), ttl(LONG)).await);
@@ -124,8 +124,8 @@ async fn r3_an_extend_that_was_applied_and_refused(emulator: Emulator) {
     }
 }
 
-/// The client gives up, and comes again; only then its first commit arrives.
-async fn a4_a_commit_that_comes_late(emulator: Emulator) {
+/// The client gives up and tries again. Its first commit arrives only after that.
+async fn a4_a_late_commit_changes_nothing(emulator: Emulator) {
     let (proxy, backend) = emulator.through_proxy().await;
     let raw = emulator.raw().await;
     for released in [false, true] {
@@ -137,7 +137,7 @@ async fn a4_a_commit_that_comes_late(emulator: Emulator) {
             async move { backend.acquire(&key, &id, ttl(LONG)).await }
         });
         let late = kept.recv().await.unwrap();
-        // As when its limit passes.
+        // The same happens when the time limit passes.
         first.abort();
         assert!(first.await.unwrap_err().is_cancelled());
 
@@ -157,7 +157,7 @@ async fn a4_a_commit_that_comes_late(emulator: Emulator) {
             assert_eq!(record.unwrap().fence(), lease.fence());
             proxy.seen();
             assert!(backend.release(&lease).await.unwrap());
-            assert_eq!(proxy.seen(), [COMMIT], "the document is as the lease left it");
+            assert_eq!(proxy.seen(), [COMMIT], "the late commit changed the document");
         }
     }
 }
