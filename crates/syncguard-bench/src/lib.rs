@@ -1,4 +1,4 @@
-//! What a lock costs: the part of the benchmark that needs no server, and so can be tested.
+//! The part of the benchmark that needs no server, so that it can be tested.
 //!
 //! The benchmark itself is `benches/locks`:
 //!
@@ -14,5 +14,5 @@ pub use request_count::RequestCount;
 pub use table::{Table, median, short, whole};
 pub use tally::Tally;
 
-/// What the benchmark does may fail for any reason, and then ends with it.
+/// The result of a step of the benchmark. An error of any kind ends it.
 pub type Outcome<T = ()> = Result<T, Box<dyn std::error::Error + Send + Sync>>;

@@ -1,30 +1,33 @@
-//! How many requests an HTTP/2 client sends, by what goes over its connection.
+//! Counts the requests of an HTTP/2 client from the bytes that it sends.
 
-/// What a client sends before its first frame.
+/// The bytes that a client sends before its first frame.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const HEADERS: u8 = 1;
 
 /// Counts the requests in the bytes of one connection.
 ///
-/// Each begins with a frame of headers, and gRPC clients send no other such frames.
+/// Each request begins with a HEADERS frame, and gRPC clients send no other HEADERS frames.
 #[derive(Debug)]
 pub struct RequestCount {
-    /// How many bytes there are until the next frame.
+    /// The number of bytes before the next frame header.
     skip: usize,
-    /// What there is of the head of a frame: nine bytes, of which three are the length of the rest,
-    /// and the fourth is its type.
+    /// The frame header as far as it has arrived. It has nine bytes: the first three are the length
+    /// of the payload, and the fourth is the type.
     head: Vec<u8>,
 }
 
 impl RequestCount {
-    /// For a connection on which nothing was sent yet.
+    /// Creates a counter for a connection on which the client has sent nothing yet.
     #[must_use]
-    #[expect(clippy::new_without_default, reason = "a beginning, not a value of its own")]
+    #[expect(
+        clippy::new_without_default,
+        reason = "a counter belongs to the start of one connection, so a default would mislead"
+    )]
     pub const fn new() -> Self {
         Self { skip: PREFACE.len(), head: Vec::new() }
     }
 
-    /// How many requests begin in the next bytes.
+    /// Takes the next bytes, and returns how many requests begin in them.
     pub fn requests(&mut self, bytes: &[u8]) -> u32 {
         let mut requests = 0;
         for byte in bytes {
@@ -56,7 +59,7 @@ mod tests {
     fn frames_of_headers_are_counted_wherever_the_bytes_are_cut() {
         const DATA: u8 = 0;
         const SETTINGS: u8 = 4;
-        // Longer than one byte of the length can tell, and it looks like headers itself.
+        // The length needs more than one byte, and the payload looks like HEADERS frames.
         let data = frame(HEADERS, b"not a frame").repeat(40);
         let sent = [
             PREFACE.to_vec(),

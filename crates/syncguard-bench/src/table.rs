@@ -1,15 +1,15 @@
-//! A table that is easy to read in a terminal, and Markdown.
+//! A Markdown table that is also easy to read in a terminal.
 
 use std::fmt;
 
-/// Columns are as wide as their widest cell.
+/// A table whose columns are as wide as their widest cell.
 #[derive(Debug)]
 pub struct Table {
     rows: Vec<Vec<String>>,
 }
 
 impl Table {
-    /// With these heads, and no rows.
+    /// Creates a table with these column headers and no rows.
     #[must_use]
     pub fn new(columns: &[&str]) -> Self {
         Self { rows: vec![columns.iter().map(ToString::to_string).collect()] }
@@ -46,24 +46,24 @@ impl fmt::Display for Table {
     }
 }
 
-/// What half of the values do not exceed.
+/// Returns the median.
 ///
 /// # Panics
 ///
-/// Where there are none.
+/// If there are no values.
 #[must_use]
 pub fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values[values.len() / 2]
 }
 
-/// A whole number with separators: 12,345.
+/// Formats a whole number with separators: 12,345.
 #[must_use]
 pub fn whole(value: f64) -> String {
     let digits = format!("{value:.0}");
     let mut text = String::new();
-    for (place, digit) in digits.chars().enumerate() {
-        if place > 0 && (digits.len() - place).is_multiple_of(3) {
+    for (position, digit) in digits.chars().enumerate() {
+        if position > 0 && (digits.len() - position).is_multiple_of(3) {
             text.push(',');
         }
         text.push(digit);
@@ -71,7 +71,7 @@ pub fn whole(value: f64) -> String {
     text
 }
 
-/// Three digits of a number, or all before the point.
+/// Formats a number with three digits, or without decimals if it has more.
 #[must_use]
 pub fn short(value: f64) -> String {
     match value {

@@ -1,33 +1,35 @@
-//! What the workers of a turn report, in a few numbers.
+//! Sums up the reports of the workers of one run.
 
 use std::time::Duration;
 
 use crate::Outcome;
 
-/// A turn of one contestant.
+/// The figures of one run of one contestant.
 #[derive(Debug)]
 pub struct Tally {
     /// Grants per second.
     pub rate: f64,
-    /// The time in which everybody has had a turn, if all have one each, in milliseconds.
+    /// The time in which each worker gets one grant, in milliseconds.
     pub fair_turn: f64,
-    /// What the worker with the fewest grants had: 1 is the mean.
+    /// The grants of the worker with the fewest, divided by the mean.
     pub least_share: f64,
-    /// What the worker with the most grants had.
+    /// The grants of the worker with the most, divided by the mean.
     pub largest_share: f64,
-    /// Where the server counts. Also those for grants after the time was up.
+    /// Commands per grant, if the server counts them. Grants after the end of the run count here
+    /// too.
     pub commands_per_grant: Option<f64>,
-    /// In microseconds, from the shortest. Also those that ended after the time was up: whoever got
-    /// nothing is found here.
+    /// All waits in microseconds, sorted. Waits that ended after the end of the run are included,
+    /// because otherwise a worker without a grant would leave no trace.
     waits: Vec<f64>,
 }
 
 impl Tally {
-    /// From a line of waits for each worker, of which the last ended after the time was up.
+    /// Parses one line of waits per worker. The last wait of each line ended after the end of the
+    /// run, and is not counted as a grant.
     ///
     /// # Errors
     ///
-    /// Not such lines, or not a single grant in time.
+    /// If a line is malformed, or if there was no grant in time.
     pub fn parse(lines: &[String], time: Duration, commands: Option<f64>) -> Outcome<Self> {
         let mut waits: Vec<f64> = Vec::new();
         let mut shares = Vec::new();
@@ -41,7 +43,7 @@ impl Tally {
         }
         let (grants, workers): (f64, f64) = (shares.iter().sum(), shares.iter().map(|_| 1.0).sum());
         if grants == 0.0 {
-            return Err("nobody got the key in time".into());
+            return Err("no worker got the key in time".into());
         }
         waits.sort_by(f64::total_cmp);
         shares.sort_by(f64::total_cmp);
@@ -57,16 +59,16 @@ impl Tally {
         })
     }
 
-    /// The wait, in milliseconds, that this part of all did not exceed.
+    /// Returns the quantile of the waits for `part` between 0 and 1, in milliseconds.
     #[must_use]
     pub fn wait(&self, part: f64) -> f64 {
         #[expect(
             clippy::cast_possible_truncation,
             clippy::cast_sign_loss,
-            reason = "a part of a length is a length"
+            reason = "a fraction of a length fits in a usize"
         )]
-        let place = (self.waits.len() as f64 * part).ceil() as usize;
-        self.waits[place.saturating_sub(1)] / 1e3
+        let rank = (self.waits.len() as f64 * part).ceil() as usize;
+        self.waits[rank.saturating_sub(1)] / 1e3
     }
 }
 
@@ -75,7 +77,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_last_wait_of_each_worker_is_no_grant() {
+    fn the_last_wait_of_each_worker_is_not_a_grant() {
         let lines = ["1000 2000 3000".to_owned(), "5000".to_owned()];
         let tally = Tally::parse(&lines, Duration::from_millis(500), Some(6.0)).unwrap();
         assert_eq!((tally.rate, tally.fair_turn), (4.0, 500.0));

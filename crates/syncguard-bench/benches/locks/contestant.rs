@@ -1,4 +1,4 @@
-//! What takes a key and gives it back.
+//! A contestant: an implementation that acquires and releases a key.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -10,17 +10,17 @@ use syncguard_core::{Acquired, AnyBackend, Backend, Key, LockId, Ttl};
 
 type Boxed<T> = Pin<Box<dyn Future<Output = Outcome<T>> + Send>>;
 
-/// Gives the key back when it is awaited.
+/// Releases the key when it is awaited.
 pub(crate) type Release = Boxed<()>;
 
 type Acquire = dyn Fn(String) -> Boxed<Release> + Send + Sync;
 
 pub(crate) const LOCK_MANAGER: &str = "SyncGuard";
 
-/// The time to live of every lock, with every library.
+/// The TTL of every lock, with every library.
 pub(crate) const TTL: Duration = Duration::from_secs(30);
 
-/// How long a waiter waits at most, where the library has a limit: longer than any turn.
+/// The wait limit, if the library has one. It is longer than any run.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 #[derive(Clone)]
@@ -68,7 +68,7 @@ impl Contestant {
         })
     }
 
-    /// A backend, without the lock manager. It does not wait.
+    /// Uses a backend without the lock manager. It does not wait.
     pub(crate) fn backend_alone(backend: impl Backend) -> Outcome<Self> {
         let backend = AnyBackend::new(backend);
         let ttl = Ttl::try_from(TTL)?;

@@ -1,4 +1,4 @@
-//! Ten thousand tasks of one process that wait for one key.
+//! Ten thousand tasks of one process wait for one key.
 
 use std::time::Duration;
 
@@ -10,17 +10,17 @@ use crate::store::Store;
 
 pub(crate) mod waiters;
 
-/// What a child is told to do.
+/// The name of this part, as the first argument of a child.
 pub(crate) const PART: &str = "crowd";
 
 const WAITERS: usize = 10_000;
 
-/// What they may take of memory.
+/// The memory limit for all waiters together.
 const TARGET_KIB: f64 = 64.0 * 1024.0;
 
-/// Prints a table of one line, and fails if some were not served, or if they take too much memory.
+/// Prints a table of one row. Fails if a task is not served, or if the tasks take too much memory.
 ///
-/// The crowd has a process of its own, whose memory is all theirs.
+/// The crowd has a process of its own, so that its memory can be measured.
 pub(crate) async fn run(store: &Store, pace: Pace) -> Outcome {
     eprintln!("{}: {WAITERS} waiters in one process", store.name());
     let time = pace.crowd.as_millis().to_string();
@@ -31,7 +31,7 @@ pub(crate) async fn run(store: &Store, pace: Pace) -> Outcome {
     };
     let lines = Outcome::from(result.await).map_err(|error| format!("the crowd: {error}"))?;
     let [served, millis, waiting, peak] = lines.as_slice() else {
-        return Err("the crowd: not what was asked".into());
+        return Err("the crowd: malformed answer".into());
     };
 
     let mut table = Table::new(&[
@@ -56,7 +56,7 @@ pub(crate) async fn run(store: &Store, pace: Pace) -> Outcome {
     ]);
     print!("\n{}, a crowd that waits for one key\n\n{table}", store.name());
     if served < WAITERS {
-        return Err(format!("the crowd: {served} of {WAITERS} were served").into());
+        return Err(format!("the crowd: only {served} of {WAITERS} were served").into());
     }
     if fits == Some(false) {
         return Err("the crowd: it took 64 MiB or more".into());
@@ -64,4 +64,5 @@ pub(crate) async fn run(store: &Store, pace: Pace) -> Outcome {
     Ok(())
 }
 
+/// The extra time after the limit of the crowd in which the child can connect its tasks and answer.
 const GRACE: Duration = Duration::from_secs(90);

@@ -1,4 +1,4 @@
-//! Firestore: beside as many bare reads and commits through the same client.
+//! Firestore, compared with the same number of bare reads and commits through the same client.
 
 use std::time::Duration;
 
@@ -26,12 +26,12 @@ type Client = GoogleApi<FirestoreClient<GoogleAuthMiddleware>>;
 
 const WITH_NOTIFICATIONS: &str = "SyncGuard, notifications";
 
-/// No other library is on it.
+/// No other library supports Firestore.
 pub(crate) const ON_THE_HOT_KEY: &[&str] = &[LOCK_MANAGER, WITH_NOTIFICATIONS];
 
 const DATABASE: &str = "projects/bench/databases/(default)";
 
-/// On an emulator at this URL.
+/// Compares the contestants on the emulator at this URL.
 pub(crate) async fn uncontended(url: &str, pace: Pace) -> Outcome {
     let client = connect(url).await?;
     let backend = backend(url, false).await?;

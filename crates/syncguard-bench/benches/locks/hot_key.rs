@@ -1,4 +1,4 @@
-//! One key that all want: how many get it, how long they wait, and how evenly it is shared.
+//! All workers on one key: grants per second, waits, and how evenly the grants are shared.
 
 use std::time::Duration;
 
@@ -11,15 +11,15 @@ use crate::store::{Counter, Store};
 
 pub(crate) mod worker;
 
-/// What a child is told to do.
+/// The name of this part, as the first argument of a child.
 pub(crate) const PART: &str = "hot-key";
 
-/// Processes, and workers in each. One worker alone is the measure for the others.
+/// Processes, and workers in each. One worker alone is the reference.
 const SETTINGS: [(usize, usize); 5] = [(1, 1), (1, 2), (1, 16), (1, 256), (4, 16)];
 
-/// Prints a table: each contestant with each number of workers, in processes of its own.
+/// Prints a table of each contestant with each number of workers, in processes of its own.
 ///
-/// All run in turns, so that what disturbs the machine disturbs all.
+/// The contestants alternate, so a disturbance of the machine affects all of them.
 pub(crate) async fn run(store: &Store, pace: Pace) -> Outcome {
     let mut counter = store.counter().await?;
     let mut table = Table::new(&[
@@ -46,27 +46,27 @@ pub(crate) async fn run(store: &Store, pace: Pace) -> Outcome {
         };
         eprintln!("{}: {setting} on one key", store.name());
         let contestants = store.on_the_hot_key();
-        let mut played: Vec<_> = contestants.iter().map(|_| Ok(Vec::new())).collect();
+        let mut tallied: Vec<_> = contestants.iter().map(|_| Ok(Vec::new())).collect();
         for _ in 0..pace.rounds {
-            for (contestant, played) in contestants.iter().zip(&mut played) {
-                let Ok(tallies) = played else { continue };
-                let turn = Turn::new(store, contestant, workers, pace.turn);
-                match play(store, &mut counter, turn, processes).await {
+            for (contestant, tallied) in contestants.iter().zip(&mut tallied) {
+                let Ok(tallies) = tallied else { continue };
+                let run = Run::new(store, contestant, workers, pace.run);
+                match measure(store, &mut counter, run, processes).await {
                     Ok(tally) => tallies.push(tally),
-                    Err(reason) => *played = Err(reason),
+                    Err(reason) => *tallied = Err(reason),
                 }
             }
         }
-        for (contestant, played) in contestants.iter().zip(played) {
+        for (contestant, tallied) in contestants.iter().zip(tallied) {
             let mut cells = vec![setting.clone(), (*contestant).to_owned()];
             let result = async {
-                let tallies = played?;
+                let tallies = tallied?;
                 let mut counted = tallies.iter().map(|tally| tally.commands_per_grant).collect();
-                if let Some(url) = counter.detour() {
-                    // Nothing but the count is taken from this turn.
-                    let mut turn = Turn::new(store, contestant, workers, pace.turn);
-                    turn.url = url.to_owned();
-                    let tally = play(store, &mut counter, turn, processes).await?;
+                if let Some(url) = counter.proxy_url() {
+                    // Only the count of this run is used, because the proxy slows clients down.
+                    let mut run = Run::new(store, contestant, workers, pace.run);
+                    run.url = url.to_owned();
+                    let tally = measure(store, &mut counter, run, processes).await?;
                     counted = tally.commands_per_grant.map(|count| vec![count]);
                 }
                 Outcome::Ok(figures(&tallies, counted))
@@ -88,30 +88,33 @@ pub(crate) async fn run(store: &Store, pace: Pace) -> Outcome {
     Ok(())
 }
 
-/// Beyond the limit of a wait, so that a worker can say that it was not served.
+/// The extra time after the wait limit in which a worker can report that it was not served.
 const GRACE: Duration = Duration::from_secs(10);
 
-async fn play(
+async fn measure(
     store: &Store,
     counter: &mut Counter,
-    mut turn: Turn,
+    mut run: Run,
     processes: usize,
 ) -> Outcome<Tally> {
     if let Some(all) = counter.connections().await? {
-        turn.connections = turn.workers.min(all / processes);
-        if turn.connections < turn.workers && store.holds_a_connection_each(&turn.contestant) {
-            return Err(format!("a connection for each worker, and the server has {all}").into());
+        run.connections = run.workers.min(all / processes);
+        if run.connections < run.workers && store.holds_a_connection_each(&run.contestant) {
+            return Err(format!(
+                "needs a connection for each worker, but the server has only {all}"
+            )
+            .into());
         }
     }
-    let children = Children::start(processes, &turn.to_arguments()).await?;
-    let before = counter.commands(&turn.contestant).await?;
-    let lines = children.finish(turn.time + PATIENCE + GRACE).await?;
-    let after = counter.commands(&turn.contestant).await?;
+    let children = Children::start(processes, &run.to_arguments()).await?;
+    let before = counter.commands(&run.contestant).await?;
+    let lines = children.finish(run.time + PATIENCE + GRACE).await?;
+    let after = counter.commands(&run.contestant).await?;
     let commands = before.zip(after).map(|(before, after)| after - before);
-    Tally::parse(&lines, turn.time, commands)
+    Tally::parse(&lines, run.time, commands)
 }
 
-/// Medians over all rounds, and the longest wait of all.
+/// Returns the cells of a row: medians over all rounds, and the longest wait of all rounds.
 fn figures(tallies: &[Tally], commands_per_grant: Option<Vec<f64>>) -> [String; 10] {
     let of_each = |figure: &dyn Fn(&Tally) -> f64| tallies.iter().map(figure).collect::<Vec<_>>();
     let middle = |figure: &dyn Fn(&Tally) -> f64| median(of_each(figure));
@@ -129,19 +132,19 @@ fn figures(tallies: &[Tally], commands_per_grant: Option<Vec<f64>>) -> [String; 
     ]
 }
 
-/// What a child needs to know.
-struct Turn {
+/// The settings of one run, as a child gets them.
+struct Run {
     url: String,
     contestant: String,
-    /// Another one for each turn, so that a turn that failed does no harm to the next.
+    /// A new key for each run, so that a failed run does not affect the next.
     key: String,
     workers: usize,
-    /// Where there is a pool.
+    /// The size of the connection pool, if the contestant has one.
     connections: usize,
     time: Duration,
 }
 
-impl Turn {
+impl Run {
     fn new(store: &Store, contestant: &str, workers: usize, time: Duration) -> Self {
         Self {
             url: store.url().to_owned(),
@@ -168,7 +171,7 @@ impl Turn {
 
     fn from_arguments(arguments: &[String]) -> Outcome<Self> {
         let [url, contestant, key, workers, connections, time] = arguments else {
-            return Err("not the arguments of a child".into());
+            return Err("a child got malformed arguments".into());
         };
         Ok(Self {
             url: url.clone(),

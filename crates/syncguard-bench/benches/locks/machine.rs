@@ -1,4 +1,5 @@
-//! What the machine is, and what it does to a wait: nobody is served sooner than a thread wakes up.
+//! The machine, and the delay that it adds to each wait: a waiter is served only after its thread
+//! wakes up.
 
 use std::fs::read_to_string;
 use std::sync::mpsc::sync_channel;
@@ -8,28 +9,28 @@ use std::time::{Duration, Instant};
 use syncguard_bench::{Outcome, median, short};
 
 const TIME: Duration = Duration::from_secs(5);
-const A_PAUSE_US: f64 = 1_000.0;
+const LONG_US: f64 = 1_000.0;
 
-/// Prints lines about it. The last: how long a thread waits for another one that has nothing to do
-/// but answer.
+/// Prints a description of the machine, and how long a thread waits for the answer of another
+/// thread that does nothing else.
 pub(crate) async fn print() -> Outcome {
     eprintln!("two threads that wake each other");
     let trips = tokio::task::spawn_blocking(trips).await??;
     let longest = trips.iter().copied().fold(0.0, f64::max);
-    let pauses = trips.iter().filter(|trip| **trip > A_PAUSE_US).count();
+    let long = trips.iter().filter(|trip| **trip > LONG_US).count();
     println!("- SyncGuard {}", env!("CARGO_PKG_VERSION"));
     println!("- {}", hardware());
     println!(
-        "- Of two threads that wake each other one waits {} us for the other in the median, {} ms at \
-         most, and {} times a second more than 1 ms",
+        "- Two threads that wake each other: {} us per wake and answer in the median, {} ms at most, \
+         and {} times a second more than 1 ms",
         short(median(trips)),
         short(longest / 1e3),
-        short(pauses as f64 / TIME.as_secs_f64()),
+        short(long as f64 / TIME.as_secs_f64()),
     );
     Ok(())
 }
 
-/// The system, and what it runs on; less where it is not Linux.
+/// Describes the operating system and the hardware. Outside Linux it knows only the system.
 fn hardware() -> String {
     let mut hardware = field("/etc/os-release", "PRETTY_NAME=")
         .map_or_else(|| std::env::consts::OS.to_owned(), |name| name.trim_matches('"').to_owned());
@@ -50,13 +51,13 @@ fn hardware() -> String {
     hardware
 }
 
-/// What follows these words in the first line of a file that begins with them.
+/// Returns the rest of the first line in a file that begins with `name`.
 fn field(file: &str, name: &str) -> Option<String> {
     let text = read_to_string(file).ok()?;
     text.lines().find_map(|line| line.strip_prefix(name)).map(|value| value.trim().to_owned())
 }
 
-/// There and back, in microseconds.
+/// Measures the time of a wake and its answer between two threads, in microseconds.
 fn trips() -> Outcome<Vec<f64>> {
     let ((ask, asked), (answer, answered)) = (sync_channel(0), sync_channel(0));
     thread::spawn(move || while asked.recv().is_ok() && answer.send(()).is_ok() {});

@@ -1,12 +1,11 @@
 //! `cargo bench -p syncguard-bench -- redis://127.0.0.1:6379`
 //!
-//! Any number of URLs: `redis://..`, `postgres://..`, `http://host:port` for a Firestore emulator, and
-//! `memory:`.
-//! `--quick` takes less time and is less exact; `--only uncontended`, `--only hot-key` and
-//! `--only crowd` pick a part, and may be repeated.
+//! Measures what a lock costs, with and without contention, and compares it with the floor of each
+//! store and with other libraries. Use servers that have nothing else to do.
 //!
-//! What a lock costs, alone and where many want it, beside the floor of each store and beside other
-//! libraries. Give it servers of their own.
+//! The arguments are any number of URLs: `redis://..`, `postgres://..`, `http://host:port` for a
+//! Firestore emulator, and `memory:`. `--quick` takes less time and is less exact.
+//! `--only uncontended`, `--only hot-key` and `--only crowd` select a part, and may be repeated.
 
 mod contestant;
 mod crowd;
@@ -55,14 +54,14 @@ async fn main() -> Outcome {
     Ok(())
 }
 
-/// A process that a part of the benchmark has started.
+/// Runs a child process, which a part of the benchmark has started.
 async fn child(arguments: &[String]) -> Outcome<Vec<String>> {
     let Some((part, arguments)) = arguments.split_first() else {
-        return Err("which part?".into());
+        return Err("a child needs the name of a part".into());
     };
     match part.as_str() {
         hot_key::PART => hot_key::worker::run(arguments).await,
         crowd::PART => crowd::waiters::run(arguments).await,
-        _ => Err(format!("no part {part}").into()),
+        _ => Err(format!("unknown part {part}").into()),
     }
 }

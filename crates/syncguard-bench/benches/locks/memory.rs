@@ -1,4 +1,4 @@
-//! Memory: what is left where the store costs nothing.
+//! Memory: the cost of the lock manager itself, because this store costs almost nothing.
 
 use syncguard_bench::Outcome;
 use syncguard_memory::MemoryBackend;

@@ -1,4 +1,4 @@
-//! What the command line asks for.
+//! The options on the command line.
 
 use std::time::Duration;
 
@@ -21,18 +21,18 @@ pub(crate) enum Section {
     Crowd,
 }
 
-/// How much time it takes.
+/// How long the benchmark runs.
 #[derive(Clone, Copy)]
 pub(crate) struct Pace {
-    /// Turns of each contestant in each setting, and the time of one.
+    /// The number of runs of each contestant in each setting.
     pub(crate) rounds: usize,
-    pub(crate) turn: Duration,
-    /// How long the crowd may take.
+    /// The time of one run.
+    pub(crate) run: Duration,
+    /// The time limit of the crowd.
     pub(crate) crowd: Duration,
 }
 
-const FULL: Pace =
-    Pace { rounds: 5, turn: Duration::from_secs(1), crowd: Duration::from_secs(180) };
+const FULL: Pace = Pace { rounds: 5, run: Duration::from_secs(1), crowd: Duration::from_secs(180) };
 
 const QUICK: Pace = Pace { rounds: 1, ..FULL };
 
@@ -42,16 +42,18 @@ impl Options {
         let mut arguments = arguments.into_iter();
         while let Some(argument) = arguments.next() {
             match argument.as_str() {
-                // From `cargo bench`, to every benchmark.
+                // `cargo bench` passes this to every benchmark.
                 "--bench" => {}
                 "--quick" => options.pace = QUICK,
                 "--only" => options.only.push(Section::parse(arguments.next().as_deref())?),
-                _ if argument.starts_with('-') => return Err(format!("no {argument}").into()),
+                _ if argument.starts_with('-') => {
+                    return Err(format!("unknown option {argument}").into());
+                }
                 _ => options.urls.push(argument),
             }
         }
         if options.urls.is_empty() {
-            return Err("which server? For example redis://127.0.0.1:6379".into());
+            return Err("no server given: pass a URL, for example redis://127.0.0.1:6379".into());
         }
         Ok(options)
     }
@@ -67,7 +69,7 @@ impl Section {
             Some("uncontended") => Ok(Self::Uncontended),
             Some("hot-key") => Ok(Self::HotKey),
             Some("crowd") => Ok(Self::Crowd),
-            _ => Err("--only uncontended, hot-key or crowd".into()),
+            _ => Err("--only takes uncontended, hot-key or crowd".into()),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Postgres: beside the same statements on bare connections, and beside session locks.
+//! Postgres, compared with the same statements on bare connections, and with session locks.
 
 use sqlx::Connection;
 use sqlx::postgres::PgConnection;
@@ -32,7 +32,7 @@ pub(crate) async fn about(url: &str) -> Outcome<String> {
 pub(crate) async fn uncontended(url: &str, pace: Pace) -> Outcome {
     let mut statements = Statements::connect(url).await?;
     let available = statements.connections().await?;
-    // A connection of each contestant for each task.
+    // Four contestants with a connection for each task, and one spare connection each.
     let connections = |tasks: usize| 4 * (tasks + 1);
     let (tasks, too_many): (Vec<_>, Vec<_>) =
         [1, 16, 64].into_iter().partition(|tasks| connections(*tasks) <= available);
@@ -50,7 +50,7 @@ pub(crate) async fn uncontended(url: &str, pace: Pace) -> Outcome {
     ];
     compare("Postgres", &contestants, &tasks, pace).await?;
     for tasks in too_many {
-        println!("{tasks} tasks: n/a, that takes {} connections.", connections(tasks));
+        println!("{tasks} tasks: n/a, because they need {} connections.", connections(tasks));
     }
     Ok(())
 }
@@ -61,11 +61,11 @@ pub(crate) async fn contestant(url: &str, name: &str, connections: usize) -> Out
         peers::DISTRIBUTED_LOCK => peers::distributed_lock(url, connections).await,
         SESSION_LOCK => Ok(floor::session_lock(url)),
         floor::ROW_PER_GRANT => Ok(floor::row_per_grant(url)),
-        _ => Err(format!("no {name} on Postgres").into()),
+        _ => Err(format!("no contestant {name} on Postgres").into()),
     }
 }
 
-/// With a pool of its own, of up to 10 connections.
+/// Creates a backend with a pool of its own, of up to 10 connections.
 pub(crate) async fn backend(url: &str) -> Outcome<PostgresBackend> {
     let backend = PostgresBackend::connect(url).await?;
     backend.setup_schema().await?;

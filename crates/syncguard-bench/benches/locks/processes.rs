@@ -1,7 +1,7 @@
-//! This program again, as processes that start at the same moment.
+//! Child processes of this program that start their work at the same moment.
 //!
-//! A child says `ready` on its output, waits for a line, works, and answers in lines. A failure is a
-//! line too.
+//! A child prints `ready`, waits for a line on its input, works, and prints its answer as lines. It
+//! reports a failure as a line too.
 
 use std::io::stdin;
 use std::process::Stdio;
@@ -19,11 +19,11 @@ const READY: &str = "ready";
 const FAILED: &str = "failed: ";
 const CONNECT_LIMIT: Duration = Duration::from_secs(60);
 
-/// Children that are ready. They are killed when this is dropped.
+/// Children that are ready. Dropping this kills them.
 pub(crate) struct Children(Vec<(Child, BufReader<ChildStdout>)>);
 
 impl Children {
-    /// Starts so many processes, and waits until all are ready.
+    /// Starts `count` processes and waits until all are ready.
     pub(crate) async fn start(count: usize, arguments: &[String]) -> Outcome<Self> {
         let mut children = Vec::new();
         for _ in 0..count {
@@ -34,14 +34,14 @@ impl Children {
                 .stdout(Stdio::piped())
                 .kill_on_drop(true)
                 .spawn()?;
-            let output = child.stdout.take().ok_or("a child without output")?;
+            let output = child.stdout.take().ok_or("a child has no output")?;
             children.push((child, BufReader::new(output)));
         }
         for (_, output) in &mut children {
             let mut line = String::new();
             timeout(CONNECT_LIMIT, output.read_line(&mut line))
                 .await
-                .map_err(|_| "a child is not ready in time")??;
+                .map_err(|_| "a child was not ready in time")??;
             if line.trim_end() != READY {
                 return Err(reason(&line));
             }
@@ -49,10 +49,10 @@ impl Children {
         Ok(Self(children))
     }
 
-    /// Lets all begin, and returns the lines that they answer.
+    /// Starts the work of all children, and returns the lines of their answers.
     pub(crate) async fn finish(mut self, limit: Duration) -> Outcome<Vec<String>> {
         for (child, _) in &mut self.0 {
-            let mut input = child.stdin.take().ok_or("a child without input")?;
+            let mut input = child.stdin.take().ok_or("a child has no input")?;
             input.write_all(b"go\n").await?;
         }
         let answers = async {
@@ -81,14 +81,14 @@ fn reason(line: &str) -> Box<dyn std::error::Error + Send + Sync> {
     }
 }
 
-/// In a child: says that it is ready, and returns when all may begin.
+/// Reports, in a child, that it is ready, and returns when all children start.
 pub(crate) async fn ready() -> Outcome {
     println!("{READY}");
     tokio::task::spawn_blocking(|| stdin().read_line(&mut String::new())).await??;
     Ok(())
 }
 
-/// In a child: answers.
+/// Prints, in a child, the answer.
 pub(crate) async fn report(work: impl Future<Output = Outcome<Vec<String>>>) -> Outcome {
     match work.await {
         Ok(lines) => println!("{}", lines.join("\n")),

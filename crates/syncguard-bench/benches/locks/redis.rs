@@ -1,4 +1,4 @@
-//! Redis: beside `SET NX PX` and a compare-and-delete, and beside other libraries.
+//! Redis, compared with `SET NX PX` and a compare-and-delete, and with other libraries.
 
 use fred::clients::Client;
 use fred::interfaces::{ClientLike, ConfigInterface};
@@ -27,7 +27,7 @@ pub(crate) async fn about(url: &str) -> Outcome<String> {
     let version = server.lines().find_map(|line| line.strip_prefix("redis_version:"));
     let (_, appendonly): (String, String) = client.config_get("appendonly").await?;
     let (_, save): (String, String) = client.config_get("save").await?;
-    let version = version.unwrap_or("of no version");
+    let version = version.unwrap_or("of unknown version");
     Ok(format!("Redis {version}: appendonly {appendonly}, save \"{save}\""))
 }
 
@@ -51,7 +51,7 @@ pub(crate) async fn contestant(url: &str, name: &str) -> Outcome<Contestant> {
         peers::RSLOCK => peers::rslock(url),
         peers::RSLOCK_EAGER => peers::rslock_eager(url),
         peers::DISTRIBUTED_LOCK => peers::distributed_lock(url).await,
-        _ => Err(format!("no {name} on Redis").into()),
+        _ => Err(format!("no contestant {name} on Redis").into()),
     }
 }
 
@@ -59,7 +59,7 @@ pub(crate) async fn backend(url: &str) -> Outcome<RedisBackend> {
     Ok(RedisBackend::connect(url).await?)
 }
 
-/// With the connection that SyncGuard itself makes: its packets are not held back.
+/// Connects with the same options as SyncGuard, which sends small packets at once.
 async fn connect(url: &str) -> Outcome<Client> {
     let client = Builder::from_config(Config::from_url(url)?)
         .with_connection_config(|connection| connection.tcp.nodelay = Some(true))

@@ -1,4 +1,4 @@
-//! The stores, by URL.
+//! The stores, selected by URL.
 
 use syncguard::LockManager;
 use syncguard_bench::Outcome;
@@ -11,9 +11,9 @@ use crate::{firestore, memory, postgres, redis};
 pub(crate) enum Store {
     Redis(String),
     Postgres(String),
-    /// An emulator.
+    /// A Firestore emulator.
     Firestore(String),
-    /// Of each process its own.
+    /// Memory, which each process has for itself.
     Memory(String),
 }
 
@@ -45,17 +45,17 @@ impl Store {
         }
     }
 
-    /// A line: its version, and the settings that matter.
+    /// Describes the version and the relevant settings in one line.
     pub(crate) async fn about(&self) -> Outcome<String> {
         match self {
             Self::Redis(url) => redis::about(url).await,
             Self::Postgres(url) => postgres::about(url).await,
-            Self::Firestore(_) => Ok("Firestore: an emulator, which tells no version".to_owned()),
+            Self::Firestore(_) => Ok("Firestore: an emulator, which reports no version".to_owned()),
             Self::Memory(_) => Ok("Memory: of this process".to_owned()),
         }
     }
 
-    /// Prints what a cycle costs that nobody disturbs.
+    /// Prints the cost of a cycle without contention.
     pub(crate) async fn uncontended(&self, pace: Pace) -> Outcome {
         match self {
             Self::Redis(url) => redis::uncontended(url, pace).await,
@@ -74,17 +74,17 @@ impl Store {
         }
     }
 
-    /// Whether several processes can contend for one key.
+    /// Returns true if several processes can contend for one key.
     pub(crate) const fn is_shared(&self) -> bool {
         !matches!(self, Self::Memory(_))
     }
 
-    /// Whether every worker needs a connection of its own.
+    /// Returns true if every worker needs a connection of its own.
     pub(crate) fn holds_a_connection_each(&self, contestant: &str) -> bool {
         matches!(self, Self::Postgres(_)) && contestant == postgres::SESSION_LOCK
     }
 
-    /// One of those on the hot key, with so many connections where it has a pool.
+    /// Creates a contestant for the hot key. If it has a pool, that has this many connections.
     pub(crate) async fn contestant(&self, name: &str, connections: usize) -> Outcome<Contestant> {
         match self {
             Self::Redis(url) => redis::contestant(url, name).await,
@@ -113,7 +113,8 @@ impl Store {
     }
 }
 
-/// What a server counts, or something between it and its clients; and what it allows.
+/// Counts what clients send: by a query to the server, or with a proxy. It also knows how many
+/// connections the server allows.
 pub(crate) enum Counter {
     Redis(redis::Commands),
     Postgres(postgres::Statements),
@@ -130,15 +131,15 @@ impl Counter {
         }
     }
 
-    /// Where clients must connect to be counted, if that is not the server itself: a way that takes longer.
-    pub(crate) fn detour(&self) -> Option<&str> {
+    /// Returns the URL of the counting proxy, if there is one. It slows clients down.
+    pub(crate) fn proxy_url(&self) -> Option<&str> {
         match self {
             Self::Firestore(requests) => Some(requests.url()),
             Self::Redis(_) | Self::Postgres(_) | Self::None => None,
         }
     }
 
-    /// How much was counted so far, where anything is.
+    /// Returns the count so far, if anything counts.
     pub(crate) async fn commands(&mut self, contestant: &str) -> Outcome<Option<f64>> {
         match self {
             Self::Redis(commands) => commands.count(contestant).await.map(Some),
@@ -148,7 +149,7 @@ impl Counter {
         }
     }
 
-    /// How many connections the server has to give, where that is a limit.
+    /// Returns how many connections the server has left, if it has a limit.
     pub(crate) async fn connections(&mut self) -> Outcome<Option<usize>> {
         match self {
             Self::Postgres(statements) => statements.connections().await.map(Some),

@@ -1,4 +1,4 @@
-//! Cycles per second of several contestants in turns, each task on a key of its own.
+//! Cycles per second of several contestants, each task on a key of its own.
 
 use std::time::{Duration, Instant};
 
@@ -7,9 +7,11 @@ use syncguard_bench::{Outcome, Table, median, whole};
 use crate::contestant::Contestant;
 use crate::options::Pace;
 
-/// Prints a table: the rates of all, and how they compare with the first, which is the floor.
+/// Prints a table of the rates of all contestants, and their ratios to the first, which is the
+/// floor.
 ///
-/// All run in turns, so that what disturbs the machine disturbs all, and the ratio is the result.
+/// The contestants alternate, so a disturbance of the machine affects all of them. The ratio is the
+/// result.
 pub(crate) async fn compare(
     store: &str,
     contestants: &[Contestant],
@@ -19,14 +21,14 @@ pub(crate) async fn compare(
     let mut table = Table::new(&["tasks", "contestant", "cycles/s", "of floor"]);
     for &tasks in tasks {
         eprintln!("{store}: {tasks} tasks on keys of their own");
-        // For the connections.
+        // Opens the connections before the measurement.
         for contestant in contestants {
             rate(contestant, tasks, Duration::ZERO).await?;
         }
         let mut rates = vec![Vec::new(); contestants.len()];
         for _ in 0..pace.rounds {
             for (contestant, rates) in contestants.iter().zip(&mut rates) {
-                rates.push(rate(contestant, tasks, pace.turn).await?);
+                rates.push(rate(contestant, tasks, pace.run).await?);
             }
         }
         for (contestant, mine) in contestants.iter().zip(&rates) {
@@ -43,7 +45,7 @@ pub(crate) async fn compare(
     Ok(())
 }
 
-/// Cycles per second. Each task does at least one.
+/// Returns the cycles per second. Each task does at least one cycle.
 async fn rate(contestant: &Contestant, tasks: usize, time: Duration) -> Outcome<f64> {
     let start = Instant::now();
     let task = |task: usize| {

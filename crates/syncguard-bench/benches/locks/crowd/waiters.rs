@@ -1,4 +1,4 @@
-//! The process of the crowd.
+//! The child process of the crowd.
 
 use std::future::poll_fn;
 use std::pin::pin;
@@ -16,13 +16,13 @@ use crate::contestant::TTL;
 use crate::processes::ready;
 use crate::store::Store;
 
-/// Four lines: how many were served, in how many milliseconds, and by how many KiB the resident
-/// memory had grown when all waited, and at most.
+/// Returns four lines: the number of served tasks, the time in milliseconds, and the growth of the
+/// resident memory in KiB, when all tasks waited and at its peak.
 ///
-/// One guard holds the key until all wait, and then the time begins.
+/// A guard holds the key until all tasks wait. The time begins with its release.
 pub(crate) async fn run(arguments: &[String]) -> Outcome<Vec<String>> {
     let [url, waiters, limit] = arguments else {
-        return Err("not the arguments of a child".into());
+        return Err("a child got malformed arguments".into());
     };
     let (waiters, limit) = (waiters.parse()?, Duration::from_millis(limit.parse()?));
     let locks = Store::parse(url)?.locks().await?;
@@ -51,7 +51,7 @@ pub(crate) async fn run(arguments: &[String]) -> Outcome<Vec<String>> {
         }
         Outcome::Ok(())
     };
-    // Whoever is not served in time is not counted, and fails nothing.
+    // A task that is not served in time is missing from the count, which is no error here.
     if let Ok(result) = timeout(limit, all).await {
         result?;
     }
@@ -75,7 +75,7 @@ async fn wait(
     waiting: &AtomicUsize,
     served: &AtomicUsize,
 ) -> Outcome {
-    // Twice, since the limit counts from here, and the time from when all wait.
+    // Twice the limit, because this wait starts before the time of the crowd does.
     let mut acquire = pin!(locks.lock(key).ttl(TTL).wait(limit * 2).acquire());
     let first = poll_fn(|context| Poll::Ready(acquire.as_mut().poll(context))).await;
     waiting.fetch_add(1, Ordering::Relaxed);
@@ -88,7 +88,7 @@ async fn wait(
     Ok(())
 }
 
-/// A figure that Linux keeps of this process, in KiB.
+/// Returns a memory figure of this process from Linux, in KiB.
 fn memory(figure: &str) -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix(figure)?.strip_prefix(':'))?;

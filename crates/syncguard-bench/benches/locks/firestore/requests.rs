@@ -1,4 +1,4 @@
-//! How many requests clients have sent to an emulator, which does not count them.
+//! Counts the requests of clients to an emulator, which does not count them itself.
 
 use std::io;
 use std::net::Ipv4Addr;
@@ -9,14 +9,14 @@ use syncguard_bench::{Outcome, RequestCount};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-/// Counts what goes through it. It is in the way: times are to be taken without it.
+/// A proxy that counts requests. It slows clients down, so times must be measured without it.
 pub(crate) struct Requests {
     url: String,
     count: Arc<AtomicU32>,
 }
 
 impl Requests {
-    /// Connects everyone who comes to the emulator at this URL.
+    /// Starts the proxy in front of the emulator at this URL.
     pub(crate) async fn listen(emulator: &str) -> Outcome<Self> {
         let emulator = emulator.trim_start_matches("http://").trim_end_matches('/').to_owned();
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
@@ -26,7 +26,7 @@ impl Requests {
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
                 let (emulator, count) = (emulator.clone(), count.clone());
-                // Where it fails the client sees that its connection ends.
+                // If this fails, the client notices that its connection has ended.
                 tokio::spawn(async move { pass(client, &emulator, &count).await });
             }
         });
@@ -37,7 +37,7 @@ impl Requests {
         &self.url
     }
 
-    /// Requests so far.
+    /// Returns the number of requests so far.
     pub(crate) fn count(&self) -> f64 {
         self.count.load(Ordering::Relaxed).into()
     }

@@ -1,29 +1,28 @@
-//! A process full of workers: each takes the key, gives it back, and asks again.
+//! A child process with workers: each acquires the key, releases it, and repeats.
 
 use std::time::{Duration, Instant};
 
 use syncguard_bench::Outcome;
 
-use super::Turn;
+use super::Run;
 use crate::contestant::Contestant;
 use crate::processes::ready;
 use crate::store::Store;
 
-/// A line for each worker: how long it waited for each of its grants, in microseconds. The last one
-/// came after the time was up, and is not to be counted as a grant.
+/// Returns one line per worker: the wait for each grant, in microseconds. The last grant came after
+/// the end of the run, and does not count as a grant.
 pub(crate) async fn run(arguments: &[String]) -> Outcome<Vec<String>> {
-    let turn = Turn::from_arguments(arguments)?;
-    let contestant =
-        Store::parse(&turn.url)?.contestant(&turn.contestant, turn.connections).await?;
-    warm_up(&contestant, turn.workers).await?;
+    let run = Run::from_arguments(arguments)?;
+    let contestant = Store::parse(&run.url)?.contestant(&run.contestant, run.connections).await?;
+    warm_up(&contestant, run.workers).await?;
     ready().await?;
 
     let start = Instant::now();
     let worker = |_| {
-        let (contestant, key) = (contestant.clone(), turn.key.clone());
-        tokio::spawn(async move { work(&contestant, &key, start, turn.time).await })
+        let (contestant, key) = (contestant.clone(), run.key.clone());
+        tokio::spawn(async move { work(&contestant, &key, start, run.time).await })
     };
-    let workers: Vec<_> = (0..turn.workers).map(worker).collect();
+    let workers: Vec<_> = (0..run.workers).map(worker).collect();
     let mut lines = Vec::new();
     for worker in workers {
         let waits: Vec<String> = worker.await??.iter().map(ToString::to_string).collect();
@@ -32,7 +31,7 @@ pub(crate) async fn run(arguments: &[String]) -> Outcome<Vec<String>> {
     Ok(lines)
 }
 
-/// Makes the connections that it needs.
+/// Opens the connections before the measurement.
 async fn warm_up(contestant: &Contestant, workers: usize) -> Outcome {
     let process = std::process::id();
     let worker = |worker| {
@@ -56,9 +55,9 @@ async fn work(
 ) -> Outcome<Vec<u128>> {
     let mut waits = Vec::new();
     loop {
-        let asked = Instant::now();
+        let call = Instant::now();
         let release = contestant.acquire(key.to_owned()).await?;
-        waits.push(asked.elapsed().as_micros());
+        waits.push(call.elapsed().as_micros());
         let over = start.elapsed() >= time;
         release.await?;
         if over {

@@ -1,5 +1,6 @@
-//! The same statements on bare connections of sqlx; and, for scale, a session's own advisory lock:
-//! it writes nothing, holds its connection, and ends with it. Who waits for it waits in the server.
+//! The same statements on bare connections of sqlx, and, for comparison, a session's advisory lock.
+//! Such a lock writes nothing, holds its connection, and ends with it. Its waiters wait in the
+//! server.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -48,8 +49,8 @@ pub(super) fn same_statements(url: &str) -> Contestant {
     })
 }
 
-/// What a lease in a table costs at least, however it is passed on: for each grant one row, on disk.
-/// No id, no time to live, no way to lose it; and a grant is all there is, for nobody sees a release.
+/// The least that a lease in a table costs, even with handoffs: one row on disk for each grant. It
+/// has no id, no TTL and no loss, and no release, because other processes would not notice one.
 pub(super) fn row_per_grant(url: &str) -> Contestant {
     let (url, connection) = (Arc::<str>::from(url), Arc::default());
     Contestant::new(ROW_PER_GRANT, move |key| {
@@ -97,7 +98,7 @@ pub(super) fn session_lock(url: &str) -> Contestant {
     })
 }
 
-/// As many as there are tasks, without a pool.
+/// One connection per task, without a pool.
 #[derive(Clone)]
 struct Connections {
     url: Arc<str>,

@@ -11,11 +11,12 @@ use crate::contestant::{Contestant, PATIENCE};
 
 pub(super) const DISTRIBUTED_LOCK: &str = "distributed-lock-postgres";
 
-/// A session's advisory lock: it writes nothing, and whoever waits for it or holds it has a
-/// connection of the pool. Who finds none free waits in the pool's line first. So the pool has a
-/// connection for each worker, as far as the server has them to give, and asks no connection whether
-/// it is alive. A grant is five statements, and its end a sixth: begin, savepoint, time limit, lock,
-/// commit; unlock.
+/// A session's advisory lock, which writes nothing. Each holder and each waiter needs a connection
+/// of the pool, and first queues for one in the pool.
+///
+/// So the pool has a connection for each worker, if the server has that many, and does not test
+/// connections before use. A grant is five statements, and its release is a sixth: begin,
+/// savepoint, time limit, lock, commit, and then unlock.
 pub(super) async fn distributed_lock(url: &str, connections: usize) -> Outcome<Contestant> {
     let pool = PgPoolOptions::new()
         .max_connections(u32::try_from(connections)?)

@@ -1,4 +1,4 @@
-//! How many statements the server has carried out, and how many connections it allows.
+//! Counts the statements that the server has run, and the connections that it has left.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use tokio::time::{sleep, timeout};
 
 pub(crate) struct Statements {
     connection: PgConnection,
-    /// Whether the server counts statements: it does where it was started with pg_stat_statements.
+    /// True if the server counts statements, which needs pg_stat_statements to be preloaded.
     counted: bool,
 }
 
@@ -18,13 +18,13 @@ impl Statements {
     pub(crate) async fn connect(url: &str) -> Outcome<Self> {
         let mut connection = PgConnection::connect(url).await?;
         let set_up = "CREATE EXTENSION IF NOT EXISTS pg_stat_statements";
-        let look = "SELECT FROM pg_stat_statements LIMIT 1";
+        let probe = "SELECT FROM pg_stat_statements LIMIT 1";
         let counted = sqlx::query(set_up).execute(&mut connection).await.is_ok()
-            && sqlx::query(look).execute(&mut connection).await.is_ok();
+            && sqlx::query(probe).execute(&mut connection).await.is_ok();
         Ok(Self { connection, counted })
     }
 
-    /// Statements so far.
+    /// Returns the number of statements so far, if the server counts them.
     pub(crate) async fn count(&mut self) -> Outcome<Option<f64>> {
         if !self.counted {
             return Ok(None);
@@ -36,7 +36,7 @@ impl Statements {
         Ok(Some(count.fetch_one(&mut self.connection).await?))
     }
 
-    /// How many more connections the server has to give, once those of the last turn are gone.
+    /// Returns how many connections the server has left, after those of the last run have ended.
     pub(crate) async fn connections(&mut self) -> Outcome<usize> {
         self.wait_for_others_to_end().await?;
         let free: i64 = sqlx::query_scalar(
@@ -64,7 +64,7 @@ impl Statements {
                 sleep(Duration::from_millis(20)).await;
             }
         };
-        // Others may be there for good.
+        // Other clients may stay connected, so the wait is limited.
         timeout(Duration::from_secs(1), gone).await.unwrap_or(Ok(()))
     }
 }

@@ -1,4 +1,4 @@
-//! How many commands clients have sent.
+//! Counts the commands that clients have sent.
 
 use fred::clients::Client;
 use fred::interfaces::ClientLike;
@@ -7,9 +7,10 @@ use syncguard_bench::Outcome;
 
 use super::{connect, peers};
 
-/// Redis counts the commands that a script runs like those that a client sends, in
-/// `total_commands_processed` as well as in `commandstats`. Here they are told apart by name: these
-/// come out of scripts, with every contestant.
+/// The commands that only scripts run, with every contestant.
+///
+/// Redis counts a command of a script like a command of a client, in `total_commands_processed` and
+/// in `commandstats`. Only the names distinguish them.
 const OF_SCRIPTS: [&str; 8] =
     ["decr", "del", "get", "incr", "pexpire", "publish", "spublish", "time"];
 
@@ -22,7 +23,7 @@ impl Commands {
         Ok(Self { client: connect(url).await? })
     }
 
-    /// All commands but those of scripts and the one that asks.
+    /// Returns the number of all commands except those of scripts and this query.
     pub(crate) async fn count(&self, contestant: &str) -> Outcome<f64> {
         let stats: String = self.client.info(Some(InfoKind::CommandStats)).await?;
         let mut sum = 0.0;
@@ -34,7 +35,7 @@ impl Commands {
             };
             let sent = match command {
                 "info" => false,
-                // Peers send it; SyncGuard's scripts run it.
+                // Other libraries send it as a command, but SyncGuard runs it in scripts.
                 "set" => peers::sends_set(contestant),
                 _ => !OF_SCRIPTS.contains(&command),
             };

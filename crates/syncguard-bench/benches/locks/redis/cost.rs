@@ -1,4 +1,4 @@
-//! What a script costs the server.
+//! The cost of each script on the server.
 
 use fred::clients::Client;
 use fred::interfaces::{ClientLike, ConfigInterface, KeysInterface, LuaInterface};
@@ -12,9 +12,9 @@ use crate::contestant::TTL;
 
 const CALLS: usize = 20_000;
 
-/// What one call of each script costs on the server, by its own count.
+/// Prints the time of one call of each script, as the server measures it.
 pub(super) async fn print(client: &Client, backend: &RedisBackend) -> Outcome {
-    eprintln!("Redis: what a script costs");
+    eprintln!("Redis: the cost of each script");
     let mut table = Table::new(&["call", "us on the server"]);
     let ttl = Ttl::try_from(TTL)?;
     let mut leases = Vec::new();
@@ -49,7 +49,7 @@ pub(super) async fn print(client: &Client, backend: &RedisBackend) -> Outcome {
     Ok(())
 }
 
-/// A row, from the server's count, which begins anew.
+/// Returns a row from the statistics of the server, and resets them.
 async fn cost_of(client: &Client, name: &str, command: &str) -> Outcome<Vec<String>> {
     let stats: String = client.info(Some(InfoKind::CommandStats)).await?;
     let line = stats.lines().find(|line| line.starts_with(&format!("cmdstat_{command}:")));

@@ -1,5 +1,5 @@
-//! The cheapest thing on Redis that one could call a lock: no fence, no server time, no look-up by
-//! id, no waiting.
+//! The cheapest operations on Redis that could pass for a lock: no fence, no server time, no
+//! look-up by id, no waiting.
 
 use fred::clients::Client;
 use fred::interfaces::{KeysInterface, LuaInterface};

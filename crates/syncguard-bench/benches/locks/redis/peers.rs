@@ -1,4 +1,4 @@
-//! Other libraries on Redis, each on one server, with the connection that SyncGuard has.
+//! Other libraries on Redis, each on one server, with the same connection options as SyncGuard.
 
 use std::time::Duration;
 
@@ -18,22 +18,23 @@ pub(super) const RSLOCK: &str = "rslock";
 pub(super) const RSLOCK_EAGER: &str = "rslock, 10 ms";
 pub(super) const DISTRIBUTED_LOCK: &str = "distributed-lock-redis";
 
-/// SyncGuard sends nothing but scripts.
+/// Returns true if the contestant sends SET as a command. SyncGuard sends only scripts.
 pub(super) fn sends_set(contestant: &str) -> bool {
     [RSLOCK, RSLOCK_EAGER, DISTRIBUTED_LOCK].contains(&contestant)
 }
 
-/// The longest pause between two attempts, where it is ours to choose; the mean is half of it.
+/// The longest pause between two attempts, if the benchmark chooses it. The mean is half of it.
 const EAGER: Duration = Duration::from_millis(10);
 
-/// As it comes: `acquire` polls without end. Between two attempts it pauses up to 200 ms, at random,
-/// but not after every third one. An attempt that is refused is two commands: the second deletes
-/// what the first may have set.
+/// `rslock` with its defaults. `acquire` polls without end. Between two attempts it pauses up to
+/// 200 ms at random, but not after every third attempt. A refused attempt is two commands, because
+/// the second deletes what the first may have set.
 pub(super) fn rslock(url: &str) -> Outcome<Contestant> {
     Ok(polling(RSLOCK, rslock_manager(url)?))
 }
 
-/// With shorter pauses, one after every attempt: it gets more of the lock, and loads the server more.
+/// `rslock` with a shorter pause after every attempt. It gets more grants and loads the server
+/// more.
 pub(super) fn rslock_eager(url: &str) -> Outcome<Contestant> {
     let mut locks = rslock_manager(url)?;
     locks.set_retry(u32::MAX, EAGER);
@@ -59,12 +60,12 @@ fn polling(name: &'static str, locks: LockManager) -> Contestant {
     })
 }
 
-/// Its `acquire` does not wait, whatever its time limit: on one server it tries once, and says that
-/// the time is up. So the loop is ours, with the pauses of [`rslock_eager`].
+/// `distributed-lock-redis` in a loop of ours, with the pauses of [`rslock_eager`]. Its `acquire`
+/// does not wait: on one server it tries once and reports a timeout, whatever its time limit.
 ///
-/// No time limit, since each call with one leaves a task behind that sleeps until then. With each
-/// grant it starts a task that renews the lease, the first time at once; where the key is given back
-/// without any work, as here, that is called off in time.
+/// The call has no time limit, because each call with one leaves a task that sleeps until the
+/// limit. Each grant starts a task that renews the lease, for the first time at once. A release
+/// without any work, as here, cancels that renewal in time.
 pub(super) async fn distributed_lock(url: &str) -> Outcome<Contestant> {
     let client = Builder::from_config(RedisConfig::from_url(url)?)
         .with_connection_config(|connection| connection.tcp.nodelay = Some(true))
