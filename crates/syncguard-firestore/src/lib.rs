@@ -47,10 +47,11 @@
 //! # Waiting
 //!
 //! Those who wait for a lock try again by timer: at its end, or after a back-off. Each attempt that
-//! finds it held is billed as 2 reads. With [`notifications(true)`](FirestoreBackendBuilder::notifications) they are
-//! also told when it is released. The backend then listens to the lock documents that somebody in
-//! this process waits for: on one stream for all clones, on the connection that is there anyway, and
-//! to each document once, however many wait for it. The stream is opened by the first who waits.
+//! finds it held is billed as 2 reads. With
+//! [`notifications(true)`](FirestoreBackendBuilder::notifications) they are also told when it is
+//! released. The backend then listens to the lock documents that somebody in this process waits
+//! for: on one stream for all clones, on the connection that is there anyway, and to each document
+//! once, however many wait for it. The stream is opened by the first who waits.
 //!
 //! It is off by default, because what a listener is told is billed, to each process that listens
 //! (Standard edition; the Enterprise edition counts real-time update units instead):
@@ -63,17 +64,17 @@
 //! | its deletion, by a release | nothing |
 //! | the connection, and a stream without documents | nothing |
 //!
-//! Besides, a waiter tries again when it begins to be told: what came before, it may not have been
-//! told of. So notifications pay where locks are held for long and seldom renewed, or where a lock must be
-//! passed on at once; where short waits are common, the timer may cost less. Google's
-//! [price list](https://cloud.google.com/firestore/pricing) has the last word.
+//! A waiter also tries again when its notifications begin, because a release before that may have
+//! caused none. So notifications pay if locks are held for long and seldom renewed, or if a lock
+//! must be passed on at once. If short waits are common, the timer may cost less. Google's [price
+//! list](https://cloud.google.com/firestore/pricing) has the last word.
 //!
-//! Any deletion of a lock document wakes, whoever makes it: also a release by SyncGuard for
-//! TypeScript, which knows nothing of notifications. A renewal or the next grant wakes nobody, and neither
-//! does a lease that ends by itself: that is what the timer is for. It is also all that is left while
-//! the database cannot be listened to, of which one warning goes to `tracing`; the stream is opened
-//! again, with a growing pause of up to 30 seconds, for as long as somebody waits. A notification can be lost,
-//! and then the wait takes as long as without.
+//! Any client that deletes a lock document wakes waiters, for example a release by SyncGuard for
+//! TypeScript, which knows nothing of notifications. A renewal or the next grant wakes no waiter,
+//! and neither does a lease that expires, so waiters also have a timer. If the backend cannot
+//! listen, only the timer is left, and one `tracing` warning says so. The backend opens the stream
+//! again, with growing pauses of up to 30 seconds, while there are waiters. A notification can be
+//! lost, and then the wait ends by timer.
 //!
 //! # Connections that vanish
 //!
@@ -91,7 +92,7 @@
 //! a lease is live ([`Clock::Client`]). A lease counts as live until 1 second (the tolerance) after
 //! its expiry, and that second is all that covers a difference between clocks:
 //!
-//! - *Within 1 second* locks are exclusive: whoever takes a key over does so after its holder's time
+//! - *Within 1 second* locks are exclusive: a client takes a key over only after its holder's time
 //!   is up.
 //! - *A clock that is further ahead* takes a key over while its holder still counts on it. Then only
 //!   the [fence](Fence) protects: a resource that refuses lower fences than it has seen is safe with
@@ -163,9 +164,9 @@
 //!
 //! On this side: no credentials, or credentials that are refused, are
 //! [`AuthFailed`](ErrorCode::AuthFailed); a token server that cannot be reached is
-//! [`ServiceUnavailable`](ErrorCode::ServiceUnavailable); and an operation over the
-//! [time limit](FirestoreBackendBuilder::time_limit) is [`NetworkTimeout`](ErrorCode::NetworkTimeout). What
-//! is stored but cannot be read is [`Internal`](ErrorCode::Internal).
+//! [`ServiceUnavailable`](ErrorCode::ServiceUnavailable); and an operation over the [time
+//! limit](FirestoreBackendBuilder::time_limit) is [`NetworkTimeout`](ErrorCode::NetworkTimeout).
+//! What is stored but cannot be read is [`Internal`](ErrorCode::Internal).
 //!
 //! # Features
 //!

@@ -144,7 +144,7 @@ mod tests {
         (builder.connect().await.unwrap(), silence)
     }
 
-    /// Whoever waited may be gone before it is asked what for.
+    /// A waiter may be gone before the listener asks for its key.
     #[tokio::test]
     async fn w_no_stream_is_opened_for_nobody() {
         let (backend, _silence) = before_silence().await;

@@ -35,9 +35,9 @@ pub(crate) enum Change {
 }
 
 impl Session<'_> {
-    /// Both documents are read, and written on condition that neither has changed since: whoever
-    /// else got in between has changed the lock document, so at most one commit of those that saw
-    /// the same can succeed (A1), and no fence is given twice (A3).
+    /// Reads both documents, and writes them on condition that neither has changed since. A client
+    /// that commits in between changes the lock document. So of all clients that read the same
+    /// documents at most one can commit (A1), and no fence is granted twice (A3).
     pub(crate) async fn try_acquire(self, key: &Key, id: &LockId, ttl: Ttl) -> Result<Acquired> {
         let names = self.names.of(key);
         for attempt in 0..ATTEMPTS {

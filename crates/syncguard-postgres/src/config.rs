@@ -15,7 +15,7 @@ use crate::tables::{FENCE_TABLE, LOCK_TABLE, Tables};
 ///
 /// - Tables `syncguard_locks` and `syncguard_fence_counters`, as other SyncGuard clients name them.
 /// - A command timeout of 5 seconds.
-/// - Waiters are told of releases, over one more connection, and no trigger is set up.
+/// - Releases notify waiters, over one more connection, and no trigger is set up.
 #[derive(Clone, Debug)]
 #[must_use = "does nothing until `build` is called"]
 pub struct PostgresBackendBuilder {
@@ -69,17 +69,18 @@ impl PostgresBackendBuilder {
         self
     }
 
-    /// Whether those who wait are told of releases, which takes one more connection while somebody
-    /// waits. Without notifications they try again by timer. See [the crate](crate#waiting).
+    /// Whether releases notify the waiters of this process, which takes one more connection while
+    /// there are waiters. Without notifications they try again by timer. See [the
+    /// crate](crate#waiting).
     ///
-    /// Other processes are told of the releases of this one either way.
+    /// The releases of this process notify other processes in either case.
     pub fn notifications(mut self, notifications: bool) -> Self {
         self.notifications = notifications;
         self
     }
 
-    /// Connects to the server this way to be told of releases, instead of the way that the pool
-    /// connects: for a pool behind a pooler in transaction mode, through which nothing can be heard.
+    /// Sets the options of the listening connection, if they must differ from those of the pool:
+    /// for a pool behind a pooler in transaction mode, through which no notification arrives.
     ///
     /// It must lead to the same database of the same primary server.
     pub fn listen_on(mut self, options: PgConnectOptions) -> Self {
@@ -88,12 +89,12 @@ impl PostgresBackendBuilder {
     }
 
     /// Makes [`setup_schema`](PostgresBackend::setup_schema) and
-    /// [`schema_sql`](PostgresBackend::schema_sql) add a trigger to the lock table, which tells those
-    /// who wait of the releases of other clients, too: a plain `DELETE`.
+    /// [`schema_sql`](PostgresBackend::schema_sql) add a trigger to the lock table, which notifies
+    /// waiters if another client releases a lease with a plain `DELETE`.
     ///
-    /// For those who share locks with SyncGuard for TypeScript, whose releases tell nobody. The
-    /// trigger is one for the table, whoever set it up, and costs each deletion a call of a
-    /// PL/pgSQL function.
+    /// Use it if you share locks with SyncGuard for TypeScript, whose releases notify no waiter. A
+    /// table has one such trigger for all clients. It costs each deletion a call of a PL/pgSQL
+    /// function.
     pub fn delete_trigger(mut self, trigger: bool) -> Self {
         self.delete_trigger = trigger;
         self
@@ -104,8 +105,9 @@ impl PostgresBackendBuilder {
     /// # Errors
     ///
     /// [`ErrorCode::InvalidArgument`] when a table name is no plain identifier
-    /// (`^[a-zA-Z_][a-zA-Z0-9_]*$`), when it, or the name of an index made of it, is longer than the
-    /// 63 bytes that Postgres keeps, when two names collide, or when the timeout is under 2 ms or over an hour.
+    /// (`^[a-zA-Z_][a-zA-Z0-9_]*$`), when it, or the name of an index made of it, is longer than
+    /// the 63 bytes that Postgres keeps, when two names collide, or when the timeout is under 2 ms
+    /// or over an hour.
     pub fn build(self) -> Result<PostgresBackend> {
         let Self {
             pool,

@@ -48,35 +48,35 @@
 //!
 //! # Waiting
 //!
-//! Whoever waits for a key is told of its release by NOTIFY, in other processes too, and tries again
-//! at once. For this a backend and its clones keep one more connection, beside the pool and however
-//! many keys are waited for: from the first wait until nobody has waited for a minute. It connects
-//! as the pool does. Where it is lost, another one is made, with growing pauses of up to 30 seconds
-//! where that fails. Meanwhile waiting goes on by timer; where there is no connection, or none that
-//! lasts, one `tracing` warning says so. A lease that expires is told of by nobody: waiters know how
-//! long it has still to go.
+//! A release wakes waiters in all processes with NOTIFY, and they try again at once. For this a
+//! backend and its clones share one connection beside the pool, for all keys. It opens with the
+//! first wait and closes after a minute without waiters. It connects as the pool does. If it is
+//! lost, the backend reconnects, with growing pauses of up to 30 seconds. Meanwhile waiters try by
+//! timer. If there is no connection, or none that lasts, one `tracing` warning says so. There is no
+//! notification when a lease expires, because waiters know the time that it has left.
 //!
-//! A release notifies in its own statement, and only where somebody may be waiting, since NOTIFY takes
-//! a lock across the whole cluster when it commits. It knows by shared advisory locks, at most 256,
-//! that the listening session holds meanwhile: pairs of numbers, of which the first is
-//! `hashtext('syncguard_locks_freed')`, or of the lock table's other name and `_freed`, which is also the
-//! name of the channel. The payload is a hash: no key is sent. Where nobody waits, this costs a
-//! release some microseconds. While the server's queue of notifications is nearly full, as when some
-//! session listens and sits idle in a transaction, nobody is told, and waiting goes by timer.
+//! A release notifies in its own statement, and only where somebody may be waiting, since NOTIFY
+//! takes a lock across the whole cluster when it commits. It knows by shared advisory locks, at
+//! most 256, that the listening session holds meanwhile: pairs of numbers, of which the first is
+//! `hashtext('syncguard_locks_freed')`, or of the lock table's other name and `_freed`, which is
+//! also the name of the channel. The payload is a hash: no key is sent. Where nobody waits, this
+//! costs a release some microseconds. While the server's notification queue is nearly full, for
+//! example because a session that listens sits idle in a transaction, releases send nothing, and
+//! waiters try by timer.
 //!
 //! - *Behind a pooler in transaction mode* nothing can be heard. The connection is tested before
-//!   anything is left on it, a warning says once that waiting goes on by timer, and the next test is
-//!   ten minutes later. Give [`listen_on`](PostgresBackendBuilder::listen_on) a direct way to the server,
-//!   for that one connection. With a statement cache of size zero (see [Poolers](crate#poolers)) nothing
-//!   is tried without it.
-//! - *Other clients.* The releases of SyncGuard for TypeScript tell nobody. A
-//!   [trigger](PostgresBackendBuilder::delete_trigger) on the lock table, if you ask for it, tells of
-//!   those.
-//! - *Turned off* by [`notifications(false)`](PostgresBackendBuilder::notifications). This process then waits by timer,
-//!   and others are still told of its releases.
+//!   anything is left on it, a warning says once that waiting goes on by timer, and the next test
+//!   is ten minutes later. Give [`listen_on`](PostgresBackendBuilder::listen_on) a direct way to
+//!   the server, for that one connection. With a statement cache of size zero (see
+//!   [Poolers](crate#poolers)) nothing is tried without it.
+//! - *Other clients.* The releases of SyncGuard for TypeScript notify no waiter. A
+//!   [trigger](PostgresBackendBuilder::delete_trigger) on the lock table, if you ask for it,
+//!   notifies them.
+//! - *Turned off* by [`notifications(false)`](PostgresBackendBuilder::notifications). This process
+//!   then waits by timer, and its releases still notify others.
 //!
-//! [`Capabilities::receives_notifications`] says how it is. A holder can also hand its lease over to a waiter of
-//! its own process, in one statement, and then no release is to be told of.
+//! [`Capabilities::receives_notifications`] tells which case applies. A holder can also hand its
+//! lease off to a waiter of its own process, in one statement. That needs no notification.
 //!
 //! # What is stored
 //!
@@ -91,9 +91,9 @@
 //! A grant and a renewal are on disk before they are answered, as `synchronous_commit` is set for
 //! the session, on standbys too where it says so. A release is not (`synchronous_commit` is off for
 //! that one statement): a crash of the server may undo one, and then the key is free at the end of
-//! its TTL, or by a second release, which is true as well. Where a failover can lose commits, it can lose a grant and its fence too: use synchronous
-//! replication if that may not happen. Time is the server's clock; setting it back or forward by
-//! hand stretches or cuts leases.
+//! its TTL, or by a second release, which is true as well. Where a failover can lose commits, it
+//! can lose a grant and its fence too: use synchronous replication if that may not happen. Time is
+//! the server's clock; setting it back or forward by hand stretches or cuts leases.
 //!
 //! # Poolers
 //!

@@ -10,12 +10,12 @@
 //! keys are waited for, a session holds no more than 256 of them in the server's lock table.
 //!
 //! No release is missed. The session first listens, then puts up the sign, then wakes the waiter,
-//! which tries again. A release whose try fails is told of when it commits, to a session that
-//! listens. A release whose try succeeds holds the lock *until its commit*, so that the sign, which
-//! the lock keeps out, is put up later than that: the attempt made after that finds the key free.
-//! A lock given back before the commit would not do: the sign, the attempt, which finds the key
-//! still held, and then the commit of the release, untold. The exception is a server whose queue of
-//! notifications is nearly full: see release.sql.
+//! which tries again. A release whose try fails sends its notification when it commits, to a
+//! session that listens. A release whose try succeeds holds the lock *until its commit*, so that
+//! the sign, which the lock keeps out, is put up later than that: the attempt made after that finds
+//! the key free. A lock given back before the commit would not do: the sign, the attempt, which
+//! finds the key still held, and then the commit of the release, untold. The exception is a server
+//! whose queue of notifications is nearly full: see release.sql.
 //!
 //! The hash is SHA-256 of the key in UTF-8, which the server and this crate both can compute: a
 //! release by id alone knows the key on the server only, and a waiter knows it here only. Its first

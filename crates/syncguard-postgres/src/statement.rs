@@ -27,9 +27,10 @@ pub(crate) struct Statements {
 impl Statements {
     pub(crate) fn new(tables: &Tables, protocol: Protocol) -> Self {
         let statement = |template: &str| Statement { text: render(template, tables), protocol };
-        // An index of random ids stays large where many leases came and went, and the planner then takes
-        // it for cheaper to read a table of few rows from end to end, however large that is by now. The
-        // keys stay the same, and so does their index: where the key is known, it finds the row.
+        // An index of random ids stays large where many leases came and went, and the planner then
+        // takes it for cheaper to read a table of few rows from end to end, however large that is
+        // by now. The keys stay the same, and so does their index: where the key is known, it finds
+        // the row.
         let by_id = |template: &str| statement(&template.replace("{the_lease}", "l.lock_id = $1"));
         let by_key = |template: &str, key: &str| {
             let lease = format!("l.key = {key} AND l.lock_id = $1");

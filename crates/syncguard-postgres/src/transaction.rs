@@ -26,9 +26,9 @@ impl PostgresBackend {
     ///   transaction short.
     /// - The fence is final with the commit. Write it within the transaction as you like, but send it
     ///   nowhere else before: after a rollback the same number is given to somebody else.
-    /// - Two transactions that take the same keys in different orders can deadlock, as with rows. So can
-    ///   one that ends a lease with [`release_in`](Self::release_in) and then takes the same key again:
-    ///   it has the row and wants the key, where all others go the other way.
+    /// - Two transactions that take the same keys in different orders can deadlock, as with rows.
+    ///   So can one that ends a lease with [`release_in`](Self::release_in) and then takes the same
+    ///   key again: it has the row and wants the key, where all others go the other way.
     /// - Giving up after the command timeout does not end the wait on the server, and the rollback is
     ///   then a wait for the same transaction. Run `SET LOCAL lock_timeout = '2s'` first, or whatever
     ///   suits your transaction: its settings are yours, and nothing here changes them.
@@ -92,7 +92,7 @@ impl PostgresBackend {
     /// call this inside [`run`](syncguard::LockRequest::run). Else a renewal by `keep_alive` may meet
     /// the open transaction, wait for it, find the lease gone once you have committed, and call it
     /// lost: `run` then drops its closure and returns [`ErrorCode::Lost`](syncguard_core::ErrorCode),
-    /// although the work was committed, and whoever tries again pays twice.
+    /// although the work was committed, and a caller that tries again pays twice.
     ///
     /// ```no_run
     /// use std::time::Duration;
@@ -119,18 +119,18 @@ impl PostgresBackend {
     ///
     /// # What to mind
     ///
-    /// - Those who wait are told by a NOTIFY of your transaction, if there are any. Such a transaction
+    /// - If there are waiters, your transaction notifies them with a NOTIFY. Such a transaction
     ///   cannot be prepared for a two-phase commit. None is sent where the server's queue of them is
     ///   nearly full, so that your commit does not fail for it.
-    /// - Until you commit, whoever wants the key waits or is told that it is held.
+    /// - Until you commit, other clients that acquire the key wait, or get *held*.
     /// - Taking the same key again in the same transaction can deadlock with others, as
     ///   [`acquire_in`](Self::acquire_in) says.
     /// - Giving up after the command timeout does not end the wait on the server, and the rollback is
     ///   then a wait for the same transaction: run `SET LOCAL lock_timeout = '2s'` or the like first.
     /// - At REPEATABLE READ or SERIALIZABLE the answer is that of your snapshot. A lease that was
-    ///   granted after it is not seen, which is *false*, and one that was renewed or ended since fails
-    ///   the transaction with 40001. So take the lock, and detach it, before the first statement of the
-    ///   transaction.
+    ///   granted after it is not seen, which is *false*, and one that was renewed or ended since
+    ///   fails the transaction with 40001. So take the lock, and detach it, before the first
+    ///   statement of the transaction.
     ///
     /// # Errors
     ///

@@ -70,12 +70,12 @@ impl RedisBackendBuilder {
         self
     }
 
-    /// Whether those who wait for a lock are [told of its release](crate#waiting) by pub/sub. Yes by
+    /// Whether pub/sub [notifies waiters](crate#waiting) of a release. Yes by
     /// default.
     ///
     /// Say no where the server or a proxy before it has no pub/sub, or where a connection more for a
     /// process that waits is one too many. Then waiting goes by timer alone, and the releases of this
-    /// backend are not told to others either.
+    /// backend notify no other process either.
     pub fn notifications(mut self, notifications: bool) -> Self {
         self.notifications = notifications;
         self

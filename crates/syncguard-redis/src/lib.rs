@@ -54,29 +54,29 @@
 //! sharded pub/sub, so the channel has the slot of the lock.
 //!
 //! The first one who waits for a lock makes one connection more, with the configuration of the
-//! backend's client, for all locks of this backend and its clones. It is subscribed to what is waited
-//! for and to nothing else, which takes a `SUBSCRIBE` and a `PING` when somebody begins to wait for a
-//! key that nobody waited for (in a cluster, an `SSUBSCRIBE`); an `UNSUBSCRIBE` or `SUNSUBSCRIBE`
-//! follows up to two seconds after the last one has stopped, so a busy key keeps its subscription.
-//! While somebody waits, one of the subscriptions is made again every two seconds in the same way,
-//! which proves the connection. A connection that is lost or silent is made again, and then everybody
-//! who waits tries again; where that fails, it is tried with growing pauses of up to 30 seconds. It ends
-//! with the last clone of the backend.
+//! backend's client, for all locks of this backend and its clones. It is subscribed to what is
+//! waited for and to nothing else, which takes a `SUBSCRIBE` and a `PING` when somebody begins to
+//! wait for a key that nobody waited for (in a cluster, an `SSUBSCRIBE`); an `UNSUBSCRIBE` or
+//! `SUNSUBSCRIBE` follows up to two seconds after the last one has stopped, so a busy key keeps its
+//! subscription. While somebody waits, one of the subscriptions is made again every two seconds in
+//! the same way, which proves the connection. A connection that is lost or silent is made again,
+//! and then everybody who waits tries again; where that fails, it is tried with growing pauses of
+//! up to 30 seconds. It ends with the last clone of the backend.
 //!
-//! A notification is never needed: without it, waiting goes by the time that the lease still has, and by the
-//! back-off. That is how a lease is waited for that expires, or that another library releases. It is
-//! also what remains, with one warning in the log, where there is no connection, none that lasts, or none
-//! that may subscribe; and a release succeeds where the server refuses to publish. An ACL that lets both
-//! through:
+//! A notification is never needed: without it, waiting goes by the time that the lease still has,
+//! and by the back-off. That is how a lease is waited for that expires, or that another library
+//! releases. It is also what remains, with one warning in the log, where there is no connection,
+//! none that lasts, or none that may subscribe; and a release succeeds where the server refuses to
+//! publish. An ACL that lets both through:
 //!
 //! | | commands | channels |
 //! |---|---|---|
 //! | to tell | `publish`, in a cluster `spublish` | `&syncguard:*` |
 //! | to be told | `subscribe`, `unsubscribe`, `ping`, in a cluster `ssubscribe` and `sunsubscribe` | `&syncguard:*` |
 //!
-//! [`notifications(false)`](RedisBackendBuilder::notifications) turns both off. Channels belong to no database: the
-//! waiters of one are woken by the releases of another with the same prefix, for nothing. And with an
-//! empty prefix, channels of your own may have the name of a lock.
+//! [`notifications(false)`](RedisBackendBuilder::notifications) turns both off. Channels belong to
+//! no database: the waiters of one are woken by the releases of another with the same prefix, for
+//! nothing. And with an empty prefix, channels of your own may have the name of a lock.
 //!
 //! A [`handoff`](Backend::handoff) is one script as well. It publishes nothing, since nothing
 //! becomes free.
@@ -158,9 +158,9 @@
 //! | `tls-rustls` | `rediss://` through rustls with aws-lc |
 //! | `tls-rustls-ring` | `rediss://` through rustls with ring |
 //!
-//! None is on by default. Where the process has installed a rustls `CryptoProvider`, that is used; else
-//! the feature's is installed, and aws-lc where both are on. Certificates are checked against the roots
-//! of the system.
+//! None is on by default. Where the process has installed a rustls `CryptoProvider`, that is used;
+//! else the feature's is installed, and aws-lc where both are on. Certificates are checked against
+//! the roots of the system.
 
 mod backend;
 mod config;

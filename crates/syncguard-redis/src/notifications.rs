@@ -1,10 +1,11 @@
-//! Notifications by pub/sub: those who wait are told of a release, over one connection for all locks.
+//! Notifications by pub/sub: a release wakes waiters, over one connection for all locks.
 //!
-//! A release publishes on the channel that has the name of the lock. The first one who waits starts a
-//! task, which connects and subscribes to what is waited for. It goes through sessions: one for each
-//! connection, which begins with nothing, subscribes to everything that is wanted, and then wakes
-//! everybody, since nobody was told of what happened before. In here, fred neither reconnects nor
-//! follows a slot to another node of a cluster, where no channel follows it: both end the session.
+//! A release publishes on the channel that has the name of the lock. The first waiter starts a
+//! task, which connects and subscribes to the locks that have waiters. The task runs one session
+//! per connection. A session subscribes to all these locks and then wakes all waiters, because
+//! releases before the subscription caused no notification. fred neither reconnects here nor
+//! follows a slot to another node of a cluster, because subscriptions would not follow. Both end
+//! the session.
 
 mod subscriptions;
 
@@ -24,10 +25,11 @@ use self::subscriptions::Subscriptions;
 use crate::connection::{self, Task};
 use crate::error::{ENDED, classify};
 
-/// How many messages may come in at once. If it is more, everybody is woken.
+/// How many messages may arrive at once. If more arrive, all waiters are woken.
 const MESSAGES: usize = 256;
 
-/// Who waits for which lock, and the task that hears of releases. It ends when this is dropped.
+/// The registered waiters, and the task that receives notifications. The task ends when this is
+/// dropped.
 pub(crate) struct Notifications {
     interests: NotificationRegistry,
     subscriber: Subscriber,
@@ -35,8 +37,8 @@ pub(crate) struct Notifications {
 }
 
 impl Notifications {
-    /// Nothing is connected until somebody waits. The connection will be like that of the client,
-    /// and every command of it has this time limit.
+    /// Connects only when a waiter registers. The connection has the options of the client, and
+    /// each of its commands has this time limit.
     pub(crate) fn new(client: &Client, limit: Duration) -> Self {
         let mut builder = Builder::from_config(client.client_config());
         builder
@@ -50,8 +52,8 @@ impl Notifications {
         Self { interests: NotificationRegistry::new(), subscriber, task: ListenerTask::new() }
     }
 
-    /// The command that a release tells by. In a cluster the channels have slots, as keys do: else
-    /// every node would be told of every release.
+    /// The command by which a release publishes. A cluster uses sharded channels, because every
+    /// node receives the messages of plain channels.
     pub(crate) fn verb(&self) -> &'static str {
         if self.subscriber.sharded { "SPUBLISH" } else { "PUBLISH" }
     }
@@ -119,7 +121,7 @@ impl Subscriber {
     }
 }
 
-/// Wakes those who wait for what a message tells of.
+/// Wakes the waiters for the lock that a message names.
 async fn hear(mut messages: Receiver<Message>, interests: &NotificationRegistry) {
     loop {
         match messages.recv().await {

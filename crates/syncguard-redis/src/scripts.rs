@@ -49,8 +49,8 @@ pub(crate) static ACQUIRE: Script =
     Script::new(&[BY_KEY, DECODE, HELD, INDEX, RENEW, GRANT, RECORD]);
 /// Keys: lock, index. Arguments: head, TTL. Answers with the record, or nil.
 pub(crate) static EXTEND: Script = Script::new(&[BY_KEY, DECODE, INDEX, RENEW]);
-/// Keys: lock, index, fence counter, next index. Arguments: head, TTL, next head. Answers with the next
-/// record, or nil.
+/// Keys: lock, index, fence counter, next index. Arguments: head, TTL, next head. Answers with the
+/// next record, or nil.
 pub(crate) static HAND_OVER: Script =
     Script::new(&[BY_KEY, DECODE, INDEX, HAND_OVER_MINE, GRANT, HANDED_OVER, RECORD]);
 /// Keys: lock, index. Arguments: head, how to tell of it. Answers with one, or nil.

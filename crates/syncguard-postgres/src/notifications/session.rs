@@ -56,7 +56,7 @@ impl Session {
             });
         let connect = PgListener::connect_with(&pool);
         let mut listener = within(route.limit, connect).await?;
-        // Whoever has lost the connection has lost the signs with it, and begins anew.
+        // The signs end with the connection, so a lost connection means a new session.
         listener.eager_reconnect(false);
         let mut session = Self {
             listener,

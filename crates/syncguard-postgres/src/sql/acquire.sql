@@ -5,7 +5,7 @@
 -- the end of the wait in `turn`. So each of the two answers rests on what it may rest on:
 --
 -- * "Held" may rest on the snapshot. It was taken after the call began, and the key was held then;
---   whoever calls after a release has returned takes a later snapshot. It writes nothing, takes no
+--   a call after a release has returned takes a later snapshot. It writes nothing, takes no
 --   lock, and waits for nobody.
 -- * "Granted" rests on `ON CONFLICT DO UPDATE`, which waits for, locks and tests the newest version
 --   of a row, in the snapshot or not. `granted` returns a row only if this statement itself put our

@@ -1,19 +1,19 @@
--- Ends a lease, and tells those who wait for its key. $1 lock id, $2 'off' for a commit that need not
--- be on disk before the answer: a release that a crash undoes only means waiting for the TTL. $3
--- limit for the wait on a lock, in ms. NULL leaves the caller's settings alone. $4 the key, if it is
--- known: see statement.rs. One row if the lease was live.
+-- Ends a lease, and notifies the waiters for its key. $1 lock id, $2 'off' for a commit that need
+-- not be on disk before the answer: a release that a crash undoes only means waiting for the TTL.
+-- $3 limit for the wait on a lock, in ms. NULL leaves the caller's settings alone. $4 the key, if
+-- it is known: see statement.rs. One row if the lease was live.
 --
 -- Why this is atomic. `newest` waits for the row and locks it, and its newest version is judged at
 -- the time after that, as in extend.sql: a lease that somebody renewed during the wait is live, and
 -- one that died in it was not released.
 --
--- Why nobody who waits is missed, though nobody is told where nobody waits: see notifications.rs. The try
--- waits for nothing, and what it takes is held until the commit.
+-- Why it misses no waiter, although it notifies only if there are waiters: see notifications.rs.
+-- The pg_try_advisory_xact_lock does not wait, and a lock that it takes is held until the commit.
 --
--- Why nobody is told while the server's queue of notifications is nearly full. One session anywhere
--- that listens and sits idle in a transaction lets it fill up, and where it is full the commit of a
--- NOTIFY fails: the lease would live on for want of a notification. Who waits goes on by timer. The last tenth
--- is for what others send between the look and the commit.
+-- Why it sends nothing while the server's notification queue is nearly full. One session that
+-- listens and sits idle in a transaction lets the queue fill up. If it is full, the commit of a
+-- NOTIFY fails, and the lease would not end. Waiters then try by timer. The last tenth of the queue
+-- is left for notifications that others send between the check and the commit.
 WITH patience AS MATERIALIZED (
     SELECT CASE WHEN $3::bigint IS NOT NULL
         THEN set_config('lock_timeout', $3::bigint::text, true) END

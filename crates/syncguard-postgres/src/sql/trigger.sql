@@ -1,6 +1,6 @@
--- Tells those who wait of leases that are ended by a plain DELETE, as the release statement does for
--- its own, and like it nobody while the queue of notifications is nearly full. What both tell in one
--- transaction arrives once. A row that is dead already was free before: nobody is told of a purge.
+-- Notifies waiters if a plain DELETE ends a lease, as the release statement does. Like that, it
+-- sends nothing while the notification queue is nearly full. If both notify in one transaction, one
+-- notification arrives. It sends none for a dead row, because the key was free before.
 CREATE OR REPLACE FUNCTION {freed}() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE
     hash bytea := sha256(convert_to(OLD.key, 'UTF8'));

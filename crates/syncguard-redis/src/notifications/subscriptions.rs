@@ -35,8 +35,9 @@ impl Subscriptions {
         self.since.map(|first| first.elapsed())
     }
 
-    /// Subscribes to what is waited for, wakes everybody, since nobody was told of what happened before,
-    /// and goes on to subscribe to what is waited for and to unsubscribe from what is not.
+    /// Subscribes to all locks with waiters, wakes these waiters, and then follows the changes.
+    ///
+    /// It wakes them because releases before the subscription caused no notification.
     pub(super) async fn follow(
         &mut self,
         interests: &NotificationRegistry,
