@@ -18,7 +18,10 @@ use tokio::sync::OnceCell;
 use tokio::time::{Instant, advance, pause, resume, sleep, timeout};
 
 use super::notifications::{Fixture, assert_notified, listening};
-use super::{Outcome, PATIENCE, backend, cases, fresh_id, fresh_key, lease, minute, pool_of};
+use super::{
+    Outcome, PATIENCE, WITHOUT_PREPARED_STATEMENTS, backend, cases, fresh_id, fresh_key, lease,
+    minute, pool_of,
+};
 use crate::log::logging;
 use contract_tests::servers::Server;
 
