@@ -1,4 +1,4 @@
-//! One attempt at a lease.
+//! One request for a lease, by acquire or adopt, and the guard that it yields.
 
 use std::sync::Arc;
 use std::time::Duration;

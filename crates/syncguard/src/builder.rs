@@ -1,4 +1,4 @@
-//! Settings of a lock manager.
+//! The builder of a lock manager.
 
 use std::fmt;
 use std::sync::Arc;

@@ -1,19 +1,25 @@
-//! The one place that ends leases: by handoff to a waiter of this process, or by release.
+//! Ends the lease of a guard: releases it, or hands it off to the next waiter of this process.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use syncguard_core::{ErrorCode, Key, Lease, Result};
+use syncguard_core::{ErrorCode, Key, Lease, Operation, Result};
 use tokio::runtime::Handle;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
+use crate::errand::current_runtime;
 use crate::in_flight::InFlight;
 use crate::lease::HeldLease;
 use crate::loss;
-use crate::queue::{Holder, Receiver};
+use crate::queue::{Holder, Number, Receiver};
 use crate::shared::{Grant, Shared};
 use crate::undo::{Undo, changed_nothing};
 
-/// Ends the lease. True if this call ended it. It waits for a renewal under way (H7).
+/// The time after which a release no longer waits for an extension under way. Backends answer sooner.
+const LONGEST_EXTENSION: Duration = Duration::from_secs(10);
+
+/// Ends the lease. True if this call ended it. It waits for an extension under way, and stops the
+/// keeper, whose renewal may be cut short (H7).
 ///
 /// If a waiter of this process can be served, the lease is handed off to it in the same round trip.
 pub(crate) async fn release(
@@ -21,23 +27,31 @@ pub(crate) async fn release(
     lease: &HeldLease,
     home: &Handle,
 ) -> Result<bool> {
-    let now = Instant::now();
-    if lease.is_over(now) {
+    if lease.is_lost() {
         loss::signal(shared, lease);
     }
     lease.end();
-    let _one_at_a_time = lease.sending.lock().await;
-    let (present, Holder { number, deadline }) = (lease.lease(), lease.holder());
+    let _one_at_a_time = match lease.sending.try_lock() {
+        Ok(sending) => Some(sending),
+        Err(_) => {
+            current_runtime(Operation::Release)?;
+            // A renewal on a runtime that nobody drives any more must not hold the release up for ever.
+            timeout(LONGEST_EXTENSION, lease.sending.lock()).await.ok()
+        }
+    };
+    let now = Instant::now();
+    let (present, Holder { number, deadline, .. }) = (lease.lease(), lease.holder());
     let (capabilities, key) = (shared.backend.capabilities(), present.key());
     let (peers, over) = (shared.peers(capabilities), deadline <= now);
+    let may_hand_off = !over && capabilities.supports_handoff();
+    let receiver = shared.queues.with(key, |queue| {
+        queue.begin_release(number);
+        may_hand_off.then(|| queue.receiver(now, peers)).flatten()
+    });
     let mut failure = None;
-    if !over
-        && capabilities.supports_handoff()
-        && let Some(receiver) = shared.queues.with(key, |queue| queue.receiver(now, peers))
-    {
-        match handoff(shared, &present, receiver, home).await {
-            // What speaks against a grant need not speak against a release, which takes no memory on
-            // the server.
+    if let Some(receiver) = receiver {
+        match handoff(shared, &present, number, receiver, home).await {
+            // The server can refuse a grant and still accept a release, which needs no memory there.
             Err(error) if !error.is_transient() || error.code() == ErrorCode::RateLimited => {
                 failure = Some(error);
             }
@@ -53,13 +67,13 @@ pub(crate) async fn release(
         };
         ((), effects)
     });
-    // Or did the handoff end the lease?
+    // If the release found no lease, the handoff may have ended it.
     failure.filter(|_| !released).map_or(Ok(released), Err)
 }
 
 /// Ends the lease, and nobody waits for it.
 pub(crate) fn release_in_background(shared: &Arc<Shared>, lease: &Arc<HeldLease>, home: &Handle) {
-    if lease.is_over(Instant::now()) {
+    if lease.is_lost() {
         loss::signal(shared, lease);
     }
     lease.end();
@@ -72,8 +86,8 @@ pub(crate) fn release_in_background(shared: &Arc<Shared>, lease: &Arc<HeldLease>
     });
 }
 
-/// The queue knows the lease as the holder's until this is dropped: the release ended, or it could
-/// not be sent.
+/// While this exists, the queue treats the lease as held. It is dropped when the release ended, or
+/// could not be sent.
 struct Registered {
     shared: Arc<Shared>,
     lease: Arc<HeldLease>,
@@ -95,6 +109,7 @@ pub(crate) fn forget(shared: &Shared, lease: &HeldLease) {
 async fn handoff(
     shared: &Arc<Shared>,
     from: &Lease,
+    holder: Number,
     receiver: Receiver,
     home: &Handle,
 ) -> Result<bool> {
@@ -102,6 +117,7 @@ async fn handoff(
         shared: shared.clone(),
         key: from.key().clone(),
         home: home.clone(),
+        holder,
         receiver,
         settled: false,
     };
@@ -116,8 +132,21 @@ struct Handoff {
     shared: Arc<Shared>,
     key: Key,
     home: Handle,
+    /// The holder whose lease is handed off.
+    holder: Number,
     receiver: Receiver,
     settled: bool,
+}
+
+/// Why a handoff granted nothing, as far as is known.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Settled {
+    /// The holder's lease had ended.
+    LeaseGone,
+    /// The request failed, and the holder's lease stands.
+    NothingChanged,
+    /// Nobody knows whether it granted something.
+    Uncertain,
 }
 
 impl Handoff {
@@ -131,12 +160,12 @@ impl Handoff {
                 Ok(true)
             }
             Ok(None) => {
-                self.settle(false);
+                self.settle(Settled::LeaseGone);
                 Ok(false)
             }
             Err(error) => {
                 if changed_nothing(error.code()) {
-                    self.settle(false);
+                    self.settle(Settled::NothingChanged);
                 }
                 Err(error)
             }
@@ -155,11 +184,15 @@ impl Handoff {
         }
     }
 
-    fn settle(&mut self, uncertain: bool) {
+    fn settle(&mut self, outcome: Settled) {
         self.settled = true;
         let number = self.receiver.number;
-        let present =
-            self.shared.queues.update(&self.key, |queue| queue.not_handed_off(number, uncertain));
+        let gone = (outcome == Settled::LeaseGone).then_some(self.holder);
+        let uncertain = outcome == Settled::Uncertain;
+        let present = self
+            .shared
+            .queues
+            .update(&self.key, |queue| queue.not_handed_off(number, gone, uncertain));
         if uncertain && !present {
             let terms = &self.receiver.terms;
             drop(Undo::new(&self.shared, &self.home, &self.key, terms));
@@ -170,7 +203,7 @@ impl Handoff {
 impl Drop for Handoff {
     fn drop(&mut self) {
         if !self.settled {
-            self.settle(true);
+            self.settle(Settled::Uncertain);
         }
     }
 }

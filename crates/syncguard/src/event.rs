@@ -1,4 +1,4 @@
-//! What an observer learns of an operation.
+//! Events for operations, waits and losses, as an observer sees them.
 
 use std::time::Duration;
 

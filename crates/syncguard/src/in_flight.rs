@@ -1,4 +1,4 @@
-//! Requests that run to their end, even if their callers go away.
+//! A request to the backend that runs to its end, even if its caller is dropped.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 use tokio::runtime::Handle;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
-/// A request that runs to its end, from the moment this is made. If it is dropped before that, it goes on in a task on `home`, and
+/// A request that runs to its end. If its caller drops this before, it goes on in a task on `home`, and
 /// its outcome is dropped there: a guard then releases its lease, and an error undoes what may have
 /// been granted (C1).
 ///

@@ -1,4 +1,4 @@
-//! What ends a wait: its time limit, the caller's token, or the shutdown of the manager.
+//! Runs a future until the time limit, the caller's cancellation, or the shutdown of the manager.
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;

@@ -1,4 +1,4 @@
-//! One event and one span per operation on the backend.
+//! The backend as the runtime uses it: every call gets a span and an event.
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};

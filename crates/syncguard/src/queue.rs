@@ -9,7 +9,7 @@ use std::mem;
 use std::task::Waker;
 use std::time::Duration;
 
-use syncguard_core::{Error, LockId, Ttl};
+use syncguard_core::{Error, Fence, LockId, Ttl};
 use tokio::time::Instant;
 
 use crate::subscription::Subscription;
@@ -22,10 +22,12 @@ pub(crate) type Number = u64;
 #[derive(Debug)]
 pub(crate) struct Queue<G> {
     waiters: BTreeMap<Number, Waiter>,
-    /// Leases on their way to waiters, who have left the queue but do not know it yet.
+    /// Granted leases that their waiters have not picked up.
     grants: BTreeMap<Number, G>,
     /// The lease by which this process holds the key.
     holder: Option<Holder>,
+    /// Its guard has let go, and the release is under way.
+    releasing: bool,
     /// When the current lease expires, as last reported.
     held_until: Option<Instant>,
     /// Until when other processes have their turn.
@@ -74,6 +76,7 @@ enum Phase {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Holder {
     pub(crate) number: Number,
+    pub(crate) fence: Fence,
     pub(crate) deadline: Instant,
 }
 
@@ -106,9 +109,9 @@ pub(crate) enum Position<G> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Heard {
     /// The key may be free for this process, or it is the turn of others.
-    News,
+    Relevant,
     /// It tells of an earlier release than the grant that this process holds.
-    Outdated,
+    Stale,
 }
 
 /// The first waiter, to whom a lease is handed off.
@@ -197,15 +200,31 @@ impl<G> Queue<G> {
     }
 
     /// Whether this process holds the key.
-    pub(crate) fn holds(&self, now: Instant) -> bool {
+    fn holds(&self, now: Instant) -> bool {
         self.holder.is_some_and(|holder| holder.deadline > now)
+    }
+
+    /// Whether a guard of this process holds the key and has not begun to release it.
+    pub(crate) fn is_used(&self, now: Instant) -> bool {
+        self.holds(now) && !self.releasing
+    }
+
+    /// The holder begins to release the key.
+    pub(crate) fn begin_release(&mut self, holder: Number) {
+        self.releasing |= self.holder.is_some_and(|held| held.number == holder);
+    }
+
+    fn hold(&mut self, holder: Holder) {
+        self.holder = Some(holder);
+        self.releasing = false;
     }
 
     /// What the last attempt learned, for a waiter that joined at `joined`. A failure before that says
     /// nothing to it, because the server may be well again. A lease that is still running does.
     pub(crate) fn answer(&self, joined: Instant, now: Instant) -> Option<Answer> {
         let (at, answer) = self.answer.as_ref()?;
-        let runs = matches!(answer, Answer::Held) && self.held_until(now).is_some();
+        let yields = self.yields_until.is_some_and(|until| until > now);
+        let runs = matches!(answer, Answer::Held) && (self.held_until(now).is_some() || yields);
         (*at >= joined || runs).then(|| answer.clone())
     }
 
@@ -230,8 +249,8 @@ impl<G> Queue<G> {
     /// The attempt found the key held until then.
     pub(crate) fn attempt_held(&mut self, number: Number, now: Instant, until: Instant) {
         self.learn(now, Answer::Held);
-        self.turns.lost_race(now);
-        // What a release in this process has overtaken is not known.
+        self.turns.refused(now);
+        // If a local release came during the attempt, the reported expiry is outdated.
         self.held_until = Some(until).filter(|_| !self.released);
         self.end_attempt(number);
     }
@@ -255,7 +274,10 @@ impl<G> Queue<G> {
         holder: Holder,
         now: Instant,
     ) -> Effects {
-        self.holder = Some(holder);
+        // The answer to an abandoned attempt may come after a newer grant.
+        if self.holder.is_none_or(|held| held.fence <= holder.fence) {
+            self.hold(holder);
+        }
         self.learn(now, Answer::Held);
         self.turns.granted(now);
         let Some(waiter) = waiter.and_then(|waiter| self.waiters.remove(&waiter)) else {
@@ -275,7 +297,7 @@ impl<G> Queue<G> {
     /// processes have their turn.
     pub(crate) fn receiver(&mut self, now: Instant, peers: Peers) -> Option<Receiver> {
         let (&number, first) = self.waiters.iter_mut().next()?;
-        if first.phase != Phase::Waiting || self.turns.are_over(now, peers) {
+        if first.phase != Phase::Waiting || self.turns.is_over(now, peers) {
             return None;
         }
         first.phase = Phase::Receiving;
@@ -290,7 +312,7 @@ impl<G> Queue<G> {
         grant: G,
         now: Instant,
     ) -> (Option<G>, Effects) {
-        self.holder = Some(holder);
+        self.hold(holder);
         self.learn(now, Answer::Held);
         self.turns.handed_off(now);
         let Some(waiter) = self.waiters.remove(&receiver) else {
@@ -302,9 +324,17 @@ impl<G> Queue<G> {
         (None, effects)
     }
 
-    /// A handoff granted nothing, or nobody knows whether it did. The second case is the waiter's to
-    /// clear up; false if it has left.
-    pub(crate) fn not_handed_off(&mut self, receiver: Number, uncertain: bool) -> (bool, Effects) {
+    /// A handoff granted nothing, because the lease of `gone` had ended. Or nobody knows whether it
+    /// granted something: then the waiter clears that up. False if it has left.
+    pub(crate) fn not_handed_off(
+        &mut self,
+        receiver: Number,
+        gone: Option<Number>,
+        uncertain: bool,
+    ) -> (bool, Effects) {
+        if let Some(gone) = gone {
+            self.forget(gone);
+        }
         self.note_release();
         let waiter = self.waiters.get_mut(&receiver);
         let present = waiter.is_some();
@@ -316,10 +346,10 @@ impl<G> Queue<G> {
         (present, Effects::wake(self.wake_first(), None))
     }
 
-    /// The holder released the key. If other processes have their turn now, the first waiter lets
-    /// them.
+    /// The holder released the key. If the turn of this process is over, its first waiter yields, so
+    /// that others can acquire.
     pub(crate) fn released(&mut self, holder: Number, now: Instant, peers: Peers) -> Effects {
-        let over = self.turns.are_over(now, peers);
+        let over = self.turns.is_over(now, peers);
         if !over {
             self.turns.go_on();
         }
@@ -354,11 +384,11 @@ impl<G> Queue<G> {
     /// A notification came.
     pub(crate) fn notified(&mut self, now: Instant) -> Heard {
         if self.holds(now) {
-            return Heard::Outdated;
+            return Heard::Stale;
         }
         self.held_until = None;
         self.yields_until = self.turns.notified(now);
-        Heard::News
+        Heard::Relevant
     }
 
     /// The first waiter listens from here on. A release may have come before that, so what is known
@@ -397,6 +427,7 @@ impl<G> Queue<G> {
             if let Some(subscription) = subscription {
                 effects.subscriptions[0] = self.subscription.replace(subscription);
             }
+            self.listening |= self.subscription.is_some();
             effects.wake[0] = self.wake_first();
         }
         (left, effects)
@@ -425,6 +456,7 @@ impl<G> Default for Queue<G> {
             waiters: BTreeMap::new(),
             grants: BTreeMap::new(),
             holder: None,
+            releasing: false,
             held_until: None,
             yields_until: None,
             released: false,

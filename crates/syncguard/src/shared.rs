@@ -1,4 +1,4 @@
-//! What the parts of one lock manager share.
+//! The state of one lock manager: its backend, its queues and its background work.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! A waiter's own view of its queue. When it is dropped, the waiter leaves.
+//! A waiter's membership in a queue. When it is dropped, the waiter leaves and cleans up.
 
 use std::future::{Future, poll_fn};
 use std::mem;
@@ -126,7 +126,7 @@ impl<'a> Ticket<'a> {
         self.shared.queues.with(self.key, |queue| Known {
             answer: queue.answer(self.joined, now),
             held_until: queue.held_until(now),
-            held_here: queue.holds(now),
+            held_here: queue.is_used(now),
         })
     }
 }

@@ -80,11 +80,11 @@ impl Wait<'_> {
                             // The new subscription begins before the old one ends, and before the
                             // attempt, so that no release in between is missed.
                             ticket.subscription = Some(self.subscribe());
-                            if ticket.notified(Instant::now()) == Heard::Outdated {
+                            if ticket.notified(Instant::now()) == Heard::Stale {
                                 schedule.ignore_notifications(Instant::now());
                             }
                         }
-                        // The old subscription may have been lost.
+                        // The backend may have lost the old subscription.
                         Woken::Timer if ticket.subscription.is_some() && listen => {
                             ticket.subscription = Some(self.subscribe());
                         }

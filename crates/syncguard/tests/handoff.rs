@@ -8,14 +8,16 @@ use std::pin::pin;
 use std::task::Poll;
 
 use support::waiters::{
-    HOUR, MS, Waiter, cancellable, poll_once, receiver_of_a_dropped_release, served_in_order,
-    waiter, waiters,
+    HOUR, MS, Waiter, assert_no_queue_remains, cancellable, poll_once,
+    receiver_of_a_dropped_release, served_in_order, waiter, waiters,
 };
 use support::{LOSE_REPLY, with_handoff};
-use syncguard::{Backoff, CancellationToken, ErrorCode, LockGuard, LockManager, Operation};
+use syncguard::{
+    Backend, Backoff, CancellationToken, ErrorCode, LockGuard, LockManager, Operation,
+};
 use syncguard_memory::{Fault, FaultyBackend};
 use tokio::runtime::{Builder, Handle, Runtime};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 #[tokio::test(start_paused = true)]
 async fn g5_a_release_serves_the_first_waiter_with_one_request() {
@@ -294,4 +296,21 @@ fn g7_a_lease_delivered_to_a_runtime_that_ends_is_passed_on() {
         assert!(receiver.await.unwrap_err().is_cancelled());
         assert_free_soon(&locks).await;
     });
+}
+
+#[tokio::test(start_paused = true)]
+async fn g2_a_waiter_tries_at_once_if_the_lease_was_gone_before_its_handoff() {
+    let backend = with_handoff();
+    let locks = LockManager::new(backend.clone());
+    let held = locks.lock("key").ttl(HOUR).acquire().await.unwrap();
+    let waiter = waiter(&locks).await;
+    sleep(MS).await;
+    // Not by this manager: an operator ended the lease.
+    assert!(backend.inner().release_by_id(held.id()).await.unwrap());
+    let start = Instant::now();
+    assert!(!held.release().await.unwrap());
+    drop(waiter.await.unwrap().unwrap());
+    assert!(start.elapsed() < 5 * MS, "after {:?}", start.elapsed());
+    locks.shutdown().await.unwrap();
+    assert_no_queue_remains(&locks);
 }

@@ -209,3 +209,16 @@ async fn t4_a_grant_whose_answer_comes_after_the_ttl_is_no_lock() {
     let guard = locks.lock("key").ttl(300 * MS).acquire().await.unwrap();
     assert!(!guard.is_lost());
 }
+
+#[tokio::test(start_paused = true)]
+async fn w2_a_release_that_the_server_does_not_answer_is_no_contention() {
+    let backend = plain();
+    let locks = LockManager::new(backend.clone());
+    let guard = locks.lock("key").ttl(HOUR).acquire().await.unwrap();
+    for operation in [Operation::Release, Operation::Acquire] {
+        backend.next_n(operation, 99, Fault::Fail(ErrorCode::ServiceUnavailable));
+    }
+    drop(guard);
+    let error = locks.lock("key").acquire().await.unwrap_err();
+    assert_eq!(error.code(), ErrorCode::ServiceUnavailable);
+}

@@ -36,7 +36,7 @@ fn join(queue: &mut Named, number: Number) {
 }
 
 fn holder(number: Number, deadline: Instant) -> Holder {
-    Holder { number, deadline }
+    Holder { number, fence: Fence::new(number).unwrap(), deadline }
 }
 
 /// The key is held by this process until then.
@@ -121,6 +121,37 @@ fn w6_joining_begins_an_attempt_if_nobody_is_before_and_the_key_seems_free() {
 }
 
 #[test]
+fn g2_a_lease_that_was_gone_before_its_handoff_holds_the_key_no_longer() {
+    let now = Instant::now();
+    let mut queue = queue([2]);
+    held_here(&mut queue, 1, now, now + MS);
+    assert!(queue.receiver(now, ALONE).is_some());
+    let (present, effects) = queue.not_handed_off(2, Some(1), false);
+    assert!(present);
+    drop(effects);
+    assert_eq!(first_until(&mut queue, 2, now), None, "the waiter tries at once");
+}
+
+#[test]
+fn a1_a_late_answer_does_not_hide_the_newer_holder() {
+    let now = Instant::now();
+    let mut queue = Named::default();
+    held_here(&mut queue, 7, now, now + MS);
+    held_here(&mut queue, 5, now, now + MS * 9);
+    assert_eq!(queue.held_until(now), Some(now + MS));
+}
+
+#[test]
+fn w2_a_yield_is_no_silence_of_the_server() {
+    let now = Instant::now();
+    let mut queue = queue([2]);
+    held_here(&mut queue, 1, now, now + MS * 9_999);
+    drop(queue.released(1, now + MS * 2_000, ALONE));
+    let joined = now + MS * 2_010;
+    assert!(matches!(queue.answer(joined, joined), Some(Answer::Held)));
+}
+
+#[test]
 fn w6_a_queue_is_needed_while_somebody_waits_receives_or_holds() {
     let now = Instant::now();
     let mut queue = queue([1]);
@@ -160,7 +191,7 @@ fn g7_when_an_attempt_may_begin() {
     assert_eq!(receiver.number, 1);
     assert!(!queue.begin_attempt(1), "while a lease is handed off to it");
     assert!(matches!(queue.position(1, now), Position::Behind));
-    let (present, effects) = queue.not_handed_off(1, true);
+    let (present, effects) = queue.not_handed_off(1, None, true);
     assert!(present);
     drop(effects);
     assert!(!queue.begin_attempt(1), "while nobody knows whether it was served");
@@ -179,7 +210,7 @@ fn g5_who_receives_a_handoff() {
     queue.attempt_held(1, now, now + MS);
     assert_eq!(queue.receiver(now, ALONE).map(|receiver| receiver.number), Some(1));
     assert!(queue.receiver(now, ALONE).is_none(), "it is being served by another release");
-    drop(queue.not_handed_off(1, false));
+    drop(queue.not_handed_off(1, None, false));
     assert_eq!(queue.receiver(now, ALONE).map(|receiver| receiver.number), Some(1));
 }
 
@@ -231,21 +262,21 @@ fn g7_a_handoff_without_an_answer_stays_uncertain_until_its_waiter_knows() {
     let now = Instant::now();
     let mut queue = queue([1, 2]);
     queue.receiver(now, ALONE).unwrap();
-    drop(queue.not_handed_off(1, true));
+    drop(queue.not_handed_off(1, None, true));
     // The release tries again, and this time the backend says no.
     queue.receiver(now, ALONE).unwrap();
-    drop(queue.not_handed_off(1, false));
+    drop(queue.not_handed_off(1, None, false));
     assert!(matches!(queue.position(1, now), Position::Uncertain), "the first one may be late");
     assert!(is_first(&mut queue, 1, now), "it is told once");
 
     // It leaves before it knows.
     queue.receiver(now, ALONE).unwrap();
-    drop(queue.not_handed_off(1, true));
+    drop(queue.not_handed_off(1, None, true));
     let (left, effects) = queue.leave(1, None);
     assert!(left.uncertain);
     drop(effects);
     // It has left before the answer is missing.
-    let (present, effects) = queue.not_handed_off(1, true);
+    let (present, effects) = queue.not_handed_off(1, None, true);
     assert!(!present);
     drop(effects);
     assert!(is_first(&mut queue, 2, now));
@@ -286,7 +317,7 @@ fn w9_a_release_during_an_attempt_discards_its_report() {
     let releases: [fn(&mut Named, Instant); 3] = [
         |queue, now| drop(queue.released(7, now, ALONE)),
         |queue, _| drop(queue.freed(Some(7))),
-        |queue, _| drop(queue.not_handed_off(2, false)),
+        |queue, _| drop(queue.not_handed_off(2, None, false)),
     ];
     for release in releases {
         let mut queue = queue([1, 2]);
@@ -308,12 +339,12 @@ fn w9_what_a_notification_means() {
     let mut queue = queue([1]);
     queue.begin_attempt(1);
     queue.attempt_held(1, now, now + MS * 50);
-    assert_eq!(queue.notified(now), Heard::News);
+    assert_eq!(queue.notified(now), Heard::Relevant);
     assert_eq!(queue.held_until(now), None);
     held_here(&mut queue, 7, now, now + MS * 30);
-    assert_eq!(queue.notified(now), Heard::Outdated);
+    assert_eq!(queue.notified(now), Heard::Stale);
     assert_eq!(queue.held_until(now), Some(now + MS * 30));
-    assert_eq!(queue.notified(now + MS * 30), Heard::News, "the holder's time is over");
+    assert_eq!(queue.notified(now + MS * 30), Heard::Relevant, "the holder's time is over");
 }
 
 #[test]
@@ -374,7 +405,7 @@ fn w7_who_is_woken() {
         ("a release", |queue, now| queue.released(7, now, ALONE), 1),
         ("a loss", |queue, _| queue.freed(Some(7)), 1),
         ("an undone grant", |queue, _| queue.freed(None), 1),
-        ("a handoff that failed", |queue, _| queue.not_handed_off(1, false).1, 1),
+        ("a handoff that failed", |queue, _| queue.not_handed_off(1, None, false).1, 1),
         ("a grant to somebody else", |queue, now| queue.granted(None, holder(8, now), now), 0),
         ("a waiter behind that leaves", |queue, _| queue.leave(2, None).1, 0),
     ];
