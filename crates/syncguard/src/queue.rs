@@ -4,19 +4,21 @@
 //! serves the first waiter directly. Nothing here does I/O, wakes a task or drops a value of another
 //! module: each method returns what must be woken and dropped after the mutex is free.
 
+mod holder;
+mod values;
+
 use std::collections::BTreeMap;
 use std::mem;
 use std::task::Waker;
-use std::time::Duration;
 
-use syncguard_core::{Error, Fence, LockId, Ttl};
+use syncguard_core::Error;
 use tokio::time::Instant;
 
+pub(crate) use self::values::{
+    Answer, Effects, Heard, Holder, Left, Number, Position, Receiver, Terms,
+};
 use crate::subscription::Subscription;
-use crate::turns::{Peers, Turns};
-
-/// Names a waiter or a holder. It is never used again.
-pub(crate) type Number = u64;
+use crate::turns::Turns;
 
 /// The queue of one key. `G` is a lease that was handed off.
 #[derive(Debug)]
@@ -44,15 +46,6 @@ pub(crate) struct Queue<G> {
     turns: Turns,
 }
 
-/// What a waiter asks for.
-#[derive(Clone, Debug)]
-pub(crate) struct Terms {
-    /// One id for all its attempts, so that one whose reply was lost finds its own lease (A4).
-    pub(crate) id: LockId,
-    pub(crate) ttl: Ttl,
-    pub(crate) max_hold: Option<Duration>,
-}
-
 #[derive(Debug)]
 struct Waiter {
     terms: Terms,
@@ -71,77 +64,6 @@ enum Phase {
     Attempting,
     /// A lease is being handed off to it. An attempt would have the same effect.
     Receiving,
-}
-
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Holder {
-    pub(crate) number: Number,
-    pub(crate) fence: Fence,
-    pub(crate) deadline: Instant,
-}
-
-/// What the last attempt for the key learned.
-#[derive(Clone, Debug)]
-pub(crate) enum Answer {
-    Held,
-    Failed(Error),
-}
-
-/// Where a waiter stands.
-#[derive(Debug)]
-pub(crate) enum Position<G> {
-    /// It was served.
-    Granted(G),
-    /// A handoff to it had no answer.
-    Uncertain,
-    /// Others are before it, or it is being served.
-    Behind,
-    /// It is first. The key is held until `held_until`, as far as this process knows, and other
-    /// processes have their turn until `yields_until`.
-    First {
-        held_until: Option<Instant>,
-        yields_until: Option<Instant>,
-        subscription: Option<Subscription>,
-    },
-}
-
-/// What a notification means.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Heard {
-    /// The key may be free for this process, or it is the turn of others.
-    Relevant,
-    /// It tells of an earlier release than the grant that this process holds.
-    Stale,
-}
-
-/// The first waiter, to whom a lease is handed off.
-#[derive(Clone, Debug)]
-pub(crate) struct Receiver {
-    pub(crate) number: Number,
-    pub(crate) terms: Terms,
-}
-
-/// What a waiter that leaves the queue leaves behind.
-#[derive(Debug)]
-pub(crate) struct Left<G> {
-    pub(crate) grant: Option<G>,
-    pub(crate) uncertain: bool,
-}
-
-/// What must happen after the mutex is free.
-#[derive(Debug, Default)]
-#[must_use = "somebody must be woken"]
-pub(crate) struct Effects {
-    pub(crate) wake: [Option<Waker>; 2],
-    /// To be dropped.
-    pub(crate) subscriptions: [Option<Subscription>; 2],
-    pub(crate) waker: Option<Waker>,
-}
-
-impl Effects {
-    fn wake(first: Option<Waker>, second: Option<Waker>) -> Self {
-        Self { wake: [first, second], ..Self::default() }
-    }
 }
 
 impl<G> Queue<G> {
@@ -199,26 +121,6 @@ impl<G> Queue<G> {
         deadline.or(self.held_until.filter(later))
     }
 
-    /// Whether this process holds the key.
-    fn holds(&self, now: Instant) -> bool {
-        self.holder.is_some_and(|holder| holder.deadline > now)
-    }
-
-    /// Whether a guard of this process holds the key and has not begun to release it.
-    pub(crate) fn is_used(&self, now: Instant) -> bool {
-        self.holds(now) && !self.releasing
-    }
-
-    /// The holder begins to release the key.
-    pub(crate) fn begin_release(&mut self, holder: Number) {
-        self.releasing |= self.holder.is_some_and(|held| held.number == holder);
-    }
-
-    fn hold(&mut self, holder: Holder) {
-        self.holder = Some(holder);
-        self.releasing = false;
-    }
-
     /// What the last attempt learned, for a waiter that joined at `joined`. A failure before that says
     /// nothing to it, because the server may be well again. A lease that is still running does.
     pub(crate) fn answer(&self, joined: Instant, now: Instant) -> Option<Answer> {
@@ -265,120 +167,6 @@ impl<G> Queue<G> {
         if let Some(waiter) = self.waiters.get_mut(&number) {
             waiter.phase = Phase::Waiting;
         }
-    }
-
-    /// An attempt was granted. Its waiter, if it was one's, leaves the queue.
-    pub(crate) fn granted(
-        &mut self,
-        waiter: Option<Number>,
-        holder: Holder,
-        now: Instant,
-    ) -> Effects {
-        // The answer to an abandoned attempt may come after a newer grant.
-        if self.holder.is_none_or(|held| held.fence <= holder.fence) {
-            self.hold(holder);
-        }
-        self.learn(now, Answer::Held);
-        self.turns.granted(now);
-        let Some(waiter) = waiter.and_then(|waiter| self.waiters.remove(&waiter)) else {
-            return Effects::default();
-        };
-        Effects { waker: waiter.waker, ..Effects::wake(self.wake_first(), None) }
-    }
-
-    /// The lease was extended, or is about to be.
-    pub(crate) fn extended(&mut self, holder: Holder) {
-        if let Some(held) = self.holder.as_mut().filter(|held| held.number == holder.number) {
-            held.deadline = holder.deadline;
-        }
-    }
-
-    /// The waiter that a release may serve directly: none if nobody can be served, or if other
-    /// processes have their turn.
-    pub(crate) fn receiver(&mut self, now: Instant, peers: Peers) -> Option<Receiver> {
-        let (&number, first) = self.waiters.iter_mut().next()?;
-        if first.phase != Phase::Waiting || self.turns.is_over(now, peers) {
-            return None;
-        }
-        first.phase = Phase::Receiving;
-        Some(Receiver { number, terms: first.terms.clone() })
-    }
-
-    /// The lease was handed off. The grant comes back if its waiter has left.
-    pub(crate) fn handed_off(
-        &mut self,
-        receiver: Number,
-        holder: Holder,
-        grant: G,
-        now: Instant,
-    ) -> (Option<G>, Effects) {
-        self.hold(holder);
-        self.learn(now, Answer::Held);
-        self.turns.handed_off(now);
-        let Some(waiter) = self.waiters.remove(&receiver) else {
-            return (Some(grant), Effects::default());
-        };
-        self.grants.insert(receiver, grant);
-        let mut effects = Effects::wake(waiter.waker, self.wake_first());
-        effects.subscriptions[0] = self.stop_listening();
-        (None, effects)
-    }
-
-    /// A handoff granted nothing, because the lease of `gone` had ended. Or nobody knows whether it
-    /// granted something: then the waiter clears that up. False if it has left.
-    pub(crate) fn not_handed_off(
-        &mut self,
-        receiver: Number,
-        gone: Option<Number>,
-        uncertain: bool,
-    ) -> (bool, Effects) {
-        if let Some(gone) = gone {
-            self.forget(gone);
-        }
-        self.note_release();
-        let waiter = self.waiters.get_mut(&receiver);
-        let present = waiter.is_some();
-        if let Some(waiter) = waiter {
-            waiter.phase = Phase::Waiting;
-            // An earlier handoff to it may still be uncertain.
-            waiter.uncertain |= uncertain;
-        }
-        (present, Effects::wake(self.wake_first(), None))
-    }
-
-    /// The holder released the key. If the turn of this process is over, its first waiter yields, so
-    /// that others can acquire.
-    pub(crate) fn released(&mut self, holder: Number, now: Instant, peers: Peers) -> Effects {
-        let over = self.turns.is_over(now, peers);
-        if !over {
-            self.turns.go_on();
-        }
-        self.learn(now, Answer::Held);
-        self.forget(holder);
-        self.note_release();
-        if over {
-            self.yields_until = self.turns.yield_key(now, peers, self.listening);
-        }
-        Effects::wake(self.wake_first(), None)
-    }
-
-    /// A lease of this process is gone without a release: others may have the key, or nobody.
-    pub(crate) fn freed(&mut self, holder: Option<Number>) -> Effects {
-        if let Some(holder) = holder {
-            self.forget(holder);
-        }
-        self.note_release();
-        Effects::wake(self.wake_first(), None)
-    }
-
-    /// This process no longer looks after the lease, unless it holds the key by another one by now.
-    pub(crate) fn forget(&mut self, holder: Number) {
-        self.holder = self.holder.filter(|held| held.number != holder);
-    }
-
-    fn note_release(&mut self) {
-        self.held_until = None;
-        self.released = true;
     }
 
     /// A notification came.

@@ -3,9 +3,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Wake;
 
-use syncguard_core::{ErrorCode, Operation};
+use std::time::Duration;
+
+use syncguard_core::{ErrorCode, Fence, LockId, Operation};
 
 use super::*;
+use crate::turns::Peers;
 
 const MS: Duration = Duration::from_millis(1);
 
