@@ -44,6 +44,7 @@ fn main() -> std::io::Result<ExitCode> {
         (env!("CARGO_BIN_EXE_error_codes"), "outage: failed, try again later"),
         (env!("CARGO_BIN_EXE_observer"), "lost leases: 1"),
         (env!("CARGO_BIN_EXE_batch"), "imported 2 lines"),
+        (env!("CARGO_BIN_EXE_blocking"), "it kept its lease for 4 steps"),
         (env!("CARGO_BIN_EXE_web"), "402 Payment Required"),
         (env!("CARGO_BIN_EXE_idempotent_payment"), "the card was charged 1 time"),
         (env!("CARGO_BIN_EXE_fenced_writes"), "ada writes: Err(\"refused"),

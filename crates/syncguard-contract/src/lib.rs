@@ -55,6 +55,7 @@ mod expect;
 
 mod cases;
 mod controls;
+mod describe;
 mod handoff_setup;
 mod model;
 mod store;
@@ -64,4 +65,5 @@ mod waiter;
 pub use libtest_mimic;
 
 pub use self::controls::controls;
-pub use self::trials::{describe, trials};
+pub use self::describe::describe;
+pub use self::trials::trials;

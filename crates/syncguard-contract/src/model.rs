@@ -133,11 +133,11 @@ async fn compare(
     let clock = ManualClock::new();
     let mut model = Subject::new(AnyBackend::new(MemoryBackend::with_clock(&clock)), Some(clock));
     for (number, step) in sequence.iter().enumerate() {
-        let expected = model.run(step).await.map_err(crate::trials::describe)?;
+        let expected = model.run(step).await.map_err(crate::describe::describe)?;
         let Ok(answer) = timeout_at(deadline, real.run(step)).await else {
             return Err(format!("step {number}, {step:?}: expected {expected:?}, but it hangs"));
         };
-        let answer = answer.map_err(crate::trials::describe)?;
+        let answer = answer.map_err(crate::describe::describe)?;
         if answer != expected {
             let text = format!("expected {expected:?}, but got {answer:?}");
             return Err(format!("step {number}, {step:?}: {text}"));

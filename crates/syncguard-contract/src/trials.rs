@@ -13,6 +13,7 @@ use tokio::sync::OnceCell;
 use tokio::time::timeout;
 
 use crate::cases::{self, Case, Need};
+use crate::describe::describe;
 use crate::model;
 use crate::store::{Notifications, Store};
 
@@ -148,16 +149,4 @@ pub(crate) async fn run(case: Case, store: Store, limit: Duration) -> Result<(),
             Err(format!("expected {case:?} to end within {limit:?}, but it still runs").into())
         }
     }
-}
-
-/// Formats an error and its causes in one line: for trials of your own.
-pub fn describe(error: impl Into<Box<dyn Error + Send + Sync>>) -> String {
-    let error = error.into();
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }

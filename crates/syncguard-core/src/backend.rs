@@ -41,7 +41,7 @@ pub enum Acquired {
 /// - Do not read, decide and then write in separate steps: two callers can both read "free". Let the
 ///   store decide, with a script, a conditional statement or a precondition.
 ///
-/// The crate `syncguard-memory` is a complete example. The suite in `contract-tests` checks an
+/// The crate `syncguard-memory` is a complete example. The suite in `syncguard-contract` checks an
 /// implementation against the [contract](crate::contract), whose clauses these methods cite.
 ///
 /// # For authors of wrappers

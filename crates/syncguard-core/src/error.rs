@@ -5,7 +5,7 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::sync::Arc;
 
-use crate::{Fingerprint, Key, LockId};
+use crate::Fingerprint;
 
 /// A `Result` whose error is by default the [`Error`] of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -182,8 +182,8 @@ impl fmt::Display for Operation {
 pub struct Error {
     code: ErrorCode,
     operation: Operation,
-    key: Option<Fingerprint>,
-    id: Option<Fingerprint>,
+    pub(crate) key: Option<Fingerprint>,
+    pub(crate) id: Option<Fingerprint>,
     message: Option<Cow<'static, str>>,
     source: Option<Arc<dyn StdError + Send + Sync>>,
 }
@@ -193,20 +193,6 @@ impl Error {
     #[must_use]
     pub const fn new(code: ErrorCode, operation: Operation) -> Self {
         Self { code, operation, key: None, id: None, message: None, source: None }
-    }
-
-    /// Adds the fingerprint of the key.
-    #[must_use]
-    pub fn with_key(mut self, key: &Key) -> Self {
-        self.key = Some(key.fingerprint());
-        self
-    }
-
-    /// Adds the fingerprint of the lock id.
-    #[must_use]
-    pub fn with_id(mut self, id: &LockId) -> Self {
-        self.id = Some(id.fingerprint());
-        self
     }
 
     /// Adds a message that says what happened and what to do. It must not contain a key or a lock id.
@@ -286,86 +272,5 @@ impl fmt::Display for Error {
 impl StdError for Error {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         self.source.as_deref().map(|source| source as _)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use super::*;
-    use crate::{Fence, KeySpace, Ttl};
-
-    #[test]
-    fn e1_display_names_operation_key_and_code_and_leaves_the_source_to_source() {
-        let key = Key::new("secret-key").unwrap();
-        let error = Error::new(ErrorCode::Internal, Operation::Get)
-            .with_key(&key)
-            .with_source("connection reset");
-        let text = error.to_string();
-        assert_eq!(text, format!("get of key {}: Internal", key.fingerprint()));
-        assert_eq!(error.source().unwrap().to_string(), "connection reset");
-        assert!(!format!("{error:?}").contains("secret-key"));
-    }
-
-    #[test]
-    fn e1_a_clone_keeps_code_text_and_source() {
-        let error = Error::new(ErrorCode::Lost, Operation::Hold).with_source("expired");
-        let clone = error.clone();
-        assert_eq!(clone.code(), ErrorCode::Lost);
-        assert_eq!(clone.to_string(), error.to_string());
-        assert_eq!(clone.source().unwrap().to_string(), "expired");
-    }
-
-    #[test]
-    fn e1_invalid_values_become_errors_through_the_question_mark() {
-        fn fence() -> Result<Fence> {
-            Ok("7".parse::<Fence>()?)
-        }
-        fn id() -> Result<LockId> {
-            Ok("7".parse::<LockId>()?)
-        }
-        fn key() -> Result<Key> {
-            Ok(Key::new("")?)
-        }
-        fn prefix() -> Result<KeySpace> {
-            Ok(KeySpace::new("too-long", 10, 0)?)
-        }
-        fn ttl() -> Result<Ttl> {
-            Ok(Duration::ZERO.try_into()?)
-        }
-        let errors = [
-            fence().unwrap_err(),
-            id().unwrap_err(),
-            key().unwrap_err(),
-            prefix().unwrap_err(),
-            ttl().unwrap_err(),
-        ];
-        for error in &errors {
-            assert_eq!(error.code(), ErrorCode::InvalidArgument);
-            assert!(error.message().is_some());
-        }
-        let operations = errors.map(|error| error.operation().as_str());
-        assert_eq!(operations, ["parse", "parse", "acquire", "configure", "acquire"]);
-    }
-
-    #[test]
-    fn e1_only_three_codes_are_transient() {
-        let transient: Vec<_> = [
-            ErrorCode::Aborted,
-            ErrorCode::AcquisitionTimeout,
-            ErrorCode::AuthFailed,
-            ErrorCode::Internal,
-            ErrorCode::InvalidArgument,
-            ErrorCode::Lost,
-            ErrorCode::NetworkTimeout,
-            ErrorCode::RateLimited,
-            ErrorCode::ServiceUnavailable,
-        ]
-        .into_iter()
-        .filter(|code| code.is_transient())
-        .map(ErrorCode::as_str)
-        .collect();
-        assert_eq!(transient, ["NetworkTimeout", "RateLimited", "ServiceUnavailable"]);
     }
 }

@@ -3,7 +3,7 @@
 //! - *To use locks*, depend on a backend crate, such as `syncguard-redis`. It exports everything
 //!   that you need, including the types of this crate.
 //! - *To support another store*, depend on this crate and implement [`Backend`]. The crate
-//!   `syncguard-memory` is a complete example. The suite in `contract-tests` checks your
+//!   `syncguard-memory` is a complete example. The suite in `syncguard-contract` checks your
 //!   implementation.
 //!
 //! # What a lock is
@@ -51,6 +51,7 @@ mod key;
 mod key_space;
 mod lease;
 mod lock_id;
+mod subject;
 mod timestamp;
 mod ttl;
 

@@ -10,7 +10,6 @@ use syncguard_core::{
 };
 
 use crate::clock::ClockOffset;
-use crate::config::FirestoreBackendBuilder;
 use crate::listener::Listener;
 use crate::steps::{Change, Holder};
 use crate::store::{Store, incomplete};
@@ -26,25 +25,6 @@ pub struct FirestoreBackend {
 }
 
 impl FirestoreBackend {
-    /// Connects to the database `(default)` of a project, with the SDK's own credentials, or
-    /// without any to the emulator that `FIRESTORE_EMULATOR_HOST` names.
-    ///
-    /// # Errors
-    ///
-    /// As [`FirestoreBackendBuilder::connect`].
-    ///
-    /// # Cancel safety
-    ///
-    /// Dropping the future drops the connection.
-    pub async fn connect(project_id: &str) -> Result<Self> {
-        Self::builder(project_id).connect().await
-    }
-
-    /// Sets up a backend on a project.
-    pub fn builder(project_id: &str) -> FirestoreBackendBuilder {
-        FirestoreBackendBuilder::new(project_id)
-    }
-
     pub(crate) fn new(store: Store, notifications: bool) -> Self {
         let store = Arc::new(store);
         let listener = notifications.then(|| Arc::new(Listener::new(store.clone())));

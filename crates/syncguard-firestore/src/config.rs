@@ -11,7 +11,7 @@ use gcloud_sdk::tonic::codegen::http::{HeaderValue, uri::Authority};
 use gcloud_sdk::{GoogleApi, GoogleAuthMiddleware, HeaderMap};
 use syncguard_core::{Error, ErrorCode, Operation, Result, Timestamp};
 
-use crate::FirestoreBackend;
+use crate::backend::FirestoreBackend;
 use crate::clock::ClientClock;
 use crate::document::{Names, is_legal_name};
 use crate::error::{classify_setup, failure};
@@ -40,6 +40,27 @@ pub struct FirestoreBackendBuilder {
     time_limit: Duration,
     notifications: bool,
     clock: ClientClock,
+}
+
+impl FirestoreBackend {
+    /// Connects to the database `(default)` of a project, with the SDK's own credentials, or
+    /// without any to the emulator that `FIRESTORE_EMULATOR_HOST` names.
+    ///
+    /// # Errors
+    ///
+    /// As [`FirestoreBackendBuilder::connect`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future drops the connection.
+    pub async fn connect(project_id: &str) -> Result<Self> {
+        Self::builder(project_id).connect().await
+    }
+
+    /// Sets up a backend on a project.
+    pub fn builder(project_id: &str) -> FirestoreBackendBuilder {
+        FirestoreBackendBuilder::new(project_id)
+    }
 }
 
 impl FirestoreBackendBuilder {

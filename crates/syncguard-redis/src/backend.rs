@@ -15,7 +15,6 @@ use syncguard_core::{
     LockRecord, Operation, Result, Timestamp, Ttl, is_live,
 };
 
-use crate::config::RedisBackendBuilder;
 use crate::connection::Connection;
 use crate::error::classify;
 use crate::names::Names;
@@ -33,36 +32,6 @@ pub struct RedisBackend {
 }
 
 impl RedisBackend {
-    /// Connects to a server by its URL, with the default options: see
-    /// [`RedisBackendBuilder::connect`].
-    ///
-    /// # Errors
-    ///
-    /// As [`RedisBackendBuilder::connect`].
-    ///
-    /// # Cancel safety
-    ///
-    /// As [`RedisBackendBuilder::connect`].
-    pub async fn connect(url: &str) -> Result<Self> {
-        Self::builder().connect(url).await
-    }
-
-    /// A backend on your own fred `Client` or `Pool`, with the default options: see
-    /// [`RedisBackendBuilder::build`].
-    ///
-    /// # Errors
-    ///
-    /// [`InvalidArgument`](ErrorCode::InvalidArgument) for a client of a cluster: the default key
-    /// prefix has no hash tag.
-    pub fn new(client: impl Into<Connection>) -> Result<Self> {
-        Self::builder().build(client)
-    }
-
-    /// A builder, for other options than the default ones.
-    pub fn builder() -> RedisBackendBuilder {
-        RedisBackendBuilder::default()
-    }
-
     pub(crate) fn from_parts(
         connection: Connection,
         options: Options,

@@ -7,7 +7,7 @@ use fred::types::Builder;
 use fred::types::config::{Config, Options, ReconnectPolicy, UnresponsiveConfig};
 use syncguard_core::{Error, ErrorCode, Operation, Result};
 
-use crate::RedisBackend;
+use crate::backend::RedisBackend;
 use crate::connection::{self, Connection};
 use crate::error::classify;
 use crate::names::Names;
@@ -40,6 +40,38 @@ impl Default for RedisBackendBuilder {
             command_timeout: Duration::from_secs(3),
             notifications: true,
         }
+    }
+}
+
+impl RedisBackend {
+    /// Connects to a server by its URL, with the default options: see
+    /// [`RedisBackendBuilder::connect`].
+    ///
+    /// # Errors
+    ///
+    /// As [`RedisBackendBuilder::connect`].
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`RedisBackendBuilder::connect`].
+    pub async fn connect(url: &str) -> Result<Self> {
+        Self::builder().connect(url).await
+    }
+
+    /// A backend on your own fred `Client` or `Pool`, with the default options: see
+    /// [`RedisBackendBuilder::build`].
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidArgument`](ErrorCode::InvalidArgument) for a client of a cluster: the default key
+    /// prefix has no hash tag.
+    pub fn new(client: impl Into<Connection>) -> Result<Self> {
+        Self::builder().build(client)
+    }
+
+    /// A builder, for other options than the default ones.
+    pub fn builder() -> RedisBackendBuilder {
+        RedisBackendBuilder::default()
     }
 }
 

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use syncguard_core::{AnyBackend, Error};
+use syncguard_core::{AnyBackend, Backend, Error};
 use tokio::runtime::Handle;
 
 use crate::background::{Background, OnReleaseError};
@@ -49,6 +49,19 @@ pub struct LockManagerBuilder {
     on_release_error: Option<Arc<OnReleaseError>>,
     runtime: Option<Handle>,
     shutdown_limit: Duration,
+}
+
+impl LockManager {
+    /// Locks on `backend`, with the defaults of [`builder`](Self::builder).
+    #[must_use]
+    pub fn new(backend: impl Backend) -> Self {
+        Self::builder(backend).build()
+    }
+
+    /// Locks on `backend`, with an observer, request defaults or other settings of your own.
+    pub fn builder(backend: impl Backend) -> LockManagerBuilder {
+        LockManagerBuilder::new(AnyBackend::new(backend))
+    }
 }
 
 impl LockManagerBuilder {

@@ -4,11 +4,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use syncguard_core::{
-    AnyBackend, Backend, Error, Key, Lease, LockId, LockRecord, Operation, Result, Ttl,
-};
+use syncguard_core::{AnyBackend, Error, Key, Lease, LockId, LockRecord, Operation, Result, Ttl};
 
-use crate::builder::LockManagerBuilder;
 use crate::errand::current_runtime;
 use crate::request::LockRequest;
 use crate::settings::Settings;
@@ -38,17 +35,6 @@ pub struct LockManager {
 }
 
 impl LockManager {
-    /// Locks on `backend`, with the defaults of [`builder`](Self::builder).
-    #[must_use]
-    pub fn new(backend: impl Backend) -> Self {
-        Self::builder(backend).build()
-    }
-
-    /// Locks on `backend`, with an observer, request defaults or other settings of your own.
-    pub fn builder(backend: impl Backend) -> LockManagerBuilder {
-        LockManagerBuilder::new(AnyBackend::new(backend))
-    }
-
     pub(crate) const fn from_parts(shared: Arc<Shared>, settings: Settings) -> Self {
         Self { shared, settings }
     }
@@ -183,7 +169,7 @@ impl LockManager {
     /// # Errors
     ///
     /// [`NetworkTimeout`](crate::ErrorCode::NetworkTimeout) if releases are still under way after the
-    /// [limit](LockManagerBuilder::shutdown_limit). They go on while the runtime lives.
+    /// [limit](crate::LockManagerBuilder::shutdown_limit). They go on while the runtime lives.
     ///
     /// # Cancel safety
     ///
