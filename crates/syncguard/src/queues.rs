@@ -12,7 +12,8 @@ use crate::queue::{Effects, Number, Queue};
 
 /// The queues of all keys that a manager waits for or holds.
 pub(crate) struct Queues<G> {
-    queues: Mutex<HashMap<Key, Queue<G>>>,
+    /// Boxed, because a queue comes and goes with each lock that nobody waits for.
+    queues: Mutex<HashMap<Key, Box<Queue<G>>>>,
     /// The number of waiters and of queues, so that they can be read without the mutex.
     waiters: AtomicUsize,
     keys: AtomicUsize,
@@ -45,7 +46,7 @@ impl<G> Queues<G> {
                 ended = entry.get().is_idle().then(|| entry.remove());
             }
             Entry::Vacant(entry) => {
-                let mut queue = Queue::default();
+                let mut queue = Box::<Queue<G>>::default();
                 (value, effects) = change(&mut queue);
                 outdated = queue.take_outdated();
                 change_in_waiters = queue.len();
