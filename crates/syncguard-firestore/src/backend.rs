@@ -129,7 +129,7 @@ impl Backend for FirestoreBackend {
         found.map(|found| found.map(|(lock, _)| lock.record)).map_err(|error| error.with_id(id))
     }
 
-    /// Pending, unless [notifications](FirestoreBackendBuilder::notifications) are on.
+    /// Pending, unless [notifications](crate::FirestoreBackendBuilder::notifications) are on.
     fn notified(&self, key: &Key) -> impl Future<Output = ()> + Send + 'static {
         self.listener.as_ref().map_or_else(Notified::never, |listener| {
             listener.notification(&self.store.names.of(key).lock)
