@@ -19,7 +19,8 @@ impl LockRequest {
         self
     }
 
-    /// Sets how long to wait for the lock at most, counted from the first poll of the verb, whatever
+    /// Sets how long to wait for the lock at most, counted from the first poll of the verb,
+    /// whatever
     /// the server does. Default: 5 s. It must not be zero: for a single attempt there is
     /// [`try_acquire`](Self::try_acquire).
     ///
@@ -41,7 +42,8 @@ impl LockRequest {
     /// Sets how often to try again at most. Default: 10 times, or without limit if
     /// [`wait`](Self::wait) is set.
     ///
-    /// Time in the queue behind other waiters is no attempt. An attempt that a notification asks for
+    /// Time in the queue behind other waiters is no attempt. An attempt that a notification asks
+    /// for
     /// is no retry.
     pub const fn max_retries(mut self, retries: u32) -> Self {
         self.settings.max_retries = Some(retries);
@@ -71,7 +73,8 @@ impl LockRequest {
     /// Renews the lease at a third of its TTL for as long as the guard lives. Default for `run`.
     ///
     /// A renewal that fails is not a loss: it is tried again until the lease is over. Stop the work
-    /// when [`LockGuard::lost`] resolves. [`run`](Self::run) does that for you.
+    /// when [`LockGuard::lost`](crate::LockGuard::lost) resolves. [`run`](Self::run) does that for
+    /// you.
     pub const fn keep_alive(mut self) -> Self {
         self.settings.keep_alive = Some(true);
         self
@@ -84,8 +87,10 @@ impl LockRequest {
         self
     }
 
-    /// Bounds how long the lock is held, whatever renews it, counted from the request. At the end the
-    /// loss is signalled: [`run`](Self::run) stops the work with [`ErrorCode::Lost`]. Default: no
+    /// Bounds how long the lock is held, whatever renews it, counted from the request. At the end
+    /// the
+    /// loss is signalled: [`run`](Self::run) stops the work with
+    /// [`ErrorCode::Lost`](crate::ErrorCode::Lost). Default: no
     /// bound.
     ///
     /// Set it if work that hangs must not keep the lock for ever.
@@ -94,7 +99,8 @@ impl LockRequest {
         self
     }
 
-    /// Ends the wait with [`ErrorCode::Aborted`] when this token is cancelled. A lock that is held
+    /// Ends the wait with [`ErrorCode::Aborted`](crate::ErrorCode::Aborted) when this token is
+    /// cancelled. A lock that is held
     /// already stays held. Default: none.
     ///
     /// ```
