@@ -20,8 +20,7 @@ impl LockRequest {
     }
 
     /// Sets how long to wait for the lock at most, counted from the first poll of the verb,
-    /// whatever
-    /// the server does. Default: 5 s. It must not be zero: for a single attempt there is
+    /// whatever the server does. Default: 5 s. It must not be zero: for a single attempt there is
     /// [`try_acquire`](Self::try_acquire).
     ///
     /// Setting it lifts the default limit of 10 retries, so that it is the only limit.
@@ -43,8 +42,7 @@ impl LockRequest {
     /// [`wait`](Self::wait) is set.
     ///
     /// Time in the queue behind other waiters is no attempt. An attempt that a notification asks
-    /// for
-    /// is no retry.
+    /// for is no retry.
     pub const fn max_retries(mut self, retries: u32) -> Self {
         self.settings.max_retries = Some(retries);
         self
@@ -88,10 +86,8 @@ impl LockRequest {
     }
 
     /// Bounds how long the lock is held, whatever renews it, counted from the request. At the end
-    /// the
-    /// loss is signalled: [`run`](Self::run) stops the work with
-    /// [`ErrorCode::Lost`](crate::ErrorCode::Lost). Default: no
-    /// bound.
+    /// the loss is signalled: [`run`](Self::run) stops the work with
+    /// [`ErrorCode::Lost`](crate::ErrorCode::Lost). Default: no bound.
     ///
     /// Set it if work that hangs must not keep the lock for ever.
     pub const fn max_hold(mut self, limit: Duration) -> Self {
@@ -100,8 +96,7 @@ impl LockRequest {
     }
 
     /// Ends the wait with [`ErrorCode::Aborted`](crate::ErrorCode::Aborted) when this token is
-    /// cancelled. A lock that is held
-    /// already stays held. Default: none.
+    /// cancelled. A lock that is held already stays held. Default: none.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), syncguard::Error> {
