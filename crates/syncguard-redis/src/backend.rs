@@ -218,7 +218,7 @@ fn live(answer: &Value, operation: Operation) -> Result<Option<LockRecord>> {
     let (Some(seconds), Some(micros)) = (seconds, micros) else {
         return Err(unreadable(operation));
     };
-    let now = Timestamp::from_millis(seconds * 1_000 + micros / 1_000);
+    let now = Timestamp::from_millis(seconds.saturating_mul(1_000).saturating_add(micros / 1_000));
     let record = record(json, operation)?;
     Ok(Some(record).filter(|record| is_live(record.expires_at(), now)))
 }
@@ -230,4 +230,15 @@ fn record(json: &Value, operation: Operation) -> Result<LockRecord> {
 
 fn unreadable(operation: Operation) -> Error {
     Error::new(ErrorCode::Internal, operation).with_message("what is stored cannot be read")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn e2_a_time_that_no_server_has_is_no_panic() {
+        let answer = [Value::from("{}"), Value::Integer(i64::MAX), Value::Integer(i64::MAX)];
+        assert!(live(&Value::Array(answer.into()), Operation::Get).is_err());
+    }
 }
