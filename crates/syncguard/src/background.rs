@@ -1,4 +1,4 @@
-//! Releases that nobody awaits: tracked, retried, reported, and finished at shutdown.
+//! Background work of one manager: tracks it, retries releases, and finishes both at shutdown.
 
 use std::fmt;
 use std::future::Future;

@@ -7,11 +7,11 @@ use syncguard_core::{ErrorCode, Key, Lease, Operation, Result};
 use tokio::runtime::Handle;
 use tokio::time::{Instant, timeout};
 
-use crate::errand::current_runtime;
 use crate::in_flight::InFlight;
 use crate::lease::HeldLease;
 use crate::loss;
 use crate::queue::{Holder, Number, Receiver};
+use crate::runtime::current_runtime;
 use crate::shared::{Grant, Shared};
 use crate::undo::{Undo, changed_nothing};
 

@@ -1,13 +1,14 @@
-//! Work in a task of its own, which moves to another runtime if its runtime is gone.
+//! A task that starts again on another runtime if its own shuts down.
 
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
 
-use syncguard_core::{Error, ErrorCode, Operation, Result};
 use tokio::runtime::Handle;
 use tokio_util::task::task_tracker::TaskTrackerToken;
+
+use crate::runtime::let_others_take_the_last_task;
 
 type Work = dyn Fn() -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync;
 
@@ -108,20 +109,4 @@ impl fmt::Debug for Errand {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Errand").finish_non_exhaustive()
     }
-}
-
-/// Lets other workers of a multi-thread runtime take the task that was spawned last. Tokio keeps that
-/// one in a slot of the worker which spawned it, where nobody else can take it. If the caller then
-/// blocks its worker, the task would not even start. A further task pushes it out of that slot.
-fn let_others_take_the_last_task(runtime: &Handle) {
-    drop(runtime.spawn(std::future::ready(())));
-}
-
-/// The runtime of the caller.
-pub(crate) fn current_runtime(operation: Operation) -> Result<Handle> {
-    Handle::try_current().map_err(|source| {
-        Error::new(ErrorCode::InvalidArgument, operation)
-            .with_message("called outside a tokio runtime: call it from a task of one")
-            .with_source(source)
-    })
 }

@@ -10,8 +10,8 @@ use syncguard_core::{
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
-use crate::errand::current_runtime;
 use crate::lease::HeldLease;
+use crate::runtime::current_runtime;
 use crate::shared::Shared;
 use crate::undo::Undo;
 use crate::{ending, extension, keeper, loss};

@@ -7,6 +7,8 @@ use std::task::{Context, Poll};
 use tokio::runtime::Handle;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
+use crate::runtime::let_others_take_the_last_task;
+
 /// A request that runs to its end. If its caller drops this before, it goes on in a task on `home`, and
 /// its outcome is dropped there: a guard then releases its lease, and an error undoes what may have
 /// been granted (C1).
@@ -55,6 +57,7 @@ impl<T> Drop for InFlight<'_, T> {
                 drop(request.await);
                 drop(tracked);
             }));
+            let_others_take_the_last_task(self.home);
         }
     }
 }

@@ -56,6 +56,7 @@ mod queue;
 mod queues;
 mod request;
 mod run;
+mod runtime;
 mod schedule;
 mod settings;
 mod shared;

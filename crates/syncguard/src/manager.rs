@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use syncguard_core::{AnyBackend, Error, Key, Lease, LockId, LockRecord, Operation, Result, Ttl};
 
-use crate::errand::current_runtime;
 use crate::request::LockRequest;
+use crate::runtime::current_runtime;
 use crate::settings::Settings;
 use crate::shared::Shared;
 

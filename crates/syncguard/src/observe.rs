@@ -12,8 +12,8 @@ use syncguard_core::{
 use tokio::time::Instant;
 use tracing::{Instrument, debug_span, field};
 
-use crate::errand::current_runtime;
 use crate::event::{Event, Outcome, Reason};
+use crate::runtime::current_runtime;
 
 pub(crate) type OnEvent = dyn Fn(&Event) + Send + Sync;
 

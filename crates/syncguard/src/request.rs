@@ -13,9 +13,9 @@ use tracing::Instrument;
 
 use crate::LockGuard;
 use crate::attempt::{self, Attempt};
-use crate::errand::current_runtime;
 use crate::limits::Limits;
 use crate::queue::Terms;
+use crate::runtime::current_runtime;
 use crate::settings::Settings;
 use crate::shared::Shared;
 use crate::wait::Wait;
