@@ -10,8 +10,8 @@ use tokio::task::JoinSet;
 
 use super::faults::{pid, waiting};
 use super::{
-    Outcome, as_user, cases, empty_schema, end_in, execute, fresh_id, fresh_key, lease, minute,
-    pool_of,
+    Outcome, PATIENCE, as_user, cases, empty_schema, end_in, execute, fresh_id, fresh_key, lease,
+    minute, pool_of,
 };
 use contract_tests::servers::Server;
 
@@ -35,7 +35,9 @@ async fn eight_processes_set_up_the_schema_at_once(server: Arc<Server>) -> Outco
         for _ in 0..8 {
             let options = sqlx::postgres::PgConnectOptions::clone(&pool.connect_options());
             processes.spawn(async move {
-                let backend = PostgresBackend::new(pool_of(1).connect_lazy_with(options));
+                // Eight new connections at once take their time on a busy machine.
+                let pool = pool_of(1).connect_lazy_with(options);
+                let backend = PostgresBackend::builder(pool).command_timeout(PATIENCE).build()?;
                 backend.setup_schema().await?;
                 lease(backend.acquire(&fresh_key(), &fresh_id(), minute()).await)
             });
