@@ -34,8 +34,9 @@ pub(crate) async fn release(
     let _one_at_a_time = match lease.sending.try_lock() {
         Ok(sending) => Some(sending),
         Err(_) => {
-            current_runtime(Operation::Release)?;
-            // A renewal on a runtime that nobody drives any more must not hold the release up for ever.
+            current_runtime(Operation::Release)
+                .map_err(|error| error.with_key(lease.granted().key()))?;
+            // A renewal on a runtime that nobody drives must not hold up the release for ever.
             timeout(LONGEST_EXTENSION, lease.sending.lock()).await.ok()
         }
     };

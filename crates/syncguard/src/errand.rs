@@ -76,9 +76,7 @@ impl Errand {
             abandoned();
         }
     }
-}
 
-impl Errand {
     fn finish(mut self) {
         self.abandoned = None;
     }

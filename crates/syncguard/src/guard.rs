@@ -19,11 +19,12 @@ use crate::{ending, extension, keeper, loss};
 /// A lock that is held.
 ///
 /// Call [`release`](Self::release) when the work is done. *Release on drop is not immediate*: a
-/// dropped guard gives its lease to a background task, and the key is free when that task has run. The
-/// task runs on the runtime in which the lock was acquired. If that runtime is gone, it runs on the
-/// current one, or on the one that the manager [knows](crate::LockManagerBuilder::runtime). (A
-/// current-thread runtime runs the task when it is driven again.) Dropping never blocks and never panics, inside a runtime or outside one. If the release cannot be sent at
-/// all, the lease ends by its TTL.
+/// dropped guard gives its lease to a background task, and the key is free when that task has run.
+/// The task runs on the runtime in which the lock was acquired. (A current-thread runtime runs it
+/// when it is driven again.) If that runtime is gone, the task runs on the current one, or on the one
+/// that the manager [knows](crate::LockManagerBuilder::runtime). Dropping never blocks and never
+/// panics, inside a runtime or outside one. If the release cannot be sent at all, the lease ends by
+/// its TTL.
 ///
 /// `let _ = request.acquire().await?` drops the guard at once. Write `let _guard = ..`.
 ///

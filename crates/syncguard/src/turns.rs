@@ -6,8 +6,7 @@
 //! one, when another process has released, or after 2 ms.
 //!
 //! A process that has seen no others does not wait: it tries again when it hears of its own release.
-//! Every 150 ms it yields nevertheless, to find out whether there are others. A controller that learned
-//! how many notifications to let pass was no fairer and served fewer waiters (ARCHITECTURE.md).
+//! Every 150 ms it yields nevertheless, to find out whether there are others.
 
 use std::mem;
 use std::time::Duration;
