@@ -6,7 +6,9 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use crate::{Acquired, Backend, Capabilities, Key, Lease, LockId, LockRecord, Result, Ttl};
+use crate::{
+    Acquired, Backend, Capabilities, Finding, Key, Lease, LockId, LockRecord, Result, Sent, Ttl,
+};
 
 /// Holds any backend behind one type, so that code needs no generic parameter for it.
 ///
@@ -58,6 +60,16 @@ impl Backend for AnyBackend {
         self.0.acquire(key, id, ttl).await
     }
 
+    async fn acquire_marking(
+        &self,
+        key: &Key,
+        id: &LockId,
+        ttl: Ttl,
+        sent: &Sent,
+    ) -> Result<Acquired> {
+        self.0.acquire_marking(key, id, ttl, sent).await
+    }
+
     async fn extend(&self, lease: &Lease, ttl: Ttl) -> Result<Option<Lease>> {
         self.0.extend(lease, ttl).await
     }
@@ -90,6 +102,10 @@ impl Backend for AnyBackend {
     fn notified(&self, key: &Key) -> impl Future<Output = ()> + Send + 'static {
         self.0.notified(key)
     }
+
+    async fn preflight(&self) -> Vec<Finding> {
+        self.0.preflight().await
+    }
 }
 
 type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -103,6 +119,13 @@ trait Erased: fmt::Debug + Send + Sync {
         key: &'a Key,
         id: &'a LockId,
         ttl: Ttl,
+    ) -> BoxFuture<'a, Result<Acquired>>;
+    fn acquire_marking<'a>(
+        &'a self,
+        key: &'a Key,
+        id: &'a LockId,
+        ttl: Ttl,
+        sent: &'a Sent,
     ) -> BoxFuture<'a, Result<Acquired>>;
     fn extend<'a>(&'a self, lease: &'a Lease, ttl: Ttl) -> BoxFuture<'a, Result<Option<Lease>>>;
     fn release<'a>(&'a self, lease: &'a Lease) -> BoxFuture<'a, Result<bool>>;
@@ -118,6 +141,7 @@ trait Erased: fmt::Debug + Send + Sync {
         ttl: Ttl,
     ) -> BoxFuture<'a, Result<Option<Lease>>>;
     fn notified(&self, key: &Key) -> BoxFuture<'static, ()>;
+    fn preflight(&self) -> BoxFuture<'_, Vec<Finding>>;
 }
 
 impl<B: Backend> Erased for B {
@@ -132,6 +156,16 @@ impl<B: Backend> Erased for B {
         ttl: Ttl,
     ) -> BoxFuture<'a, Result<Acquired>> {
         Box::pin(Backend::acquire(self, key, id, ttl))
+    }
+
+    fn acquire_marking<'a>(
+        &'a self,
+        key: &'a Key,
+        id: &'a LockId,
+        ttl: Ttl,
+        sent: &'a Sent,
+    ) -> BoxFuture<'a, Result<Acquired>> {
+        Box::pin(Backend::acquire_marking(self, key, id, ttl, sent))
     }
 
     fn extend<'a>(&'a self, lease: &'a Lease, ttl: Ttl) -> BoxFuture<'a, Result<Option<Lease>>> {
@@ -173,5 +207,9 @@ impl<B: Backend> Erased for B {
 
     fn notified(&self, key: &Key) -> BoxFuture<'static, ()> {
         Box::pin(Backend::notified(self, key))
+    }
+
+    fn preflight(&self) -> BoxFuture<'_, Vec<Finding>> {
+        Box::pin(Backend::preflight(self))
     }
 }

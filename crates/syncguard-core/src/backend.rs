@@ -5,7 +5,8 @@ use std::future::{Future, pending, ready};
 use std::time::Duration;
 
 use crate::{
-    Capabilities, Error, ErrorCode, Key, Lease, LockId, LockRecord, Operation, Result, Ttl,
+    Capabilities, Error, ErrorCode, Finding, Key, Lease, LockId, LockRecord, Operation, Result,
+    Sent, Ttl,
 };
 
 /// The answer to an attempt to acquire a key.
@@ -98,6 +99,32 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
         id: &LockId,
         ttl: Ttl,
     ) -> impl Future<Output = Result<Acquired>> + Send;
+
+    /// Acquires like [`acquire`](Self::acquire), and marks `sent` when the request leaves the process.
+    ///
+    /// The lock manager calls this method. While `sent` is unmarked, it drops the request together
+    /// with its caller, and it has nothing to undo if the request fails. So a backend that waits for a
+    /// connection implements this method, and requests whose callers have gone do not pile up while
+    /// the server is away. The default body marks at once.
+    ///
+    /// # Errors
+    ///
+    /// As [`acquire`](Self::acquire). An error without the mark says that nothing was granted.
+    ///
+    /// # Cancel safety
+    ///
+    /// If the future is dropped while `sent` is unmarked, nothing was sent. Otherwise as
+    /// [`acquire`](Self::acquire).
+    fn acquire_marking(
+        &self,
+        key: &Key,
+        id: &LockId,
+        ttl: Ttl,
+        sent: &Sent,
+    ) -> impl Future<Output = Result<Acquired>> + Send {
+        sent.mark();
+        self.acquire(key, id, ttl)
+    }
 
     /// Sets the expiry of a live lease to now plus `ttl`, and returns the extended lease.
     ///
@@ -238,5 +265,20 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
     fn notified(&self, key: &Key) -> impl Future<Output = ()> + Send + 'static {
         let _ = key;
         pending()
+    }
+
+    /// Checks how the store is set up, and returns one finding per check.
+    ///
+    /// A service calls it when it starts, and logs the findings above [`Level::Fine`]. A check that
+    /// could not be made is [`Level::Unknown`], never fine. The default body checks nothing.
+    ///
+    /// [`Level::Fine`]: crate::Level::Fine
+    /// [`Level::Unknown`]: crate::Level::Unknown
+    ///
+    /// # Cancel safety
+    ///
+    /// The method only reads, so the future may be dropped at any time.
+    fn preflight(&self) -> impl Future<Output = Vec<Finding>> + Send {
+        ready(Vec::new())
     }
 }

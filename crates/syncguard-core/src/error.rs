@@ -22,6 +22,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 /// | [`Aborted`](Self::Aborted) | Stop. Your own code cancelled the operation. |
 /// | [`AcquisitionTimeout`](Self::AcquisitionTimeout) | Skip the work or try later. Another caller holds the key. |
 /// | [`AuthFailed`](Self::AuthFailed) | Correct the credentials or the permissions. A retry fails again. |
+/// | [`FenceRegression`](Self::FenceRegression) | Stop and alert a person. The store has lost newer data, so it grants keys that others may hold. |
 /// | [`Internal`](Self::Internal) | Report it, with its source. The stored data or the server did something unexpected. |
 /// | [`InvalidArgument`](Self::InvalidArgument) | Correct the argument, the configuration or the tables. The message says which. |
 /// | [`Lost`](Self::Lost) | Stop the work and do not write its result: another holder may already work on the key. |
@@ -53,6 +54,8 @@ pub enum ErrorCode {
     AcquisitionTimeout,
     /// The credentials are bad or missing, or a permission is missing.
     AuthFailed,
+    /// The store granted a fence that is not higher than one this process has already seen.
+    FenceRegression,
     /// Stored data cannot be read, or the failure fits no other code.
     Internal,
     /// The key, lock id, TTL, configuration or request is bad, or tables are missing.
@@ -68,13 +71,14 @@ pub enum ErrorCode {
 }
 
 impl ErrorCode {
-    /// Returns the name of the code, which is the same in every SyncGuard client.
+    /// Returns the name of the code. Codes that other SyncGuard clients know have the same name there.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Aborted => "Aborted",
             Self::AcquisitionTimeout => "AcquisitionTimeout",
             Self::AuthFailed => "AuthFailed",
+            Self::FenceRegression => "FenceRegression",
             Self::Internal => "Internal",
             Self::InvalidArgument => "InvalidArgument",
             Self::Lost => "Lost",
@@ -104,8 +108,10 @@ impl fmt::Display for ErrorCode {
 pub enum Operation {
     /// Acquiring a lock: one attempt.
     Acquire,
-    /// Building a backend: its configuration, first connection and tables.
+    /// Configuring a backend: its options and tables.
     Configure,
+    /// Connecting to the store for the first time.
+    Connect,
     /// Extending a lease.
     Extend,
     /// Looking up a lease by its id.
@@ -118,6 +124,8 @@ pub enum Operation {
     Hold,
     /// Reading a fence or a lock id from a text.
     Parse,
+    /// Checking the configuration of the store.
+    Preflight,
     /// Releasing a lease.
     Release,
     /// Running a closure while holding a lock.
@@ -135,12 +143,14 @@ impl Operation {
         match self {
             Self::Acquire => "acquire",
             Self::Configure => "configure",
+            Self::Connect => "connect",
             Self::Extend => "extend",
             Self::Find => "find",
             Self::Get => "get",
             Self::Handoff => "handoff",
             Self::Hold => "hold",
             Self::Parse => "parse",
+            Self::Preflight => "preflight",
             Self::Release => "release",
             Self::Run => "run",
             Self::Shutdown => "shutdown",

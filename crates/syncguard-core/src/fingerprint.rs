@@ -2,12 +2,14 @@
 
 use std::fmt;
 
+use sha2::{Digest, Sha256};
 use unicode_normalization::UnicodeNormalization;
 
 /// Names a key or a lock id in logs, spans and events without showing its text.
 ///
-/// A fingerprint has 96 bits and prints as 24 hexadecimal digits. It is the same in every SyncGuard
-/// client. It is not a cryptographic hash: a short text can be guessed from its fingerprint.
+/// A fingerprint has 96 bits and prints as 24 hexadecimal digits. That of a key is the same in every
+/// SyncGuard client. It is not a cryptographic hash, so a short key can be guessed from it. That of a
+/// lock id is a part of its SHA-256, which tells nothing about the id.
 ///
 /// # Examples
 ///
@@ -24,6 +26,15 @@ impl Fingerprint {
     #[must_use]
     pub fn of(text: &str) -> Self {
         Self::of_nfc(text.nfc())
+    }
+
+    /// Computes the fingerprint of a secret, which cannot be found from it.
+    pub(crate) fn of_secret(secret: &[u8]) -> Self {
+        let digest: [u8; 32] = Sha256::digest(secret).into();
+        let word = |at: usize| {
+            u32::from_be_bytes([digest[at], digest[at + 1], digest[at + 2], digest[at + 3]])
+        };
+        Self([word(0), word(4), word(8)])
     }
 
     /// Computes the fingerprint of characters that are already in NFC.

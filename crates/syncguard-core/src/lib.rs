@@ -30,6 +30,8 @@
 //! | [`KeySpace`] | the names of keys in a store, the same in every SyncGuard client |
 //! | [`is_live`], [`TOLERANCE`] | whether a lease still counts |
 //! | [`Error`], [`ErrorCode`], [`Operation`] | why an operation failed |
+//! | [`Sent`] | whether a request has left the process |
+//! | [`Finding`], [`Level`] | what a preflight finds out about a store |
 //! | [`Fingerprint`] | short names for logs |
 //!
 //! # Features
@@ -46,11 +48,13 @@ mod backend;
 mod capabilities;
 mod error;
 mod fence;
+mod finding;
 mod fingerprint;
 mod key;
 mod key_space;
 mod lease;
 mod lock_id;
+mod sent;
 mod subject;
 mod timestamp;
 mod ttl;
@@ -60,11 +64,13 @@ pub use backend::{Acquired, Backend};
 pub use capabilities::{Capabilities, Clock};
 pub use error::{Error, ErrorCode, Operation, Result};
 pub use fence::{Fence, InvalidFence};
+pub use finding::{Finding, Level};
 pub use fingerprint::Fingerprint;
 pub use key::{InvalidKey, Key};
 pub use key_space::{InvalidPrefix, KeySpace};
 pub use lease::{Lease, LockRecord};
 pub use lock_id::{InvalidLockId, LockId};
+pub use sent::Sent;
 pub use timestamp::{TOLERANCE, Timestamp, is_live};
 pub use ttl::{InvalidTtl, Ttl};
 

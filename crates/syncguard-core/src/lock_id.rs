@@ -60,10 +60,10 @@ impl LockId {
         str::from_utf8(&self.0).unwrap_or_default()
     }
 
-    /// Returns the short name of this id for logs.
+    /// Returns the short name of this id for logs, from which the id cannot be found (K4).
     #[must_use]
     pub fn fingerprint(&self) -> Fingerprint {
-        Fingerprint::of_nfc(self.as_str().chars())
+        Fingerprint::of_secret(&self.0)
     }
 }
 
@@ -147,7 +147,7 @@ mod tests {
     #[test]
     fn k4_debug_is_a_fingerprint() {
         let id: LockId = "AAECAwQFBgcICQoLDA0ODw".parse().unwrap();
-        assert_eq!(format!("{id:?}"), "LockId(a687c40ec524bcca15bf5b02)");
+        assert_eq!(format!("{id:?}"), "LockId(5d2611d5a4dd2b40b277dfdb)");
     }
 
     proptest! {

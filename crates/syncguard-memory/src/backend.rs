@@ -4,7 +4,8 @@ use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use syncguard_core::{
-    Acquired, Backend, Capabilities, Clock, Key, Lease, LockId, LockRecord, Result, Timestamp, Ttl,
+    Acquired, Backend, Capabilities, Clock, Finding, Key, Lease, Level, LockId, LockRecord, Result,
+    Timestamp, Ttl,
 };
 
 use crate::clock::{ManualClock, Source};
@@ -107,5 +108,14 @@ impl Backend for MemoryBackend {
 
     fn notified(&self, key: &Key) -> impl Future<Output = ()> + Send + 'static {
         self.step().0.freed(key)
+    }
+
+    async fn preflight(&self) -> Vec<Finding> {
+        vec![Finding::new(
+            Level::Warning,
+            "one-process",
+            "locks are kept in the memory of this process",
+            "use a backend with a server, or other processes are granted the same keys",
+        )]
     }
 }

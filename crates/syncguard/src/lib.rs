@@ -74,8 +74,8 @@ pub use guard::LockGuard;
 pub use manager::LockManager;
 pub use request::LockRequest;
 pub use syncguard_core::{
-    Acquired, AnyBackend, Backend, Capabilities, Clock, Error, ErrorCode, Fence, Fingerprint,
-    InvalidFence, InvalidKey, InvalidLockId, InvalidTtl, Key, Lease, LockId, LockRecord, Operation,
-    Result, Timestamp, Ttl,
+    Acquired, AnyBackend, Backend, Capabilities, Clock, Error, ErrorCode, Fence, Finding,
+    Fingerprint, InvalidFence, InvalidKey, InvalidLockId, InvalidTtl, Key, Lease, Level, LockId,
+    LockRecord, Operation, Result, Sent, Timestamp, Ttl,
 };
 pub use tokio_util::sync::CancellationToken;

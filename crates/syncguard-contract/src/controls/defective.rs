@@ -6,7 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::SystemTime;
 
 use syncguard_core::{
-    Acquired, Backend, Capabilities, Fence, Key, Lease, LockId, LockRecord, Result, Timestamp, Ttl,
+    Acquired, Backend, Capabilities, Fence, Finding, Key, Lease, LockId, LockRecord, Result, Sent,
+    Timestamp, Ttl,
 };
 use syncguard_memory::MemoryBackend;
 use tokio::sync::Notify;
@@ -140,6 +141,17 @@ impl Backend for Defective {
             _ => lease.fence(),
         };
         Ok(Acquired::Granted(with_fence(&lease, fence)))
+    }
+
+    async fn acquire_marking(
+        &self,
+        key: &Key,
+        id: &LockId,
+        ttl: Ttl,
+        sent: &Sent,
+    ) -> Result<Acquired> {
+        sent.mark();
+        self.acquire(key, id, ttl).await
     }
 
     async fn extend(&self, lease: &Lease, ttl: Ttl) -> Result<Option<Lease>> {
@@ -283,6 +295,10 @@ impl Backend for Defective {
                 _ => notification.await,
             }
         }
+    }
+
+    async fn preflight(&self) -> Vec<Finding> {
+        self.inner.preflight().await
     }
 }
 

@@ -6,8 +6,8 @@ use std::task::Poll;
 use std::time::Duration;
 
 use syncguard_core::{
-    Acquired, Backend, Capabilities, Error, ErrorCode, Key, Lease, LockId, LockRecord, Operation,
-    Result, Ttl,
+    Acquired, Backend, Capabilities, Error, ErrorCode, Finding, Key, Lease, LockId, LockRecord,
+    Operation, Result, Sent, Ttl,
 };
 use tokio::time::sleep;
 
@@ -25,9 +25,19 @@ impl Backend for FaultyBackend {
     }
 
     async fn acquire(&self, key: &Key, id: &LockId, ttl: Ttl) -> Result<Acquired> {
+        self.acquire_marking(key, id, ttl, &Sent::default()).await
+    }
+
+    async fn acquire_marking(
+        &self,
+        key: &Key,
+        id: &LockId,
+        ttl: Ttl,
+        sent: &Sent,
+    ) -> Result<Acquired> {
         let (inner, key, owned) = (self.inner.clone(), key.clone(), id.clone());
         let call = async move { inner.acquire(&key, &owned, ttl).await };
-        self.state.call(Operation::Acquire, Some(id.clone()), call).await
+        self.state.call_marking(Operation::Acquire, Some(id.clone()), sent, call).await
     }
 
     async fn extend(&self, lease: &Lease, ttl: Ttl) -> Result<Option<Lease>> {
@@ -103,5 +113,9 @@ impl Backend for FaultyBackend {
             lost = notifications == Notifications::Lossy && state.loses_this_one();
             if lost { Poll::Pending } else { Poll::Ready(()) }
         })
+    }
+
+    async fn preflight(&self) -> Vec<Finding> {
+        self.inner.preflight().await
     }
 }

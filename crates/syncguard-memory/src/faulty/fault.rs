@@ -16,6 +16,8 @@ pub enum Fault {
     None,
     /// The call fails with this code. The wrapped backend is not called.
     Fail(ErrorCode),
+    /// The call fails with this code, and no request was sent: there was no connection.
+    FailUnsent(ErrorCode),
     /// The wrapped backend acts, but the caller gets this code: the reply was lost on the way.
     LoseReply(ErrorCode),
     /// The wrapped backend is called after this time.
@@ -24,6 +26,8 @@ pub enum Fault {
     DelayReply(Duration),
     /// The wrapped backend is not called, and the call never ends.
     Hang,
+    /// The call never ends, and no request is sent: it waits for a connection.
+    HangUnsent,
     /// The wrapped backend is called after [`open`](crate::FaultyBackend::open).
     HoldRequest,
     /// The wrapped backend acts at once, and the caller gets the reply after

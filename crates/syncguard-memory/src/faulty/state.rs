@@ -7,7 +7,7 @@ use std::future::pending;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use syncguard_core::{Error, ErrorCode, LockId, Operation, Result};
+use syncguard_core::{Error, ErrorCode, LockId, Operation, Result, Sent};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::time::sleep;
@@ -153,10 +153,25 @@ impl State {
         id: Option<LockId>,
         call: impl Future<Output = Result<T>> + Send + 'static,
     ) -> Result<T> {
+        self.call_marking(operation, id, &Sent::default(), call).await
+    }
+
+    /// Like [`call`](Self::call), and marks `sent` unless the fault says that nothing is sent.
+    pub(super) async fn call_marking<T: Send + 'static>(
+        &self,
+        operation: Operation,
+        id: Option<LockId>,
+        sent: &Sent,
+        call: impl Future<Output = Result<T>> + Send + 'static,
+    ) -> Result<T> {
         let failed = |code| Error::new(code, operation).with_source("injected by FaultyBackend");
-        match self.begin(operation, id) {
+        let fault = self.begin(operation, id);
+        if !matches!(fault, Fault::FailUnsent(_) | Fault::HangUnsent) {
+            sent.mark();
+        }
+        match fault {
             Fault::None => call.await,
-            Fault::Fail(code) => Err(failed(code)),
+            Fault::Fail(code) | Fault::FailUnsent(code) => Err(failed(code)),
             Fault::LoseReply(code) => {
                 call.await?;
                 Err(failed(code))
@@ -170,7 +185,7 @@ impl State {
                 sleep(by).await;
                 reply
             }
-            Fault::Hang => pending().await,
+            Fault::Hang | Fault::HangUnsent => pending().await,
             Fault::HoldRequest => {
                 self.opened().await;
                 call.await

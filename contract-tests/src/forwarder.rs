@@ -1,0 +1,192 @@
+//! A TCP forwarder between a backend and its server, for trials of a bad network.
+
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+
+/// Forwards connections to a server. Dropping it closes them all.
+///
+/// The operating system acknowledges whatever a client sends, also if the forwarder drops it. So a
+/// client sees a silent connection, not a broken one.
+#[derive(Debug)]
+pub struct Forwarder {
+    port: u16,
+    state: Arc<Mutex<State>>,
+    stopped: CancellationToken,
+}
+
+#[derive(Debug)]
+struct State {
+    /// The `host:port` that new connections go to.
+    server: String,
+    /// How the connections that are made now behave. Those made before keep theirs.
+    link: Link,
+    /// New connections are silent, as those made before.
+    all_silent: bool,
+    delay: Duration,
+    /// Connections made since the forwarder started.
+    accepted: usize,
+}
+
+/// What connections that were made in the same period share.
+#[derive(Clone, Debug, Default)]
+struct Link {
+    silent: Arc<std::sync::atomic::AtomicBool>,
+    cut: CancellationToken,
+}
+
+impl Forwarder {
+    /// Starts to forward connections to the server at `host:port`.
+    ///
+    /// # Errors
+    ///
+    /// If no port is free.
+    pub async fn to(server: impl Into<String>) -> io::Result<Self> {
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let port = listener.local_addr()?.port();
+        let state = State {
+            server: server.into(),
+            link: Link::default(),
+            all_silent: false,
+            delay: Duration::ZERO,
+            accepted: 0,
+        };
+        let (state, stopped) = (Arc::new(Mutex::new(state)), CancellationToken::new());
+        tokio::spawn(stopped.clone().run_until_cancelled_owned(accept(listener, state.clone())));
+        Ok(Self { port, state, stopped })
+    }
+
+    /// The port on 127.0.0.1 that clients connect to.
+    #[must_use]
+    pub const fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// How many connections were made.
+    #[must_use]
+    pub fn accepted(&self) -> usize {
+        self.update(|state| state.accepted)
+    }
+
+    /// Drops whatever is sent over the connections that are open now. New ones work.
+    pub fn silence_open(&self) {
+        self.update(|state| {
+            state.link.silence();
+            state.link = Link::default();
+        });
+    }
+
+    /// Drops whatever is sent, over open and over new connections, until [`restore`](Self::restore).
+    pub fn silence_all(&self) {
+        self.update(|state| {
+            state.link.silence();
+            state.all_silent = true;
+        });
+    }
+
+    /// Lets new connections work again. Those that were silenced stay silent.
+    pub fn restore(&self) {
+        self.update(|state| {
+            state.all_silent = false;
+            state.link = Link::default();
+        });
+    }
+
+    /// Closes the open connections. New ones work.
+    pub fn cut(&self) {
+        self.update(|state| {
+            state.link.cut.cancel();
+            state.link = Link::default();
+        });
+    }
+
+    /// Sends new connections to another server. Open ones stay where they are.
+    pub fn switch_to(&self, server: impl Into<String>) {
+        self.update(|state| state.server = server.into());
+    }
+
+    /// Delays each direction of all connections by this time.
+    pub fn delay(&self, delay: Duration) {
+        self.update(|state| state.delay = delay);
+    }
+
+    fn update<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
+        change(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Drop for Forwarder {
+    fn drop(&mut self) {
+        self.stopped.cancel();
+    }
+}
+
+impl Link {
+    fn silence(&self) {
+        self.silent.store(true, std::sync::atomic::Ordering::Release);
+    }
+
+    fn is_silent(&self) -> bool {
+        self.silent.load(std::sync::atomic::Ordering::Acquire)
+    }
+}
+
+async fn accept(listener: TcpListener, state: Arc<Mutex<State>>) {
+    // Dropped with this future, so that all connections close when the forwarder stops.
+    let mut connections = JoinSet::new();
+    while let Ok((client, _)) = listener.accept().await {
+        let (server, link) = {
+            let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
+            state.accepted += 1;
+            if state.all_silent {
+                state.link.silence();
+            }
+            (state.server.clone(), state.link.clone())
+        };
+        let (state, cut) = (state.clone(), link.cut.clone());
+        connections.spawn(cut.run_until_cancelled_owned(async move {
+            let Ok(server) = TcpStream::connect(&server).await else {
+                return;
+            };
+            let _ = (client.set_nodelay(true), server.set_nodelay(true));
+            let ((from_client, to_client), (from_server, to_server)) =
+                (client.into_split(), server.into_split());
+            tokio::select! {
+                () = copy(from_client, to_server, &link, &state) => {}
+                () = copy(from_server, to_client, &link, &state) => {}
+            }
+        }));
+        while connections.try_join_next().is_some() {}
+    }
+}
+
+/// Forwards one direction until it ends. A silent connection never ends by itself.
+async fn copy(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, link: &Link, state: &Mutex<State>) {
+    let mut buffer = vec![0; 16 * 1024];
+    loop {
+        let read = from.read(&mut buffer).await.unwrap_or(0);
+        if link.is_silent() {
+            if read == 0 {
+                std::future::pending::<()>().await;
+            }
+            continue;
+        }
+        if read == 0 {
+            return;
+        }
+        let delay = state.lock().unwrap_or_else(PoisonError::into_inner).delay;
+        if !delay.is_zero() {
+            sleep(delay).await;
+        }
+        if !link.is_silent() && to.write_all(&buffer[..read]).await.is_err() {
+            return;
+        }
+    }
+}
