@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use syncguard_core::{Acquired, Error, ErrorCode, Key, Lease, Operation, Result};
+use syncguard_core::{Acquired, Error, ErrorCode, Key, Lease, Operation, Result, Sent};
 use tokio::runtime::Handle;
 use tokio::time::Instant;
 
@@ -23,8 +23,8 @@ pub(crate) enum Attempt {
     Failed(Error, Option<Undo>),
 }
 
-/// Tries once to take `key`, for a waiter of its queue or for nobody in the queue. The attempt runs to
-/// its end even if this future is dropped.
+/// Tries once to take `key`, for a waiter of its queue or for nobody in the queue. Once it was sent,
+/// the attempt runs to its end even if this future is dropped.
 pub(crate) async fn acquire(
     shared: &Arc<Shared>,
     home: &Handle,
@@ -33,13 +33,17 @@ pub(crate) async fn acquire(
     waiter: Option<Number>,
 ) -> Attempt {
     // Carried out if it is dropped, so also if the backend panics.
-    let undo = Undo::new(shared, home, key, terms);
+    let sent = Sent::default();
+    let undo = Undo::once_sent(shared, home, key, terms, sent.clone());
     let request = async move {
-        let (shared, key, terms) = undo.request();
-        let sent = Instant::now();
-        match shared.backend.acquire(key, &terms.id, terms.ttl).await {
+        let (shared, key, terms, sent) = undo.request();
+        let begun = Instant::now();
+        match shared.backend.acquire(key, &terms.id, terms.ttl, sent).await {
             Ok(Acquired::Granted(lease)) => {
-                let lease = shared.held_lease(lease, terms, sent);
+                let lease = match shared.held_lease(lease, terms, begun) {
+                    Ok(lease) => lease,
+                    Err(error) => return Attempt::Failed(error, Some(undo.tracked())),
+                };
                 if lease.is_lost() {
                     let late =
                         Error::new(ErrorCode::NetworkTimeout, Operation::Acquire).with_key(key);
@@ -49,7 +53,7 @@ pub(crate) async fn acquire(
                 }
                 let holder = lease.holder();
                 let guard = LockGuard::new(shared.clone(), lease, undo.home().clone());
-                shared.queues.update(key, |queue| ((), queue.granted(waiter, holder, sent)));
+                shared.queues.update(key, |queue| ((), queue.granted(waiter, holder, begun)));
                 undo.disarm();
                 Attempt::Granted(guard)
             }
@@ -57,14 +61,14 @@ pub(crate) async fn acquire(
                 undo.disarm();
                 Attempt::Held { remaining }
             }
-            Err(error) if changed_nothing(error.code()) => {
+            Err(error) if changed_nothing(error.code()) || !sent.is_marked() => {
                 undo.disarm();
                 Attempt::Failed(error, None)
             }
             Err(error) => Attempt::Failed(error, Some(undo.tracked())),
         }
     };
-    InFlight::new(home, shared.background.token(), request).await
+    InFlight::new(home, shared.background.token(), sent, request).await
 }
 
 /// Tries once to go on with a lease that was detached.
@@ -81,7 +85,7 @@ pub(crate) async fn adopt(
     let Some(extended) = shared.backend.extend(lease, terms.ttl).await? else {
         return Ok(None);
     };
-    let lease = shared.held_lease(extended, terms, sent);
+    let lease = shared.held_lease(extended, terms, sent)?;
     let holder = lease.holder();
     let guard = LockGuard::new(shared.clone(), lease, home.clone());
     shared.queues.update(guard.key(), |queue| ((), queue.granted(None, holder, sent)));

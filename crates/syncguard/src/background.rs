@@ -91,7 +91,8 @@ impl Background {
         })
     }
 
-    fn report(&self, error: &Error) {
+    /// Reports a release that failed for good.
+    pub(crate) fn report(&self, error: &Error) {
         match &self.on_release_error {
             // A callback that panics must not take a destructor down with it.
             Some(callback) => {

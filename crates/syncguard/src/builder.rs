@@ -8,12 +8,14 @@ use syncguard_core::{AnyBackend, Backend, Error};
 use tokio::runtime::Handle;
 
 use crate::background::{Background, OnReleaseError};
+use crate::fences::HighestFences;
 use crate::manager::LockManager;
 use crate::observe::{Observed, Observer, OnEvent};
 use crate::queues::Queues;
 use crate::settings::Settings;
 use crate::shared::Shared;
-use crate::{Backoff, Event};
+use crate::undos::Undos;
+use crate::{Backoff, Event, preflight};
 
 /// Settings of a [`LockManager`], and defaults for its requests.
 ///
@@ -49,6 +51,7 @@ pub struct LockManagerBuilder {
     on_release_error: Option<Arc<OnReleaseError>>,
     runtime: Option<Handle>,
     shutdown_limit: Duration,
+    log_preflight: bool,
 }
 
 impl LockManager {
@@ -75,6 +78,7 @@ impl LockManagerBuilder {
             on_release_error: None,
             runtime: None,
             shutdown_limit: Duration::from_secs(10),
+            log_preflight: false,
         }
     }
 
@@ -179,6 +183,16 @@ impl LockManagerBuilder {
         self
     }
 
+    /// Checks the store once, in the background, and logs what it finds. Default: no.
+    ///
+    /// It logs a warning if a failure can cost more than it has to, and an error if locks do not work.
+    /// [`LockManager::preflight`] returns the same findings. It needs a runtime: the current one, or
+    /// the one that [`runtime`](Self::runtime) sets.
+    pub const fn log_preflight(mut self) -> Self {
+        self.log_preflight = true;
+        self
+    }
+
     /// Builds the manager.
     #[must_use]
     pub fn build(self) -> LockManager {
@@ -191,13 +205,23 @@ impl LockManagerBuilder {
             on_release_error,
             runtime,
             shutdown_limit,
+            log_preflight,
         } = self;
         let observer = observer.map(|on_event| Observer { on_event, raw_names });
         let runtime = runtime.or_else(|| Handle::try_current().ok());
+        match &runtime {
+            Some(runtime) if log_preflight => {
+                preflight::log_in_background(runtime, backend.clone());
+            }
+            None if log_preflight => tracing::warn!("no preflight: there is no tokio runtime"),
+            _ => {}
+        }
         let shared = Shared {
             backend: Observed { backend, observer },
             background: Background::new(on_release_error, runtime),
             queues: Queues::default(),
+            fences: HighestFences::default(),
+            undos: Undos::default(),
             shutdown_limit,
             serve_pollers,
         };

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use syncguard_core::{ErrorCode, Key, Lease, Operation, Result};
+use syncguard_core::{ErrorCode, Key, Lease, Operation, Result, Sent};
 use tokio::runtime::Handle;
 use tokio::time::{Instant, timeout};
 
@@ -123,8 +123,10 @@ async fn handoff(
         settled: false,
     };
     let from = from.clone();
-    let tracked = shared.background.token();
-    InFlight::new(home, tracked, async move { pending.send(&from).await }).await
+    let (tracked, sent) = (shared.background.token(), Sent::default());
+    // The release must happen, so it goes on in any case.
+    sent.mark();
+    InFlight::new(home, tracked, sent, async move { pending.send(&from).await }).await
 }
 
 /// A handoff under way. If it is dropped before its outcome is known, the receiver clears that up, or
@@ -155,9 +157,14 @@ impl Handoff {
         let (terms, sent) = (self.receiver.terms.clone(), Instant::now());
         match self.shared.backend.handoff(from, &terms.id, terms.ttl).await {
             Ok(Some(lease)) => {
-                self.settled = true;
-                let lease = self.shared.held_lease(lease, &terms, sent);
-                self.deliver(lease);
+                if let Ok(lease) = self.shared.held_lease(lease, &terms, sent) {
+                    self.settled = true;
+                    self.deliver(lease);
+                } else {
+                    // The waiter tries by itself, and gets the error if the store has not recovered.
+                    self.settle(Settled::LeaseGone);
+                    drop(Undo::new(&self.shared, &self.home, &self.key, &terms));
+                }
                 Ok(true)
             }
             Ok(None) => {

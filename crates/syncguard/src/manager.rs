@@ -4,7 +4,9 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use syncguard_core::{AnyBackend, Error, Key, Lease, LockId, LockRecord, Operation, Result, Ttl};
+use syncguard_core::{
+    AnyBackend, Backend, Error, Finding, Key, Lease, LockId, LockRecord, Operation, Result, Ttl,
+};
 
 use crate::request::LockRequest;
 use crate::runtime::current_runtime;
@@ -144,6 +146,34 @@ impl LockManager {
     /// If the future is dropped, the lease is released or not.
     pub async fn release_by_id(&self, id: &LockId) -> Result<bool> {
         self.shared.backend.release_by_id(id).await
+    }
+
+    /// Checks how the store is set up, and returns one finding per check. The documentation of each
+    /// backend lists its checks.
+    ///
+    /// A check that could not be made is [`Unknown`](crate::Level::Unknown), never fine. If the server
+    /// does not answer, all are. [`log_preflight`](crate::LockManagerBuilder::log_preflight) logs the
+    /// findings instead.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), syncguard::Error> {
+    /// # let locks = syncguard::LockManager::new(syncguard_memory::MemoryBackend::new());
+    /// for finding in locks.preflight().await? {
+    ///     println!("{finding}");
+    /// }
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidArgument`](crate::ErrorCode::InvalidArgument) outside a tokio runtime.
+    ///
+    /// # Cancel safety
+    ///
+    /// It only reads.
+    pub async fn preflight(&self) -> Result<Vec<Finding>> {
+        current_runtime(Operation::Preflight)?;
+        Ok(self.backend().preflight().await)
     }
 
     /// Returns how many requests of this manager wait for a lock now: a gauge for metrics. A first

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use syncguard_core::{
     Acquired, AnyBackend, Backend, Capabilities, Key, Lease, LockId, LockRecord, Operation, Result,
-    Ttl,
+    Sent, Ttl,
 };
 use tokio::time::Instant;
 use tracing::{Instrument, debug_span, field};
@@ -49,11 +49,17 @@ impl Observed {
         self.backend.capabilities()
     }
 
-    pub(crate) async fn acquire(&self, key: &Key, id: &LockId, ttl: Ttl) -> Result<Acquired> {
+    pub(crate) async fn acquire(
+        &self,
+        key: &Key,
+        id: &LockId,
+        ttl: Ttl,
+        sent: &Sent,
+    ) -> Result<Acquired> {
         let refused = |acquired: &Acquired| {
             matches!(acquired, Acquired::Held { .. }).then_some(Reason::Locked)
         };
-        let call = self.backend.acquire(key, id, ttl);
+        let call = self.backend.acquire_marking(key, id, ttl, sent);
         self.observe(Operation::Acquire, Some(key), Some(id), call, refused).await
     }
 

@@ -3,17 +3,19 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use syncguard_core::{Capabilities, Lease};
+use syncguard_core::{Capabilities, Error, ErrorCode, Fence, Lease, Operation, Result};
 use tokio::runtime::Handle;
 use tokio::time::Instant;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use crate::background::Background;
+use crate::fences::HighestFences;
 use crate::lease::{HeldLease, Timing};
 use crate::observe::Observed;
 use crate::queue::Terms;
 use crate::queues::{Queues, next_number};
 use crate::turns::Peers;
+use crate::undos::Undos;
 
 /// What the parts of one lock manager share.
 #[derive(Debug)]
@@ -21,6 +23,8 @@ pub(crate) struct Shared {
     pub(crate) backend: Observed,
     pub(crate) background: Background,
     pub(crate) queues: Queues<Grant>,
+    pub(crate) fences: HighestFences,
+    pub(crate) undos: Undos,
     pub(crate) shutdown_limit: Duration,
     /// Whether clients that only poll get their share of a contended key.
     pub(crate) serve_pollers: bool,
@@ -37,13 +41,22 @@ pub(crate) struct Grant {
 }
 
 impl Shared {
-    /// A lease that was granted to a request which was sent at `sent`.
-    pub(crate) fn held_lease(&self, lease: Lease, terms: &Terms, sent: Instant) -> Arc<HeldLease> {
+    /// A lease that was granted to a request which was sent at `sent`. An error if its fence says that
+    /// the store has lost data.
+    pub(crate) fn held_lease(
+        &self,
+        lease: Lease,
+        terms: &Terms,
+        sent: Instant,
+    ) -> Result<Arc<HeldLease>> {
+        if let Err(highest) = self.fences.check(&lease, sent) {
+            return Err(went_back(&lease, highest));
+        }
         let timing = Timing {
             ends_at_ttl: self.backend.capabilities().ends_at_ttl(),
             hold_until: terms.max_hold.and_then(|max_hold| sent.checked_add(max_hold)),
         };
-        Arc::new(HeldLease::new(next_number(), lease, terms.ttl, sent, timing))
+        Ok(Arc::new(HeldLease::new(next_number(), lease, terms.ttl, sent, timing)))
     }
 
     /// How others learn of a release, and how this process learns of theirs.
@@ -54,4 +67,19 @@ impl Shared {
             poll: self.serve_pollers,
         }
     }
+}
+
+/// The error for a grant whose fence is not higher than `highest`, and a line in the log.
+fn went_back(lease: &Lease, highest: Fence) -> Error {
+    let (key, fence) = (lease.key(), lease.fence());
+    tracing::error!(
+        key = %key.fingerprint(),
+        %fence,
+        %highest,
+        "the store granted a fence again: it has lost data, and two holders may be at work"
+    );
+    Error::new(ErrorCode::FenceRegression, Operation::Acquire).with_key(key).with_message(format!(
+        "the store granted fence {fence} after {highest}: it has lost data, as in a failover to a \
+         replica that lagged behind, and another holder may be at work; the grant was not used"
+    ))
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use syncguard_core::{ErrorCode, Key, LockId, Result};
+use syncguard_core::{Error, ErrorCode, Key, LockId, Operation, Result, Sent};
 use tokio::runtime::Handle;
 use tokio::time::{Instant, sleep};
 use tokio_util::task::task_tracker::TaskTrackerToken;
@@ -12,14 +12,16 @@ use crate::backoff::Backoff;
 use crate::queue::Terms;
 use crate::shared::Shared;
 
-/// Releases by id when it is dropped, unless it is disarmed. One is enough for all attempts of a
-/// waiter, because they share one id.
+/// Releases by id when it is dropped, unless it is disarmed or the request was never sent. One is
+/// enough for all attempts of a waiter, because they share one id.
 #[derive(Debug)]
 pub(crate) struct Undo {
     shared: Arc<Shared>,
     home: Handle,
     key: Key,
     terms: Terms,
+    /// The request to undo.
+    sent: Sent,
     /// Keeps shutdown waiting until the release is under way, or the guard is there.
     tracked: Option<TaskTrackerToken>,
     armed: bool,
@@ -32,20 +34,35 @@ const LIMIT: Duration = Duration::from_secs(60);
 const REPEATS: u32 = 4;
 
 impl Undo {
+    /// Undoes a request that was sent.
     pub(crate) fn new(shared: &Arc<Shared>, home: &Handle, key: &Key, terms: &Terms) -> Self {
+        let undo = Self::once_sent(shared, home, key, terms, Sent::default());
+        undo.sent.mark();
+        undo
+    }
+
+    /// Undoes a request if it is sent.
+    pub(crate) fn once_sent(
+        shared: &Arc<Shared>,
+        home: &Handle,
+        key: &Key,
+        terms: &Terms,
+        sent: Sent,
+    ) -> Self {
         Self {
             shared: shared.clone(),
             home: home.clone(),
             key: key.clone(),
             terms: terms.clone(),
+            sent,
             tracked: None,
             armed: true,
         }
     }
 
     /// What it would undo.
-    pub(crate) const fn request(&self) -> (&Arc<Shared>, &Key, &Terms) {
-        (&self.shared, &self.key, &self.terms)
+    pub(crate) const fn request(&self) -> (&Arc<Shared>, &Key, &Terms, &Sent) {
+        (&self.shared, &self.key, &self.terms, &self.sent)
     }
 
     pub(crate) const fn home(&self) -> &Handle {
@@ -76,13 +93,23 @@ pub(crate) const fn changed_nothing(code: ErrorCode) -> bool {
 
 impl Drop for Undo {
     fn drop(&mut self) {
-        if self.armed {
+        if self.armed && self.sent.is_marked() {
+            let Some(place) = self.shared.undos.place() else {
+                let error = Error::new(ErrorCode::RateLimited, Operation::Release);
+                return self.shared.background.report(&error.with_key(&self.key).with_message(
+                    "too many requests without an answer: one of them may have been granted, and \
+                     its lease then ends by its TTL",
+                ));
+            };
+            let place = Arc::new(place);
             let until = Instant::now() + self.terms.ttl.as_duration().min(LIMIT);
             let (shared, key) = (self.shared.clone(), self.key.clone());
             let id = self.terms.id.clone();
             self.shared.background.release(&self.home, &self.key, until, move || {
                 let (shared, key, id) = (shared.clone(), key.clone(), id.clone());
+                let place = place.clone();
                 async move {
+                    let _place = place;
                     let undone = release_by_id(&shared, &key, &id).await;
                     undone.map_err(|error| error.with_key(&key))
                 }
@@ -99,6 +126,7 @@ async fn release_by_id(shared: &Shared, key: &Key, id: &LockId) -> Result<()> {
         if asked > 0 {
             sleep(pauses.next()).await;
         }
+        let _turn = shared.undos.turn().await;
         if shared.backend.release_by_id(id).await? {
             shared.queues.update(key, |queue| ((), queue.freed(None)));
         }

@@ -5,7 +5,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use syncguard_core::{Backend, Error, Key, Lease, LockId, LockRecord, Operation, Result};
+use syncguard_core::{Backend, Error, Finding, Key, Lease, LockId, LockRecord, Operation, Result};
 
 use super::request::LockRequest;
 use super::runtime::Driven;
@@ -159,6 +159,15 @@ impl LockManager {
     /// backend fails.
     pub fn release_by_id(&self, id: &LockId) -> Result<bool> {
         self.driven.block_on(Operation::Release, self.driven.locks().release_by_id(id))
+    }
+
+    /// Checks how the store is set up, and returns one finding per check.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidArgument`](crate::ErrorCode::InvalidArgument) inside a tokio runtime.
+    pub fn preflight(&self) -> Result<Vec<Finding>> {
+        self.driven.block_on(Operation::Preflight, self.driven.locks().preflight())
     }
 
     /// Returns how many requests of this manager wait for a lock now: a gauge for metrics. A first

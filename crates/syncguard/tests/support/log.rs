@@ -39,9 +39,14 @@ impl Log {
 
     /// The warnings that contain this text.
     pub fn warnings(&self, text: &str) -> Vec<String> {
+        self.at(Level::WARN, text)
+    }
+
+    /// The lines of this level that contain this text.
+    pub fn at(&self, level: Level, text: &str) -> Vec<String> {
         let lines = self.0.lock().unwrap();
-        let warnings = lines.events.iter().filter(|(level, _)| *level == Level::WARN);
-        let lines = warnings.map(|(_, line)| line.clone());
+        let of_level = lines.events.iter().filter(|(of, _)| *of == level);
+        let lines = of_level.map(|(_, line)| line.clone());
         lines.filter(|line| line.contains(text)).collect()
     }
 
