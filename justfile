@@ -11,6 +11,10 @@ check:
 test *args:
     contract-tests/run {{ args }}
 
+# The trials of Redis and Postgres on every other version of the server, or on some: just versions redis6
+versions *versions:
+    contract-tests/versions {{ versions }}
+
 # The contract suite, or a part of it: just contract redis::
 contract *filter:
     cargo test -p contract-tests --test contract -- {{ filter }}

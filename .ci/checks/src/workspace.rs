@@ -31,10 +31,29 @@ pub struct Package {
     pub rust_version: Option<String>,
     /// Each feature, and what it turns on.
     pub features: BTreeMap<String, Vec<String>>,
+    /// The registries that it may be published to; any if this is `None`.
+    publish: Option<Vec<String>>,
+    /// Its license, as an SPDX expression.
+    pub license: Option<String>,
+    /// What its `Cargo.toml` depends on.
+    #[serde(rename = "dependencies")]
+    pub requirements: Vec<Requirement>,
     /// Its `Cargo.toml`.
     pub manifest_path: PathBuf,
     targets: Vec<Target>,
     metadata: Option<serde_json::Value>,
+}
+
+/// A dependency in a `Cargo.toml`.
+#[derive(Debug, Deserialize)]
+#[non_exhaustive]
+pub struct Requirement {
+    /// The name of the package.
+    pub name: String,
+    /// The versions that will do.
+    pub req: String,
+    /// The folder of the package, if it is one of this workspace.
+    pub path: Option<PathBuf>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -139,6 +158,12 @@ impl Dependency {
 }
 
 impl Package {
+    /// Returns whether others can depend on it.
+    #[must_use]
+    pub fn is_published(&self) -> bool {
+        self.publish.as_ref().is_none_or(|registries| !registries.is_empty())
+    }
+
     /// Returns the Rust version that it promises, if it does.
     #[must_use]
     pub fn rust_version(&self) -> Option<RustVersion> {
