@@ -71,7 +71,7 @@ async fn c1_waiting_goes_on_when_there_is_a_connection_again() {
     let backend = plain();
     every_acquire(&backend, Fault::FailUnsent(ErrorCode::ServiceUnavailable));
     let locks = LockManager::new(backend.clone());
-    let waiter = tokio::spawn(locks.lock("key").acquire());
+    let waiter = tokio::runtime::Handle::current().spawn(locks.lock("key").acquire());
     tokio::time::sleep(2_000 * MS).await;
     backend.on_call(|_, _| Fault::None);
     let recovered = Instant::now();

@@ -1,0 +1,396 @@
+//! The combiner, on a server that a test plays.
+
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+use std::collections::VecDeque;
+use std::future::Future;
+use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use syncguard_backend::{Combiner, Requests};
+use syncguard_core::{Error, ErrorCode, Operation, Result, Sent};
+use tokio::runtime::{Builder, Handle};
+use tokio::sync::oneshot;
+use tokio::task::{JoinHandle, yield_now};
+use tokio::time::{advance, sleep, timeout};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// A server that answers each number with its double, when the test says so. It refuses multiples of
+/// 100.
+#[derive(Clone, Default)]
+struct Server(Arc<State>);
+
+#[derive(Default)]
+struct State {
+    /// Nothing is at hand, and a connection takes a second.
+    far: AtomicBool,
+    /// No connection can be had.
+    down: AtomicBool,
+    /// Requests are answered at once.
+    immediate: AtomicBool,
+    requests: Mutex<VecDeque<(Vec<u64>, oneshot::Sender<()>)>>,
+    connections: AtomicUsize,
+    most_connections: AtomicUsize,
+}
+
+impl Server {
+    fn combiner(&self, lanes: usize, cap: usize) -> Combiner<Self> {
+        Combiner::new(self.clone(), lanes, cap)
+    }
+
+    /// Waits for the next request and returns its operations. It is answered when the sender sends, or
+    /// is dropped.
+    async fn request(&self) -> (Vec<u64>, oneshot::Sender<()>) {
+        loop {
+            if let Some(request) = self.0.requests.lock().unwrap().pop_front() {
+                return request;
+            }
+            yield_now().await;
+        }
+    }
+
+    fn idle(&self) -> bool {
+        self.0.requests.lock().unwrap().is_empty()
+    }
+}
+
+/// Counts the connections in use.
+struct Connection(Server);
+
+impl Connection {
+    fn new(server: &Server) -> Self {
+        let open = server.0.connections.fetch_add(1, Ordering::SeqCst) + 1;
+        server.0.most_connections.fetch_max(open, Ordering::SeqCst);
+        Self(server.clone())
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.0.0.connections.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+impl Requests for Server {
+    type Operation = u64;
+    type Answer = u64;
+    type Connection = Connection;
+
+    fn connection_at_hand(&self) -> Option<Connection> {
+        let far = self.0.far.load(Ordering::SeqCst) || self.0.down.load(Ordering::SeqCst);
+        (!far).then(|| Connection::new(self))
+    }
+
+    async fn connect(&self) -> Result<Connection> {
+        if self.0.down.load(Ordering::SeqCst) {
+            return Err(Error::new(ErrorCode::ServiceUnavailable, Operation::Acquire));
+        }
+        sleep(SECOND).await;
+        Ok(Connection::new(self))
+    }
+
+    async fn send(&self, connection: Connection, operations: Vec<u64>) -> Vec<Result<u64>> {
+        if !self.0.immediate.load(Ordering::SeqCst) {
+            let (answer, answered) = oneshot::channel();
+            self.0.requests.lock().unwrap().push_back((operations.clone(), answer));
+            let _ = answered.await;
+        }
+        drop(connection);
+        let answer = |n: u64| match n % 100 {
+            0 => Err(Error::new(ErrorCode::Internal, Operation::Acquire)),
+            _ => Ok(n * 2),
+        };
+        operations.into_iter().map(answer).collect()
+    }
+
+    fn abandoned(&self) -> Error {
+        Error::new(ErrorCode::NetworkTimeout, Operation::Acquire)
+    }
+}
+
+/// Polls once, as a caller that goes on with something else.
+fn poll_once<F: Future>(future: Pin<&mut F>) -> Poll<F::Output> {
+    future.poll(&mut Context::from_waker(Waker::noop()))
+}
+
+/// Starts an operation in a task, and lets it go as far as it can.
+async fn start(combiner: &Combiner<Server>, n: u64) -> (JoinHandle<Result<u64>>, Sent) {
+    let (combiner, sent) = (combiner.clone(), Sent::default());
+    let mark = sent.clone();
+    let task = Handle::current().spawn(async move { combiner.run(n, &mark).await });
+    yield_now().await;
+    (task, sent)
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_operation_alone_is_sent_at_once_by_its_caller() {
+    let server = Server::default();
+    let combiner = server.combiner(1, 10);
+    let sent = Sent::default();
+    let mut run = pin!(combiner.run(1, &sent));
+    assert!(poll_once(run.as_mut()).is_pending());
+    assert!(sent.is_marked());
+    let (operations, answer) = server.0.requests.lock().unwrap().pop_front().unwrap();
+    assert_eq!(operations, [1]);
+    answer.send(()).unwrap();
+    assert_eq!(run.await.unwrap(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn operations_that_arrive_during_a_request_share_the_next_one_up_to_the_cap() {
+    let server = Server::default();
+    let combiner = server.combiner(1, 3);
+    let mut tasks = Vec::new();
+    for n in 1..=6 {
+        tasks.push(start(&combiner, n).await);
+    }
+    assert!(!tasks[1].1.is_marked(), "expected it to wait");
+    for expected in [&[1][..], &[2, 3, 4], &[5, 6]] {
+        let (operations, answer) = server.request().await;
+        assert_eq!(operations, expected);
+        assert!(server.idle());
+        answer.send(()).unwrap();
+    }
+    for (n, (task, sent)) in (1..).zip(tasks) {
+        assert_eq!(task.await.unwrap().unwrap(), n * 2);
+        assert!(sent.is_marked());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn there_are_at_most_as_many_requests_as_lanes() {
+    let server = Server::default();
+    let combiner = server.combiner(2, 10);
+    let mut tasks = Vec::new();
+    for n in 1..=4 {
+        tasks.push(start(&combiner, n).await);
+    }
+    let (first, second) = (server.request().await, server.request().await);
+    assert_eq!((first.0, second.0), (vec![1], vec![2]));
+    assert!(server.idle());
+    second.1.send(()).unwrap();
+    let third = server.request().await;
+    assert_eq!(third.0, [3, 4]);
+    first.1.send(()).unwrap();
+    third.1.send(()).unwrap();
+    for (task, _) in tasks {
+        task.await.unwrap().unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_fails_fails_alone() {
+    let server = Server::default();
+    let combiner = server.combiner(1, 10);
+    let mut tasks = Vec::new();
+    for n in [1, 2, 100, 3] {
+        tasks.push(start(&combiner, n).await.0);
+    }
+    for _ in 0..2 {
+        server.request().await.1.send(()).unwrap();
+    }
+    let mut answers = Vec::new();
+    for task in tasks {
+        answers.push(task.await.unwrap().map_err(|error| error.code()));
+    }
+    assert_eq!(answers, [Ok(2), Ok(4), Err(ErrorCode::Internal), Ok(6)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_leaves_takes_nobody_down() {
+    let server = Server::default();
+    let combiner = server.combiner(1, 2);
+    let mut tasks = Vec::new();
+    for n in 1..=5 {
+        tasks.push(start(&combiner, n).await);
+    }
+    // The one that sends, while its own operation is under way.
+    let (operations, _answer) = server.request().await;
+    assert_eq!(operations, [1]);
+    tasks.remove(0).0.abort();
+    let (operations, answer) = server.request().await;
+    assert_eq!(operations, [2, 3]);
+    // One of a batch under way.
+    let (two, sent) = tasks.remove(0);
+    two.abort();
+    assert!(sent.is_marked());
+    // One that waits.
+    let (four, sent) = tasks.remove(1);
+    four.abort();
+    assert!(four.await.unwrap_err().is_cancelled());
+    assert!(!sent.is_marked());
+    answer.send(()).unwrap();
+    let (operations, answer) = server.request().await;
+    assert_eq!(operations, [5]);
+    answer.send(()).unwrap();
+    let mut answers = Vec::new();
+    for (task, _) in tasks {
+        answers.push(task.await.unwrap().unwrap());
+    }
+    assert_eq!(answers, [6, 10]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_whose_caller_does_not_poll_does_not_block_the_others_for_long() {
+    let server = Server::default();
+    let combiner = server.combiner(1, 10);
+    let sent = Sent::default();
+    let mut forgotten = Box::pin(combiner.run(1, &sent));
+    assert!(poll_once(forgotten.as_mut()).is_pending());
+    server.request().await.1.send(()).unwrap();
+    // The answer is there, but the caller does not look.
+    let (two, _) = start(&combiner, 2).await;
+    advance(SECOND).await;
+    let (three, _) = start(&combiner, 3).await;
+    server.request().await.1.send(()).unwrap();
+    three.await.unwrap().unwrap();
+    server.request().await.1.send(()).unwrap();
+    two.await.unwrap().unwrap();
+    assert_eq!(forgotten.await.unwrap(), 2);
+    // The lane that was taken from it is not given back twice.
+    let mut tasks = Vec::new();
+    for n in 4..=6 {
+        tasks.push(start(&combiner, n).await.0);
+    }
+    let (operations, answer) = server.request().await;
+    assert_eq!(operations, [4]);
+    assert!(server.idle());
+    answer.send(()).unwrap();
+    assert_eq!(server.request().await.0, [5, 6]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn operations_wait_together_for_a_connection_and_leave_unmarked() {
+    let server = Server::default();
+    server.0.far.store(true, Ordering::SeqCst);
+    let combiner = server.combiner(1, 10);
+    let mut tasks = Vec::new();
+    for n in 1..=3 {
+        tasks.push(start(&combiner, n).await);
+    }
+    // Even the first one may leave: the connection is made for those that stay.
+    let (one, sent) = tasks.remove(0);
+    one.abort();
+    advance(SECOND / 2).await;
+    assert!(!sent.is_marked() && server.idle());
+    sleep(SECOND).await;
+    let (operations, answer) = server.request().await;
+    assert_eq!(operations, [2, 3]);
+    answer.send(()).unwrap();
+    for (task, sent) in tasks {
+        task.await.unwrap().unwrap();
+        assert!(sent.is_marked());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_sent_if_all_left_before_there_was_a_connection() {
+    let server = Server::default();
+    server.0.far.store(true, Ordering::SeqCst);
+    let combiner = server.combiner(1, 10);
+    let sent = Sent::default();
+    assert!(timeout(SECOND / 2, combiner.run(1, &sent)).await.is_err());
+    sleep(SECOND).await;
+    assert!(server.idle() && !sent.is_marked());
+    server.0.far.store(false, Ordering::SeqCst);
+    server.0.immediate.store(true, Ordering::SeqCst);
+    assert_eq!(combiner.run(2, &sent).await.unwrap(), 4);
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_a_connection_all_that_wait_get_the_error() {
+    let server = Server::default();
+    server.0.down.store(true, Ordering::SeqCst);
+    let combiner = server.combiner(1, 10);
+    let mut tasks = Vec::new();
+    for n in 1..=3 {
+        tasks.push(start(&combiner, n).await);
+    }
+    for (task, sent) in tasks {
+        assert_eq!(task.await.unwrap().unwrap_err().code(), ErrorCode::ServiceUnavailable);
+        assert!(!sent.is_marked());
+    }
+    server.0.down.store(false, Ordering::SeqCst);
+    server.0.immediate.store(true, Ordering::SeqCst);
+    assert_eq!(combiner.run(4, &Sent::default()).await.unwrap(), 8);
+}
+
+#[test]
+fn a_runtime_that_ends_takes_only_the_operations_under_way() {
+    let runtime =
+        || Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+    let (server, first, second) = (Server::default(), runtime(), runtime());
+    let combiner = server.combiner(1, 10);
+    let two = first.block_on(async {
+        let one = start(&combiner, 1).await;
+        let two = start(&combiner, 2).await;
+        server.request().await.1.send(()).unwrap();
+        assert_eq!(one.0.await.unwrap().unwrap(), 2);
+        // Request 2 is under way in a task of this runtime.
+        assert_eq!(server.0.requests.lock().unwrap()[0].0, [2]);
+        two
+    });
+    assert!(two.1.is_marked());
+    let waits = second.block_on(async { start(&combiner, 3).await.0 });
+    drop(first);
+    second.block_on(async {
+        let abandoned = waits.await.unwrap();
+        assert_eq!(abandoned.unwrap_err().code(), ErrorCode::NetworkTimeout);
+        server.0.immediate.store(true, Ordering::SeqCst);
+        assert_eq!(combiner.run(4, &Sent::default()).await.unwrap(), 8);
+    });
+}
+
+/// Callers leave at random await points. Nothing is left behind, and those that stay are answered.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ten_thousand_random_drops_leave_nothing_behind() {
+    let server = Server::default();
+    let combiner = server.combiner(2, 7);
+    let answering = server.clone();
+    let answers = Handle::current().spawn(async move {
+        loop {
+            let (_, answer) = answering.request().await;
+            let _ = answer.send(());
+        }
+    });
+    let workers: Vec<_> = (0..20)
+        .map(|worker| {
+            let combiner = combiner.clone();
+            Handle::current().spawn(async move {
+                for n in 0..500 {
+                    let n = worker * 100_000 + n * 100 + 1;
+                    let sent = Sent::default();
+                    let polls = fastrand::usize(0..6);
+                    let mut run = Box::pin(combiner.run(n, &sent));
+                    for _ in 0..polls {
+                        if let Poll::Ready(answer) = poll_once(run.as_mut()) {
+                            assert_eq!(answer.unwrap(), n * 2);
+                            break;
+                        }
+                        yield_now().await;
+                    }
+                    drop(run);
+                    if fastrand::u8(0..4) == 0 {
+                        assert_eq!(combiner.run(n, &sent).await.unwrap(), n * 2);
+                    }
+                }
+            })
+        })
+        .collect();
+    for worker in workers {
+        timeout(30 * SECOND, worker).await.expect("a caller waits for ever").unwrap();
+    }
+    while server.0.connections.load(Ordering::SeqCst) > 0 {
+        yield_now().await;
+    }
+    assert!(server.0.most_connections.load(Ordering::SeqCst) <= 2);
+    answers.abort();
+    assert!(answers.await.is_err());
+    // No lane was lost: two operations are under way at a time.
+    let _two = [start(&combiner, 1).await, start(&combiner, 2).await];
+    assert_eq!(server.request().await.0.len() + server.request().await.0.len(), 2);
+}
