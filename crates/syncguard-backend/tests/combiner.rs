@@ -335,7 +335,7 @@ fn a_runtime_that_ends_takes_only_the_operations_under_way() {
         two
     });
     assert!(two.1.is_marked());
-    let waits = second.block_on(async { start(&combiner, 3).await.0 });
+    let (waits, _) = second.block_on(start(&combiner, 3));
     drop(first);
     second.block_on(async {
         let abandoned = waits.await.unwrap();
@@ -360,7 +360,7 @@ async fn ten_thousand_random_drops_leave_nothing_behind() {
     let workers: Vec<_> = (0..20)
         .map(|worker| {
             let combiner = combiner.clone();
-            Handle::current().spawn(async move {
+            let work = async move {
                 for n in 0..500 {
                     let n = worker * 100_000 + n * 100 + 1;
                     let sent = Sent::default();
@@ -378,7 +378,8 @@ async fn ten_thousand_random_drops_leave_nothing_behind() {
                         assert_eq!(combiner.run(n, &sent).await.unwrap(), n * 2);
                     }
                 }
-            })
+            };
+            Handle::current().spawn(work)
         })
         .collect();
     for worker in workers {
