@@ -38,7 +38,7 @@ impl MemoryBackend {
     /// all clones, because they share the locks.
     #[must_use]
     pub fn with_end_at_ttl(self) -> Self {
-        self.step().0.end_at_ttl();
+        self.store().end_at_ttl();
         self
     }
 
@@ -48,9 +48,13 @@ impl MemoryBackend {
 
     /// Locks the store for one atomic step. Returns the time of that step too.
     fn step(&self) -> (MutexGuard<'_, Store>, Timestamp) {
-        // A step does not panic halfway, so a poisoned store is still consistent.
-        let store = self.store.lock().unwrap_or_else(PoisonError::into_inner);
+        let store = self.store();
         (store, self.clock.now())
+    }
+
+    fn store(&self) -> MutexGuard<'_, Store> {
+        // A step does not panic halfway, so a poisoned store is still consistent.
+        self.store.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -63,7 +67,7 @@ impl Default for MemoryBackend {
 impl Backend for MemoryBackend {
     fn capabilities(&self) -> Capabilities {
         let capabilities = Capabilities::new(Clock::Server).with_notifications().with_handoff();
-        if self.step().0.ends_at_ttl() { capabilities.with_end_at_ttl() } else { capabilities }
+        if self.store().ends_at_ttl() { capabilities.with_end_at_ttl() } else { capabilities }
     }
 
     async fn acquire(&self, key: &Key, id: &LockId, ttl: Ttl) -> Result<Acquired> {
@@ -107,7 +111,7 @@ impl Backend for MemoryBackend {
     }
 
     fn notified(&self, key: &Key) -> impl Future<Output = ()> + Send + 'static {
-        self.step().0.freed(key)
+        self.store().freed(key)
     }
 
     async fn preflight(&self) -> Vec<Finding> {

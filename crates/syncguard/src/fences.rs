@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::mem;
 use std::sync::{Mutex, PoisonError};
 
+use foldhash::fast::RandomState;
 use syncguard_core::{Fence, Key, Lease, LockId};
 use tokio::time::Instant;
 
@@ -21,9 +22,9 @@ pub(crate) struct HighestFences(Mutex<Generations>);
 
 #[derive(Debug, Default)]
 struct Generations {
-    recent: HashMap<Key, Seen>,
+    recent: HashMap<Key, Seen, RandomState>,
     /// What was recent before.
-    earlier: HashMap<Key, Seen>,
+    earlier: HashMap<Key, Seen, RandomState>,
 }
 
 /// The grant with the highest fence of a key.
@@ -46,27 +47,40 @@ impl HighestFences {
     }
 
     fn check_in(&self, lease: &Lease, begun: Instant, generation: usize) -> Result<(), Fence> {
-        let (key, fence) = (lease.key(), lease.fence());
-        let now = Instant::now();
+        let grant = Seen { fence: lease.fence(), id: lease.id().clone(), at: Instant::now() };
         // No code that can panic runs while this mutex is held, so poisoning cannot occur.
         let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(highest) = seen.recent.get(key).or_else(|| seen.earlier.get(key)) {
-            // A repeat with the same id finds the same grant (A4).
-            let same = highest.fence == fence && highest.id == *lease.id();
-            if fence <= highest.fence && !same {
-                return if highest.at <= begun { Err(highest.fence) } else { Ok(()) };
-            }
+        if let Some(highest) = seen.recent.get_mut(lease.key()) {
+            return highest.replace(grant, begun);
         }
-        let outdated = if seen.recent.len() >= generation && !seen.recent.contains_key(key) {
+        if let Some(mut highest) = seen.earlier.remove(lease.key()) {
+            let replaced = highest.replace(grant, begun);
+            seen.recent.insert(lease.key().clone(), highest);
+            return replaced;
+        }
+        let outdated = (seen.recent.len() >= generation).then(|| {
             let recent = mem::take(&mut seen.recent);
             mem::replace(&mut seen.earlier, recent)
-        } else {
-            HashMap::new()
-        };
-        seen.recent.insert(key.clone(), Seen { fence, id: lease.id().clone(), at: now });
+        });
+        seen.recent.insert(lease.key().clone(), grant);
         drop(seen);
         drop(outdated);
         Ok(())
+    }
+}
+
+impl Seen {
+    /// Replaces this by a later grant, whose request began at `begun`.
+    fn replace(&mut self, grant: Self, begun: Instant) -> Result<(), Fence> {
+        // A repeat with the same id finds the same grant (A4).
+        if grant.fence > self.fence || (grant.fence == self.fence && grant.id == self.id) {
+            *self = grant;
+            Ok(())
+        } else if self.at <= begun {
+            Err(self.fence)
+        } else {
+            Ok(())
+        }
     }
 }
 

@@ -79,16 +79,13 @@ fn rounded(duration: Duration) -> Duration {
 
 #[cfg(test)]
 mod tests {
-    use tokio_util::sync::CancellationToken;
-
     use super::*;
 
     const SECOND: Duration = Duration::from_secs(1);
 
     fn limits() -> Limits {
         let started = Instant::now();
-        let closing = CancellationToken::new();
-        Limits { started, deadline: started + 5 * SECOND, cancel: None, closing }
+        Limits { started, deadline: started + 5 * SECOND, cancel: None }
     }
 
     fn failed(code: ErrorCode) -> Option<Answer> {

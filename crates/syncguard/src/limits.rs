@@ -16,8 +16,6 @@ pub(crate) struct Limits {
     pub(crate) deadline: Instant,
     /// The caller's token, if it set one.
     pub(crate) cancel: Option<CancellationToken>,
-    /// Cancelled when the manager shuts down.
-    pub(crate) closing: CancellationToken,
 }
 
 /// Which limit ended a wait.
@@ -29,9 +27,14 @@ pub(crate) enum Stop {
 }
 
 impl Limits {
-    /// Awaits `future` within the limits. A request that is cancelled beforehand sends nothing.
-    pub(crate) async fn bound<T>(&self, future: impl Future<Output = T>) -> Result<T, Stop> {
-        if let Some(stop) = self.reached() {
+    /// Awaits `future` within the limits, and until `closing` is cancelled because the manager shuts
+    /// down. A request that is cancelled beforehand sends nothing.
+    pub(crate) async fn bound<T>(
+        &self,
+        closing: &CancellationToken,
+        future: impl Future<Output = T>,
+    ) -> Result<T, Stop> {
+        if let Some(stop) = self.reached(closing) {
             return Err(stop);
         }
         let mut future = pin!(future);
@@ -49,16 +52,16 @@ impl Limits {
         tokio::select! {
             biased;
             () = cancelled => Err(Stop::Cancelled),
-            () = self.closing.cancelled() => Err(Stop::ShutDown),
+            () = closing.cancelled() => Err(Stop::ShutDown),
             () = sleep_until(self.deadline) => Err(Stop::TimeUp),
             value = future => Ok(value),
         }
     }
 
-    fn reached(&self) -> Option<Stop> {
+    fn reached(&self, closing: &CancellationToken) -> Option<Stop> {
         if self.cancel.as_ref().is_some_and(CancellationToken::is_cancelled) {
             Some(Stop::Cancelled)
-        } else if self.closing.is_cancelled() {
+        } else if closing.is_cancelled() {
             Some(Stop::ShutDown)
         } else {
             None

@@ -6,6 +6,7 @@ use std::fmt;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
+use foldhash::fast::RandomState;
 use syncguard_core::Key;
 
 use crate::queue::{Effects, Number, Queue};
@@ -13,7 +14,7 @@ use crate::queue::{Effects, Number, Queue};
 /// The queues of all keys that a manager waits for or holds.
 pub(crate) struct Queues<G> {
     /// Boxed, because a queue comes and goes with each lock that nobody waits for.
-    queues: Mutex<HashMap<Key, Box<Queue<G>>>>,
+    queues: Mutex<HashMap<Key, Box<Queue<G>>, RandomState>>,
     /// The number of waiters and of queues, so that they can be read without the mutex.
     waiters: AtomicUsize,
     keys: AtomicUsize,
@@ -34,20 +35,30 @@ impl<G> Queues<G> {
         key: &Key,
         change: impl FnOnce(&mut Queue<G>) -> (T, Effects),
     ) -> T {
+        let (value, Effects { wake, subscriptions, waker }) = self.with(key, change);
+        for waker in wake.into_iter().flatten() {
+            waker.wake();
+        }
+        drop((subscriptions, waker));
+        value
+    }
+
+    /// As [`update`](Self::update), for a change that wakes nobody.
+    pub(crate) fn with<T>(&self, key: &Key, change: impl FnOnce(&mut Queue<G>) -> T) -> T {
         // No code that can panic runs while this mutex is held, so poisoning cannot occur.
         let mut queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
-        let (value, effects, ended, outdated, change_in_waiters);
+        let (value, ended, outdated, change_in_waiters);
         match queues.entry(key.clone()) {
             Entry::Occupied(mut entry) => {
                 let before = entry.get().len();
-                (value, effects) = change(entry.get_mut());
+                value = change(entry.get_mut());
                 outdated = entry.get_mut().take_outdated();
                 change_in_waiters = entry.get().len().wrapping_sub(before);
                 ended = entry.get().is_idle().then(|| entry.remove());
             }
             Entry::Vacant(entry) => {
                 let mut queue = Box::<Queue<G>>::default();
-                (value, effects) = change(&mut queue);
+                value = change(&mut queue);
                 outdated = queue.take_outdated();
                 change_in_waiters = queue.len();
                 ended = if queue.is_idle() {
@@ -63,15 +74,7 @@ impl<G> Queues<G> {
         self.waiters.fetch_add(change_in_waiters, Ordering::Relaxed);
         drop(queues);
         drop((ended, outdated));
-        let Effects { wake, subscriptions, waker } = effects;
-        wake.into_iter().flatten().for_each(std::task::Waker::wake);
-        drop((subscriptions, waker));
         value
-    }
-
-    /// As [`update`](Self::update), for a change that wakes nobody.
-    pub(crate) fn with<T>(&self, key: &Key, change: impl FnOnce(&mut Queue<G>) -> T) -> T {
-        self.update(key, |queue| (change(queue), Effects::default()))
     }
 
     /// How many wait, for all keys.

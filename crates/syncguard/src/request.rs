@@ -3,13 +3,14 @@
 mod setters;
 
 use std::fmt;
+use std::future::{Future, poll_fn};
+use std::pin::pin;
 use std::sync::Arc;
 
 use syncguard_core::{Error, ErrorCode, Key, Lease, LockId, Operation, Result, Ttl};
 use tokio::runtime::Handle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tracing::Instrument;
 
 use crate::LockGuard;
 use crate::attempt::{self, Attempt};
@@ -93,8 +94,12 @@ impl LockRequest {
         let mut report = WaitReport::new(&shared.backend, &key, limits.started);
         let (backoff, retries) = (settings.backoff, settings.retries());
         let wait = Wait { shared: &shared, home: &home, key: &key, terms: &terms, limits: &limits };
-        let waited = wait.run(backoff, retries, &mut report.attempts);
-        let result = waited.instrument(report.span.clone()).await;
+        let span = report.span.clone();
+        let result = {
+            let mut waited = pin!(wait.run(backoff, retries, &mut report.attempts));
+            // Not `instrument`, which would copy the future.
+            poll_fn(|cx| span.in_scope(|| waited.as_mut().poll(cx))).await
+        };
         report.outcome = Some(result.as_ref().map(|guard| guard.id().clone()).map_err(Error::code));
         drop(report);
         if keep_alive && let Ok(guard) = &result {
@@ -130,7 +135,7 @@ impl LockRequest {
     pub async fn try_acquire(self) -> Result<Option<LockGuard>> {
         let Checked { shared, home, key, terms, limits, settings } = self.check()?;
         let attempt = attempt::acquire(&shared, &home, &key, &terms, None);
-        let attempt = limits.bound(attempt).await;
+        let attempt = limits.bound(shared.background.closing(), attempt).await;
         match attempt.map_err(|stop| stop.without_answer(Operation::Acquire, &key))? {
             Attempt::Granted(guard) => {
                 if settings.keep_alive == Some(true) {
@@ -178,7 +183,7 @@ impl LockRequest {
                 .with_message("the lease is one of another key: ask for the lock of lease.key()"));
         }
         let adopted = attempt::adopt(&shared, &home, lease, &terms);
-        let adopted = limits.bound(adopted).await;
+        let adopted = limits.bound(shared.background.closing(), adopted).await;
         let guard = adopted.map_err(|stop| stop.without_answer(Operation::Extend, &key))??;
         if settings.keep_alive == Some(true)
             && let Some(guard) = &guard
@@ -212,12 +217,7 @@ impl LockRequest {
         let home = current_runtime(Operation::Acquire).map_err(named)?;
         let id = LockId::random().map_err(named)?;
         let started = Instant::now();
-        let limits = Limits {
-            started,
-            deadline: started + wait,
-            cancel,
-            closing: shared.background.closing().clone(),
-        };
+        let limits = Limits { started, deadline: started + wait, cancel };
         let terms = Terms { id, ttl, max_hold: settings.max_hold };
         Ok(Checked { shared, home, key, terms, limits, settings })
     }

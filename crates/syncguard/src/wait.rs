@@ -1,6 +1,6 @@
 //! The loop that waits for one key: it stands in the queue, and tries while it is first.
 
-use std::future::pending;
+use std::future::{Future, pending};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -61,7 +61,7 @@ impl Wait<'_> {
                     continue;
                 }
                 Position::Behind => {
-                    let moved = self.limits.bound(ticket.woken()).await;
+                    let moved = self.bound(ticket.woken()).await;
                     moved.map_err(|stop| self.stopped(stop, &ticket, *attempts))?;
                     continue;
                 }
@@ -73,7 +73,7 @@ impl Wait<'_> {
             match schedule.next(now, held_until, yields_until) {
                 Next::GiveUp => return Err(self.give_up(Limit::Retries, &ticket, *attempts)),
                 Next::Sleep { until, listen } => {
-                    let woken = self.limits.bound(sleep(&mut ticket, until, listen)).await;
+                    let woken = self.bound(sleep(&mut ticket, until, listen)).await;
                     match woken.map_err(|stop| self.stopped(stop, &ticket, *attempts))? {
                         Woken::Queue => {}
                         Woken::Notification => {
@@ -93,7 +93,7 @@ impl Wait<'_> {
                 }
                 Next::Try if ticket.begin_attempt() => {
                     schedule.attempt_begins(now);
-                    let attempt = self.limits.bound(self.attempt(ticket.number, attempts)).await;
+                    let attempt = self.bound(self.attempt(ticket.number, attempts)).await;
                     let attempt = attempt.map_err(|stop| self.stopped(stop, &ticket, *attempts))?;
                     let now = Instant::now();
                     match attempt {
@@ -129,6 +129,10 @@ impl Wait<'_> {
                 Next::Try => {}
             }
         }
+    }
+
+    async fn bound<T>(&self, future: impl Future<Output = T>) -> Result<T, Stop> {
+        self.limits.bound(self.shared.background.closing(), future).await
     }
 
     /// An attempt counts when it is sent.
