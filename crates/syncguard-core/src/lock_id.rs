@@ -60,7 +60,7 @@ impl LockId {
         str::from_utf8(&self.0).unwrap_or_default()
     }
 
-    /// Returns the short name of this id for logs, from which the id cannot be found (K4).
+    /// Returns the short name of this id for logs, from which the id cannot be found (I3).
     #[must_use]
     pub fn fingerprint(&self) -> Fingerprint {
         Fingerprint::of_secret(&self.0)
@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn k4_debug_is_a_fingerprint() {
+    fn i3_k4_debug_is_a_cryptographic_fingerprint() {
         let id: LockId = "AAECAwQFBgcICQoLDA0ODw".parse().unwrap();
         assert_eq!(format!("{id:?}"), "LockId(5d2611d5a4dd2b40b277dfdb)");
     }

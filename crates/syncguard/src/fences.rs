@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a3_a_fence_that_is_not_higher_is_noticed() {
+    async fn f6_a_fence_that_is_not_higher_is_noticed() {
         let fences = HighestFences::default();
         assert_eq!(fences.check(&lease("a", 19), later().await), Ok(()));
         assert_eq!(fences.check(&lease("b", 1), later().await), Ok(()));
@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a3_a_late_answer_proves_nothing() {
+    async fn f6_a_late_answer_proves_nothing() {
         let fences = HighestFences::default();
         let begun = later().await;
         let later = later().await;
@@ -134,16 +134,18 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_memory_is_bounded_and_keeps_the_recent_keys() {
+    async fn f6_the_memory_is_bounded_and_keeps_the_recent_keys() {
         let fences = HighestFences::default();
         let check = |key: &str, fence, begun| fences.check_in(&lease(key, fence), begun, 4);
         for n in 0..100_u64 {
             assert_eq!(check(&format!("key {n}"), 5, later().await), Ok(()));
             assert_eq!(check("busy", 100 + n, later().await), Ok(()));
         }
-        let seen = fences.0.lock().unwrap();
-        assert!(seen.recent.len() + seen.earlier.len() <= 8);
-        drop(seen);
+        let remembered = {
+            let seen = fences.0.lock().unwrap();
+            seen.recent.len() + seen.earlier.len()
+        };
+        assert!(remembered <= 8, "{remembered}");
         assert!(check("busy", 7, later().await).is_err());
         assert!(check("key 99", 4, later().await).is_err());
         assert_eq!(check("key 0", 4, later().await), Ok(()), "expected it to be forgotten");

@@ -1,4 +1,4 @@
-//! A3: a store that lost its newest data grants a fence again. The manager refuses such a grant.
+//! F6: a store that lost its newest data grants a fence again. The manager refuses such a grant.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -104,7 +104,7 @@ async fn failed_over() -> (Replicated, LockManager) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a3_a_grant_whose_fence_went_back_is_refused_and_released() {
+async fn f6_a_grant_whose_fence_went_back_is_refused_and_released() {
     let (log, _logging) = Log::of_this_thread();
     let (store, locks) = failed_over().await;
     for fence in 1..=3 {
@@ -126,7 +126,7 @@ async fn a3_a_grant_whose_fence_went_back_is_refused_and_released() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a3_a_lease_is_not_adopted_after_a_newer_grant_of_its_key() {
+async fn f6_a_lease_is_not_adopted_after_a_newer_grant_of_its_key() {
     let (store, locks) = failed_over().await;
     let key: Key = "key".try_into().unwrap();
     let ttl = Duration::from_secs(30).try_into().unwrap();
