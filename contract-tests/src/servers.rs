@@ -15,7 +15,8 @@ use std::time::Duration;
 use testcontainers::core::{IntoContainerPort, WaitFor};
 use testcontainers::runners::AsyncRunner;
 use testcontainers::{
-    ContainerAsync, ContainerRequest, GenericImage, ImageExt, TestcontainersError,
+    ContainerAsync, ContainerRequest, CopyTargetOptions, GenericImage, ImageExt,
+    TestcontainersError,
 };
 use tokio::sync::OnceCell;
 use tokio::time::{Instant, sleep};
@@ -184,6 +185,32 @@ impl Server {
         Ok(Spare { url: self.url(port), port, container: request.start().await? })
     }
 
+    /// Starts a server on the network of this host, for a trial whose servers talk to each other and
+    /// tell clients where they are. The command must name a free port.
+    ///
+    /// `file` is a configuration file to write into the container: its path and its text. The server
+    /// is up when it prints `ready`.
+    ///
+    /// # Errors
+    ///
+    /// A sentence that says what is missing.
+    pub async fn on_host(
+        &self,
+        command: &[&str],
+        file: Option<(&str, String)>,
+        ready: &str,
+    ) -> Result<ContainerAsync<GenericImage>, String> {
+        let image = self.image(ready);
+        let mut request = image.with_network("host").with_cmd(command.iter().copied());
+        if let Some((path, text)) = file {
+            let target = CopyTargetOptions::new(path).with_mode(0o666);
+            request = request.with_copy_to(target, text.into_bytes());
+        }
+        request.start().await.map_err(|error| {
+            format!("no {} server on the network of this host: start Docker ({error})", self.name)
+        })
+    }
+
     async fn start(&self) -> Result<Running, TestcontainersError> {
         let container = self.request().start().await?;
         let port = container.get_host_port_ipv4(self.port.tcp()).await?;
@@ -195,6 +222,10 @@ impl Server {
     }
 
     fn request(&self) -> ContainerRequest<GenericImage> {
+        self.image(self.ready)
+    }
+
+    fn image(&self, ready: &str) -> ContainerRequest<GenericImage> {
         let given = self.variable("IMAGE");
         let (image, command) = match &given {
             Some(image) => (image.as_str(), &[][..]),
@@ -207,7 +238,7 @@ impl Server {
         };
         let mut request = GenericImage::new(name, tag)
             .with_exposed_port(self.port.tcp())
-            .with_wait_for(WaitFor::message_on_either_std(self.ready))
+            .with_wait_for(WaitFor::message_on_either_std(ready))
             // contract-tests/run finds the containers of an interrupted run by this label.
             .with_label("syncguard.test-run", test_run())
             .with_cmd(command.iter().copied());

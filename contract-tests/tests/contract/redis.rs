@@ -3,11 +3,13 @@
 #![allow(clippy::unwrap_used, reason = "an assertion of a trial may panic")]
 
 mod crowd;
+mod failover;
 mod faults;
 mod handoff;
 mod moving_slot;
 mod notifications;
 mod records;
+mod recovery;
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -39,6 +41,8 @@ pub(crate) fn trials(runtime: &Handle, server: &Arc<Server>) -> Vec<Trial> {
     all.extend(notifications::trials(&cases));
     all.extend(moving_slot::trials(&cases));
     all.extend(crowd::trials(&cases));
+    all.extend(recovery::trials(&cases));
+    all.extend(failover::trials(&cases));
     all
 }
 
@@ -71,10 +75,14 @@ impl Raw {
     }
 
     async fn run(&self, words: &[&str]) -> Value {
+        self.try_run(words).await.unwrap()
+    }
+
+    async fn try_run(&self, words: &[&str]) -> std::result::Result<Value, RedisError> {
         let words: Vec<Value> = words.iter().map(|word| Value::from(*word)).collect();
         let (name, args) = words.split_first().unwrap();
         let command = CustomCommand::new(name.as_string().unwrap(), ClusterHash::FirstKey, false);
-        self.0.custom(command, args.to_vec()).await.unwrap()
+        self.0.custom(command, args.to_vec()).await
     }
 
     /// Returns the answer as text, or `None` for nil.

@@ -5,27 +5,25 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fred::bytes_utils::Str;
-use fred::error::ErrorKind;
-use fred::interfaces::ClientLike;
 use fred::types::Value;
 use fred::types::config::Options;
 use syncguard_backend::Notified;
 use syncguard_core::{
     Acquired, Backend, Capabilities, Clock, Error, ErrorCode, Fence, Key, Lease, LockId,
-    LockRecord, Operation, Result, Timestamp, Ttl, is_live,
+    LockRecord, Operation, Result, Sent, Timestamp, Ttl, is_live,
 };
 
-use crate::connection::Connection;
-use crate::error::classify;
+use crate::connection::{Connections, InFlight};
+use crate::error::{self, Fault};
 use crate::names::Names;
 use crate::notifications::Notifications;
+use crate::operations::{self, Script};
 use crate::record;
-use crate::scripts::{self, Script};
 
 /// Locks on a Redis server, cluster or compatible store. Clones share the connection.
 #[derive(Clone)]
 pub struct RedisBackend {
-    connection: Connection,
+    connections: Connections,
     options: Options,
     names: Names,
     notifications: Option<Arc<Notifications>>,
@@ -33,12 +31,12 @@ pub struct RedisBackend {
 
 impl RedisBackend {
     pub(crate) fn from_parts(
-        connection: Connection,
+        connections: Connections,
         options: Options,
         names: Names,
         notifications: Option<Notifications>,
     ) -> Self {
-        Self { connection, options, names, notifications: notifications.map(Arc::new) }
+        Self { connections, options, names, notifications: notifications.map(Arc::new) }
     }
 
     /// How a release is told to those who wait, for the script.
@@ -56,24 +54,48 @@ impl RedisBackend {
         [self.names.index(id), self.names.prefix().to_owned()]
     }
 
+    /// Connects, so that an error of the configuration is reported now.
+    pub(crate) async fn connect_now(&self) -> Result<()> {
+        let connection = self.connections.next();
+        match connection.established().await {
+            Ok(_) => Ok(()),
+            Err(cause) => Err(connection.connector().error(cause, Operation::Connect)),
+        }
+    }
+
+    /// Runs a script. All operations go through here.
+    ///
+    /// Until there is a connection, nothing is sent and `sent` is not marked.
     async fn call<const K: usize, const A: usize>(
         &self,
         operation: Operation,
         script: &Script,
         keys: [String; K],
         args: [String; A],
+        sent: &Sent,
     ) -> Result<Value> {
-        let client = self.connection.next();
+        let connection = self.connections.next();
+        let established = match connection.established().await {
+            Ok(established) => established,
+            Err(cause) => return Err(connection.connector().error(cause, operation)),
+        };
         let (keys, args) = (keys.map(Str::from), args.map(Str::from));
-        let answer = script.call(client, &self.options, keys, args).await;
-        answer.map_err(|error| {
-            if *error.kind() == ErrorKind::Timeout && !client.is_connected() {
-                Error::new(ErrorCode::ServiceUnavailable, operation)
-                    .with_message("no connection to the server within the time limit")
-                    .with_source(error)
-            } else {
-                classify(error, operation)
+        sent.mark();
+        let in_flight = InFlight::new(connection, &established);
+        let answer = script.call(established.client(), &self.options, &keys, &args).await;
+        in_flight.heard();
+        answer.map_err(|cause| {
+            let mut fault = Fault::of(&cause);
+            if !fault.keeps_connection() {
+                connection.condemn(&established, cause.kind());
+                if established.was_silent() {
+                    fault = Fault::silence();
+                }
             }
+            let secrets: Vec<&str> = keys.iter().chain(&args).map(|text| &**text).collect();
+            Error::new(fault.code, operation)
+                .with_message(fault.message)
+                .with_source(error::redacted(cause, &secrets))
         })
     }
 }
@@ -91,12 +113,22 @@ impl Backend for RedisBackend {
     }
 
     async fn acquire(&self, key: &Key, id: &LockId, ttl: Ttl) -> Result<Acquired> {
+        self.acquire_marking(key, id, ttl, &Sent::default()).await
+    }
+
+    async fn acquire_marking(
+        &self,
+        key: &Key,
+        id: &LockId,
+        ttl: Ttl,
+        sent: &Sent,
+    ) -> Result<Acquired> {
         let operation = Operation::Acquire;
         let lock = self.names.lock(key, operation)?;
         let counter = self.names.counter(&lock);
         let keys = [lock, self.names.index(id), counter];
         let args = [record::head(key, id), ttl.as_millis().to_string()];
-        let answer = self.call(operation, &scripts::ACQUIRE, keys, args).await;
+        let answer = self.call(operation, &operations::ACQUIRE, keys, args, sent).await;
         match answer.map_err(|error| error.with_key(key))? {
             Value::Integer(left) => Ok(Acquired::Held {
                 remaining: u64::try_from(left).ok().map(Duration::from_millis),
@@ -109,7 +141,7 @@ impl Backend for RedisBackend {
         let (key, id, operation) = (lease.key(), lease.id(), Operation::Extend);
         let keys = [self.names.lock(key, operation)?, self.names.index(id)];
         let args = [record::head(key, id), ttl.as_millis().to_string()];
-        let answer = self.call(operation, &scripts::EXTEND, keys, args).await;
+        let answer = self.call(operation, &operations::EXTEND, keys, args, &Sent::default()).await;
         extended(answer).map_err(|error| error.with_key(key))
     }
 
@@ -117,33 +149,50 @@ impl Backend for RedisBackend {
         let (key, id, operation) = (lease.key(), lease.id(), Operation::Release);
         let keys = [self.names.lock(key, operation)?, self.names.index(id)];
         let args = [record::head(key, id), self.verb()];
-        let answer = self.call(operation, &scripts::RELEASE, keys, args).await;
+        let answer = self.call(operation, &operations::RELEASE, keys, args, &Sent::default()).await;
         released(answer).map_err(|error| error.with_key(key))
     }
 
     async fn extend_by_id(&self, id: &LockId, ttl: Ttl) -> Result<Option<Lease>> {
         let args = [id.as_str().to_owned(), ttl.as_millis().to_string()];
-        let answer =
-            self.call(Operation::Extend, &scripts::EXTEND_BY_ID, self.keys_by_id(id), args).await;
+        let answer = self
+            .call(
+                Operation::Extend,
+                &operations::EXTEND_BY_ID,
+                self.keys_by_id(id),
+                args,
+                &Sent::default(),
+            )
+            .await;
         extended(answer).map_err(|error| error.with_id(id))
     }
 
     async fn release_by_id(&self, id: &LockId) -> Result<bool> {
         let (operation, args) = (Operation::Release, [id.as_str().to_owned(), self.verb()]);
-        let answer = self.call(operation, &scripts::RELEASE_BY_ID, self.keys_by_id(id), args).await;
+        let answer = self
+            .call(
+                operation,
+                &operations::RELEASE_BY_ID,
+                self.keys_by_id(id),
+                args,
+                &Sent::default(),
+            )
+            .await;
         released(answer).map_err(|error| error.with_id(id))
     }
 
     async fn get(&self, key: &Key) -> Result<Option<LockRecord>> {
         let operation = Operation::Get;
         let keys = [self.names.lock(key, operation)?];
-        let answer = self.call(operation, &scripts::GET, keys, []).await;
+        let answer = self.call(operation, &operations::GET, keys, [], &Sent::default()).await;
         answer.and_then(|answer| live(&answer, operation)).map_err(|error| error.with_key(key))
     }
 
     async fn find(&self, id: &LockId) -> Result<Option<LockRecord>> {
         let operation = Operation::Find;
-        let answer = self.call(operation, &scripts::FIND, self.keys_by_id(id), []).await;
+        let answer = self
+            .call(operation, &operations::FIND, self.keys_by_id(id), [], &Sent::default())
+            .await;
         answer
             .and_then(|answer| live(&answer, operation))
             .map(|record| record.filter(|record| record.id() == id))
@@ -157,7 +206,8 @@ impl Backend for RedisBackend {
         let keys = [lock, self.names.index(lease.id()), counter, next];
         let ttl = ttl.as_millis().to_string();
         let args = [record::head(key, lease.id()), ttl, record::head(key, id)];
-        let answer = self.call(operation, &scripts::HAND_OVER, keys, args).await;
+        let answer =
+            self.call(operation, &operations::HAND_OVER, keys, args, &Sent::default()).await;
         match answer.map_err(|error| error.with_key(key))? {
             Value::Null => Ok(None),
             answer => granted(&answer, key, id, operation).map(Some),
@@ -219,8 +269,12 @@ fn live(answer: &Value, operation: Operation) -> Result<Option<LockRecord>> {
         return Err(unreadable(operation));
     };
     let now = Timestamp::from_millis(seconds.saturating_mul(1_000).saturating_add(micros / 1_000));
-    let record = record(json, operation)?;
-    Ok(Some(record).filter(|record| is_live(record.expires_at(), now)))
+    // Only a live record must be readable.
+    let ends = json.as_bytes().and_then(record::expiry);
+    if ends.is_some_and(|ends| !is_live(ends, now)) {
+        return Ok(None);
+    }
+    record(json, operation).map(Some)
 }
 
 fn record(json: &Value, operation: Operation) -> Result<LockRecord> {
@@ -229,7 +283,9 @@ fn record(json: &Value, operation: Operation) -> Result<LockRecord> {
 }
 
 fn unreadable(operation: Operation) -> Error {
-    Error::new(ErrorCode::Internal, operation).with_message("what is stored cannot be read")
+    Error::new(ErrorCode::Internal, operation).with_message(
+        "what is stored under a key of this lock cannot be read: check what else uses the prefix",
+    )
 }
 
 #[cfg(test)]

@@ -1,86 +1,340 @@
-//! What the commands of locks go through, and how a connection of our own is made and ended.
+//! What commands go through: connections that are made when needed and replaced when they fail.
 
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use fred::clients::{Client, Pool};
+use fred::clients::Client;
 use fred::error::{Error as RedisError, ErrorKind};
 use fred::interfaces::ClientLike;
-use fred::types::ConnectHandle;
-use fred::types::config::ConnectionConfig;
+use fred::types::config::Options;
+use fred::types::{ClusterHash, CustomCommand, Value};
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until, timeout};
 
-/// What a backend sends its commands through: a fred `Client`, or a `Pool` of them.
-#[derive(Clone, Debug)]
-pub struct Connection(Clients);
+use crate::connect::{Connector, Task};
+use crate::error::{Fault, NO_RUNTIME};
 
+/// The pause after the first attempt to connect that failed. Each further failure doubles it.
+const FIRST_PAUSE: Duration = Duration::from_millis(20);
+
+/// The limit to which pauses grow. A server that is back is noticed within this time.
+const LAST_PAUSE: Duration = Duration::from_secs(1);
+
+/// The connections of a backend. Clones share them.
 #[derive(Clone, Debug)]
-enum Clients {
-    One(Client),
-    Owned(Client, #[expect(dead_code, reason = "it ends with the last clone")] Arc<Task>),
-    Pool(Pool),
+pub(crate) struct Connections {
+    all: Arc<[Connection]>,
+    next: Arc<AtomicUsize>,
+}
+
+impl Connections {
+    /// Connects with each of these when it is needed. There is at least one.
+    pub(crate) fn new(connectors: impl IntoIterator<Item = Connector>) -> Self {
+        let all = connectors.into_iter().map(Connection::new).collect();
+        Self { all, next: Arc::default() }
+    }
+
+    /// Returns the connection for the next command: the next one that is up, or the next one.
+    pub(crate) fn next(&self) -> &Connection {
+        if let [one] = &*self.all {
+            return one;
+        }
+        let next = self.next.fetch_add(1, Ordering::Relaxed);
+        let (before, after) = self.all.split_at(next % self.all.len());
+        let mut in_turn = after.iter().chain(before);
+        in_turn.clone().find(|one| one.is_up()).or_else(|| in_turn.next()).unwrap_or(&self.all[0])
+    }
+}
+
+/// A connection that is made when a command needs it, and made again after it failed. Clones share
+/// it.
+#[derive(Clone, Debug)]
+pub(crate) struct Connection(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    connector: Connector,
+    state: Mutex<State>,
+    /// Wakes the callers that wait for the connection, and counts them.
+    changed: watch::Sender<()>,
+}
+
+#[derive(Debug)]
+struct State {
+    established: Option<Arc<Established>>,
+    /// When the attempt that is under way began.
+    connecting: Option<Instant>,
+    /// Why the last attempt to connect failed.
+    failure: Option<RedisError>,
+    /// The pause before the next attempt, after one that failed or did not last.
+    pause: Duration,
+    next_attempt: Instant,
 }
 
 impl Connection {
-    /// A connection that is ours to end.
-    pub(crate) fn owned(client: Client, task: Task) -> Self {
-        Self(Clients::Owned(client, Arc::new(task)))
+    fn new(connector: Connector) -> Self {
+        let state = State {
+            established: None,
+            connecting: None,
+            failure: None,
+            pause: Duration::ZERO,
+            next_attempt: Instant::now(),
+        };
+        Self(Arc::new(Shared {
+            connector,
+            state: Mutex::new(state),
+            changed: watch::Sender::new(()),
+        }))
     }
 
-    /// The client for the next command.
-    pub(crate) fn next(&self) -> &Client {
-        match &self.0 {
-            Clients::One(client) | Clients::Owned(client, _) => client,
-            Clients::Pool(pool) => pool.next_connected(),
+    /// How the connection is made.
+    pub(crate) fn connector(&self) -> &Connector {
+        &self.0.connector
+    }
+
+    fn is_up(&self) -> bool {
+        self.0.state().up().is_some()
+    }
+
+    /// Waits until the connection is up, at most for the time limit. Fails earlier if the server
+    /// refuses for a reason that does not pass.
+    ///
+    /// # Cancel safety
+    ///
+    /// The future may be dropped at any point. An attempt that is under way goes on, for the next
+    /// caller, and no further one is made while nobody waits.
+    pub(crate) async fn established(&self) -> Result<Arc<Established>, RedisError> {
+        let Ok(runtime) = Handle::try_current() else {
+            return Err(RedisError::new(ErrorKind::Config, NO_RUNTIME));
+        };
+        if let Some(established) = self.0.state().up() {
+            return Ok(established);
+        }
+        let in_time = timeout(self.0.connector.limit(), self.wait(&runtime)).await;
+        in_time.unwrap_or_else(|_| {
+            let failure = self.0.state().failure.clone();
+            Err(failure.unwrap_or_else(|| {
+                RedisError::new(ErrorKind::Timeout, "The server accepted no connection in time.")
+            }))
+        })
+    }
+
+    async fn wait(&self, runtime: &Handle) -> Result<Arc<Established>, RedisError> {
+        let mut changes = self.0.changed.subscribe();
+        loop {
+            if let Some(outcome) = self.outcome(runtime) {
+                return outcome;
+            }
+            // It fails only if the sender is gone, which `self` keeps.
+            let _ = changes.changed().await;
+        }
+    }
+
+    /// Returns what a waiter waits for, if it is known. Otherwise an attempt to connect is under way.
+    fn outcome(&self, runtime: &Handle) -> Option<Result<Arc<Established>, RedisError>> {
+        let now = Instant::now();
+        {
+            let mut state = self.0.state();
+            if let Some(established) = state.up() {
+                return Some(Ok(established));
+            }
+            // An attempt may be on a runtime that nobody drives any more, such as that of a test.
+            let longest = self.0.connector.limit() * 2 + LAST_PAUSE;
+            if state.connecting.is_some_and(|since| now <= since + longest) {
+                return None;
+            }
+            if let Some(failure) = &state.failure
+                && !Fault::of(failure).code.is_transient()
+                && now < state.next_attempt
+            {
+                return Some(Err(failure.clone()));
+            }
+            state.retire();
+            state.connecting = Some(now);
+        }
+        // Not under the lock: a runtime that shuts down drops the task at once.
+        runtime.spawn(Attempts(self.0.clone()).run());
+        None
+    }
+
+    /// Closes a connection that failed a command in this way, so that the next command gets a new
+    /// one. A connection that was replaced already stays replaced.
+    pub(crate) fn condemn(&self, failed: &Arc<Established>, kind: &ErrorKind) {
+        if *kind == ErrorKind::Timeout {
+            failed.silent.store(true, Ordering::Relaxed);
+        }
+        failed.task.end();
+        let mut state = self.0.state();
+        if state.established.as_ref().is_some_and(|current| Arc::ptr_eq(current, failed)) {
+            state.retire();
+        }
+    }
+
+    /// Sends a `PING`, and condemns the connection if no answer comes in time. One at a time.
+    fn prove(&self, established: &Arc<Established>) {
+        if established.proving.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let (connection, established) = (self.clone(), established.clone());
+        established.runtime.clone().spawn(async move {
+            let options = Options {
+                timeout: Some(connection.connector().limit()),
+                max_attempts: Some(1),
+                ..Options::default()
+            };
+            let command = CustomCommand::new_static("PING", ClusterHash::FirstKey, false);
+            let client = established.client.with_options(&options);
+            let answer = client.custom::<Value, Value>(command, Vec::new()).await;
+            established.proving.store(false, Ordering::Relaxed);
+            // A refusal is an answer as well.
+            let broken = [ErrorKind::Timeout, ErrorKind::IO, ErrorKind::Canceled];
+            if let Err(error) = answer
+                && broken.contains(error.kind())
+            {
+                connection.condemn(&established, error.kind());
+            }
+        });
+    }
+}
+
+impl Shared {
+    fn state(&self) -> MutexGuard<'_, State> {
+        // No code that can panic runs while this mutex is held, so poisoning cannot occur.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// Returns the connection if it is up.
+    fn up(&self) -> Option<Arc<Established>> {
+        self.established.as_ref().filter(|established| !established.task.has_ended()).cloned()
+    }
+
+    /// Forgets a connection that failed. The next attempt is made at once if the connection lasted.
+    /// Otherwise a server that accepts connections and refuses commands would see a new one for
+    /// each command.
+    fn retire(&mut self) {
+        if let Some(failed) = self.established.take() {
+            if failed.since.elapsed() >= LAST_PAUSE {
+                self.pause = Duration::ZERO;
+            }
+            self.postpone();
+        }
+    }
+
+    /// Sets the time of the next attempt, and doubles the pause.
+    fn postpone(&mut self) {
+        self.next_attempt = Instant::now() + self.pause;
+        self.pause = (self.pause * 2).clamp(FIRST_PAUSE, LAST_PAUSE);
+    }
+}
+
+/// The attempts to connect, until one succeeds or nobody waits any more.
+struct Attempts(Arc<Shared>);
+
+impl Attempts {
+    async fn run(self) {
+        let shared = &self.0;
+        loop {
+            let next_attempt = shared.state().next_attempt;
+            sleep_until(next_attempt).await;
+            shared.state().connecting = Some(Instant::now());
+            match Established::new(&shared.connector).await {
+                Ok(established) => {
+                    let mut state = shared.state();
+                    state.established = Some(Arc::new(established));
+                    state.failure = None;
+                    return;
+                }
+                Err(failure) => {
+                    let mut state = shared.state();
+                    let passes = Fault::of(&failure).code.is_transient();
+                    state.failure = Some(failure);
+                    state.postpone();
+                    if !passes || shared.changed.receiver_count() == 0 {
+                        return;
+                    }
+                }
+            }
         }
     }
 }
 
-impl From<Client> for Connection {
-    fn from(client: Client) -> Self {
-        Self(Clients::One(client))
-    }
-}
-
-impl From<Pool> for Connection {
-    fn from(pool: Pool) -> Self {
-        Self(Clients::Pool(pool))
-    }
-}
-
-/// Bounds what a client does to connect, and lets it send each command once.
-pub(crate) fn limit(connection: &mut ConnectionConfig, limit: Duration) {
-    connection.connection_timeout = limit;
-    connection.internal_command_timeout = limit;
-    connection.max_command_attempts = 1;
-}
-
-/// Connects a client, in at most twice the limit.
-pub(crate) async fn open(client: &Client, limit: Duration) -> Result<Task, RedisError> {
-    // `biased`: the outcome is listened for before the connection is made.
-    let (connected, task) = tokio::join!(
-        biased;
-        tokio::time::timeout(limit * 2, client.wait_for_connect()),
-        async { Task(client.connect()) },
-    );
-    let in_time = connected
-        .unwrap_or_else(|_| Err(RedisError::new(ErrorKind::Timeout, "No connection in time.")));
-    in_time.map(|()| task)
-}
-
-/// The task of a connection that is ours. It would go on after the last client is gone.
-#[derive(Debug)]
-pub(crate) struct Task(ConnectHandle);
-
-impl Task {
-    /// Resolves when the client has given up.
-    pub(crate) async fn ended(&mut self) {
-        // However it ended.
-        let _ = (&mut self.0).await;
-    }
-}
-
-impl Drop for Task {
+impl Drop for Attempts {
+    /// Wakes the waiters: the attempts succeeded or failed, or their runtime is shutting down.
     fn drop(&mut self) {
-        self.0.abort();
+        self.0.state().connecting = None;
+        self.0.changed.send_replace(());
+    }
+}
+
+/// One connection, which is up or was.
+#[derive(Debug)]
+pub(crate) struct Established {
+    client: Client,
+    task: Task,
+    /// The runtime that drives the connection.
+    runtime: Handle,
+    since: Instant,
+    /// A `PING` is under way.
+    proving: AtomicBool,
+    /// A command had no answer in time, so the connection was closed.
+    silent: AtomicBool,
+}
+
+impl Established {
+    async fn new(connector: &Connector) -> Result<Self, RedisError> {
+        let client = connector.client()?;
+        let task = connector.open(&client).await?;
+        Ok(Self {
+            client,
+            task,
+            runtime: Handle::current(),
+            since: Instant::now(),
+            proving: AtomicBool::new(false),
+            silent: AtomicBool::new(false),
+        })
+    }
+
+    /// Whether the connection was closed because a command had no answer in time. Then the other
+    /// commands in flight had none either.
+    pub(crate) fn was_silent(&self) -> bool {
+        self.silent.load(Ordering::Relaxed)
+    }
+
+    /// The client to send commands with.
+    pub(crate) fn client(&self) -> &Client {
+        &self.client
+    }
+}
+
+/// A command on its way. Dropping it before its answer was heard has the connection proved: the
+/// caller that left cannot notice that no answer comes.
+#[derive(Debug)]
+pub(crate) struct InFlight<'a> {
+    connection: &'a Connection,
+    established: &'a Arc<Established>,
+    heard: bool,
+}
+
+impl<'a> InFlight<'a> {
+    /// A command that is about to be sent.
+    pub(crate) fn new(connection: &'a Connection, established: &'a Arc<Established>) -> Self {
+        Self { connection, established, heard: false }
+    }
+
+    /// The command has come to an end, and its caller has the outcome.
+    pub(crate) fn heard(mut self) {
+        self.heard = true;
+    }
+}
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        if !self.heard {
+            self.connection.prove(self.established);
+        }
     }
 }

@@ -23,7 +23,6 @@
 //!
 //! # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let pool = Builder::from_config(Config::from_url("redis://127.0.0.1:6379")?).build_pool(4)?;
-//! pool.init().await?;
 //!
 //! let backend = RedisBackend::builder()
 //!     .key_prefix("billing")
@@ -163,18 +162,20 @@
 //! the roots of the system.
 
 mod backend;
-mod config;
+mod builder;
+mod connect;
 mod connection;
 mod error;
 mod names;
 mod notifications;
+mod operations;
 mod record;
-mod scripts;
 mod tls;
+mod url;
 
 pub use backend::RedisBackend;
-pub use config::RedisBackendBuilder;
-pub use connection::Connection;
+pub use builder::RedisBackendBuilder;
+pub use connect::Connection;
 pub use fred;
 #[doc(inline)]
 pub use syncguard::*;

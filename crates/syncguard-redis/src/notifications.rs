@@ -13,8 +13,8 @@ use std::time::Duration;
 
 use fred::clients::Client;
 use fred::error::{Error as RedisError, ErrorKind};
-use fred::interfaces::{ClientLike, EventInterface};
-use fred::types::{Builder, Message};
+use fred::interfaces::EventInterface;
+use fred::types::Message;
 use syncguard_backend::{ListenerTask, NotificationRegistry, Notified, ReconnectBackoff};
 use syncguard_core::Operation;
 use tokio::sync::broadcast::{Receiver, error::RecvError};
@@ -22,7 +22,7 @@ use tokio::time::Instant;
 use tracing::warn;
 
 use self::subscriptions::Subscriptions;
-use crate::connection::{self, Task};
+use crate::connect::{Connector, Task};
 use crate::error::{ENDED, classify};
 
 /// How many messages may arrive at once. If more arrive, all waiters are woken.
@@ -37,25 +37,16 @@ pub(crate) struct Notifications {
 }
 
 impl Notifications {
-    /// Connects only when a waiter registers. The connection has the options of the client, and
-    /// each of its commands has this time limit.
-    pub(crate) fn new(client: &Client, limit: Duration) -> Self {
-        let mut builder = Builder::from_config(client.client_config());
-        builder
-            .set_connection_config(client.connection_config().clone())
-            .with_connection_config(|connection| connection::limit(connection, limit))
-            .with_performance_config(|performance| {
-                performance.default_command_timeout = limit;
-                performance.broadcast_channel_capacity = MESSAGES;
-            });
-        let subscriber = Subscriber { builder, limit, sharded: client.is_clustered() };
+    /// Connects only when a waiter registers.
+    pub(crate) fn new(connector: Connector) -> Self {
+        let subscriber = Subscriber { connector: connector.with_messages(MESSAGES) };
         Self { interests: NotificationRegistry::new(), subscriber, task: ListenerTask::new() }
     }
 
     /// The command by which a release publishes. A cluster uses sharded channels, because every
     /// node receives the messages of plain channels.
     pub(crate) fn verb(&self) -> &'static str {
-        if self.subscriber.sharded { "SPUBLISH" } else { "PUBLISH" }
+        if self.subscriber.connector.is_clustered() { "SPUBLISH" } else { "PUBLISH" }
     }
 
     /// Resolves when the lock of this name may have become free since the call.
@@ -68,9 +59,7 @@ impl Notifications {
 
 #[derive(Clone)]
 struct Subscriber {
-    builder: Builder,
-    limit: Duration,
-    sharded: bool,
+    connector: Connector,
 }
 
 impl Subscriber {
@@ -99,7 +88,7 @@ impl Subscriber {
             Err(error) => return (None, error),
         };
         let connected = Instant::now();
-        let mut subscriptions = Subscriptions::new(client, self.sharded);
+        let mut subscriptions = Subscriptions::new(client, self.connector.is_clustered());
         tokio::select! {
             () = connection.ended() => {}
             () = hear(messages, interests) => {}
@@ -107,16 +96,16 @@ impl Subscriber {
                 let Err(error) = ended;
                 // It may have taken the time limit to find out.
                 let worked_for = subscriptions.worked_for();
-                return (worked_for.map(|lasted| lasted.saturating_sub(self.limit)), error);
+                return (worked_for.map(|lasted| lasted.saturating_sub(self.connector.limit())), error);
             }
         }
         (Some(connected.elapsed()), RedisError::new(ErrorKind::IO, ENDED))
     }
 
     async fn connect(&self) -> Result<(Client, Receiver<Message>, Task), RedisError> {
-        let client = self.builder.build()?;
+        let client = self.connector.client()?;
         let messages = client.message_rx();
-        let connection = connection::open(&client, self.limit).await?;
+        let connection = self.connector.open(&client).await?;
         Ok((client, messages, connection))
     }
 }

@@ -16,6 +16,18 @@ pub(crate) fn head(key: &Key, id: &LockId) -> String {
     format!("{{\"key\":{key},\"lockId\":\"{}\",\"fence\":\"", id.as_str())
 }
 
+/// Reads only when a record ends, which also one with other fields missing may say.
+pub(crate) fn expiry(json: &[u8]) -> Option<Timestamp> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Ends {
+        #[serde(deserialize_with = "millis")]
+        expires_at_ms: Timestamp,
+    }
+
+    serde_json::from_slice(json).ok().map(|Ends { expires_at_ms }| expires_at_ms)
+}
+
 /// Reads a record in any writing: fields in any order, any form of numbers, unknown fields.
 pub(crate) fn parse(json: &[u8]) -> serde_json::Result<LockRecord> {
     #[derive(Deserialize)]

@@ -31,16 +31,16 @@ use fred::types::config::Options;
 use fred::types::{ClusterHash, CustomCommand, Value};
 use syncguard_core::{Fence, LockId, TOLERANCE};
 
-const BY_KEY: &str = include_str!("scripts/by_key.lua");
-const BY_ID: &str = include_str!("scripts/by_id.lua");
-const DECODE: &str = include_str!("scripts/decode.lua");
-const HELD: &str = include_str!("scripts/held.lua");
-const INDEX: &str = include_str!("scripts/index.lua");
-const RENEW: &str = include_str!("scripts/renew.lua");
-const GRANT: &str = include_str!("scripts/grant.lua");
-const HAND_OVER_MINE: &str = include_str!("scripts/handoff.lua");
-const HANDED_OVER: &str = include_str!("scripts/handed_off.lua");
-const RELEASE_MINE: &str = include_str!("scripts/release.lua");
+const BY_KEY: &str = include_str!("operations/by_key.lua");
+const BY_ID: &str = include_str!("operations/by_id.lua");
+const DECODE: &str = include_str!("operations/decode.lua");
+const HELD: &str = include_str!("operations/held.lua");
+const INDEX: &str = include_str!("operations/index.lua");
+const RENEW: &str = include_str!("operations/renew.lua");
+const GRANT: &str = include_str!("operations/grant.lua");
+const HAND_OVER_MINE: &str = include_str!("operations/handoff.lua");
+const HANDED_OVER: &str = include_str!("operations/handed_off.lua");
+const RELEASE_MINE: &str = include_str!("operations/release.lua");
 const RECORD: &str = "return text\n";
 
 /// Keys: lock, index, fence counter. Arguments: head, TTL. Answers with the record, or with the
@@ -60,15 +60,12 @@ pub(crate) static EXTEND_BY_ID: Script = Script::new(&[BY_ID, DECODE, RENEW]);
 /// Keys: index, prefix. Arguments: id, how to tell of it. Answers with one, or nil.
 pub(crate) static RELEASE_BY_ID: Script = Script::new(&[BY_ID, DECODE, RELEASE_MINE]);
 /// Keys: lock. Answers with the record, seconds and microseconds, or nil.
-pub(crate) static GET: Script = Script::new(&[include_str!("scripts/get.lua")]);
+pub(crate) static GET: Script = Script::new(&[include_str!("operations/get.lua")]);
 /// Keys: index, prefix. Answers as [`GET`].
-pub(crate) static FIND: Script = Script::new(&[include_str!("scripts/find.lua")]);
+pub(crate) static FIND: Script = Script::new(&[include_str!("operations/find.lua")]);
 
 /// Where the first key stands among the words of a call, which tells a cluster's node.
 pub(crate) const FIRST_KEY: ClusterHash = ClusterHash::Offset(2);
-
-/// What fred says of a command that came before it had noticed that the connection is gone.
-const NOT_SENT: &str = "Failed to route command.";
 
 /// One script.
 pub(crate) struct Script {
@@ -96,25 +93,20 @@ impl Script {
         &self,
         client: &Client,
         options: &Options,
-        keys: [Str; K],
-        args: [Str; A],
+        keys: &[Str; K],
+        args: &[Str; A],
     ) -> Result<Value, Error> {
         let Loaded { source, sha } = self.loaded();
         let client = client.with_options(options);
         let send = |name, script: &Str| {
             let numbers = [script.clone(), Str::from(K.to_string())];
-            let values = numbers.iter().chain(&keys).chain(&args).cloned();
+            let values = numbers.iter().chain(keys).chain(args).cloned();
             let command = CustomCommand::new_static(name, ClusterHash::FirstKey, false);
             client.custom(command, values.map(Value::String).collect())
         };
         match send("EVALSHA", sha).await {
-            // Nothing was run. Without a connection it now waits for the next one, which may be to a
-            // server that has restarted and knows no scripts.
-            Err(error)
-                if error.details().starts_with("NOSCRIPT") || error.details() == NOT_SENT =>
-            {
-                send("EVAL", source).await
-            }
+            // Nothing was run.
+            Err(error) if error.details().starts_with("NOSCRIPT") => send("EVAL", source).await,
             answer => answer,
         }
     }
@@ -139,16 +131,45 @@ impl Script {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
+
+    /// Every script, by the name of its snapshot.
+    fn scripts() -> [(&'static str, &'static Script); 8] {
+        [
+            ("acquire", &ACQUIRE),
+            ("extend", &EXTEND),
+            ("extend_by_id", &EXTEND_BY_ID),
+            ("find", &FIND),
+            ("get", &GET),
+            ("handoff", &HAND_OVER),
+            ("release", &RELEASE),
+            ("release_by_id", &RELEASE_BY_ID),
+        ]
+    }
 
     #[test]
     fn every_constant_is_filled_in() {
-        let by_key = [&ACQUIRE, &EXTEND, &RELEASE, &HAND_OVER, &GET];
-        for script in by_key.into_iter().chain([&EXTEND_BY_ID, &RELEASE_BY_ID, &FIND]) {
-            let source = script.source();
-            assert!(!source.contains('@'), "{source}");
+        for (name, script) in scripts() {
+            assert!(!script.source().contains('@'), "{name}");
         }
         assert!(ACQUIRE.source().contains("fence > 900000000000000 "));
         assert!(ACQUIRE.source().contains("now - 1000\n"));
+    }
+
+    /// The snapshots show each script whole. To write them after a change, run this test with
+    /// `UPDATE_SNAPSHOTS=1`.
+    #[test]
+    fn scripts_are_sent_as_their_snapshots_show_them() {
+        let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/scripts");
+        for (name, script) in scripts() {
+            let path = directory.join(format!("{name}.lua"));
+            if std::env::var_os("UPDATE_SNAPSHOTS").is_some() {
+                std::fs::write(&path, script.source()).unwrap();
+            }
+            let snapshot = std::fs::read_to_string(&path).unwrap();
+            assert_eq!(script.source(), snapshot, "{name}");
+        }
     }
 }

@@ -2,18 +2,16 @@
 
 use std::time::Duration;
 
-use fred::interfaces::ClientLike;
-use fred::types::Builder;
-use fred::types::config::{Config, Options, ReconnectPolicy, UnresponsiveConfig};
+use fred::types::config::Options;
 use syncguard_core::{Error, ErrorCode, Operation, Result};
 
 use crate::backend::RedisBackend;
-use crate::connection::{self, Connection};
-use crate::error::classify;
+use crate::connect::{Connection, Connector};
+use crate::connection::Connections;
 use crate::names::Names;
 use crate::notifications::Notifications;
-use crate::scripts::FIRST_KEY;
-use crate::tls;
+use crate::operations::FIRST_KEY;
+use crate::url;
 
 /// How often a command follows where the nodes of a cluster send it: as by fred's default.
 const REDIRECTIONS: u32 = 5;
@@ -140,67 +138,60 @@ impl RedisBackendBuilder {
     ///
     /// A dropped future leaves nothing behind.
     pub async fn connect(self, url: &str) -> Result<RedisBackend> {
-        let config = parse_url(url)?;
-        let clustered = config.server.is_clustered();
-        let names = Names::new(&self.key_prefix, clustered)?;
-        let options = self.options(clustered)?;
-        let limit = self.command_timeout;
-
-        let mut builder = Builder::from_config(config);
-        builder
-            .with_connection_config(|connection| {
-                connection.tcp.nodelay = Some(true);
-                connection::limit(connection, limit);
-                // A connection that swallows everything would otherwise stay until the operating
-                // system gives it up, which takes minutes.
-                connection.unresponsive =
-                    UnresponsiveConfig { max_timeout: Some(limit * 2), interval: limit / 2 };
-            })
-            .with_performance_config(|performance| performance.default_command_timeout = limit)
-            // For ever, after 20 ms at first and every second later.
-            .set_policy(ReconnectPolicy::new_exponential(0, 20, 1_000, 2));
-        let failed = |error| classify(error, Operation::Configure);
-        let client = builder.build().map_err(failed)?;
-
-        let task = connection::open(&client, limit).await.map_err(failed)?;
-        Ok(self.backend(Connection::owned(client, task), options, names))
+        self.check()?;
+        let connector = Connector::new(url::parse(url)?, self.command_timeout);
+        let backend = self.backend(vec![connector])?;
+        backend.connect_now().await?;
+        Ok(backend)
     }
 
-    /// Builds a backend on your own fred `Client` or `Pool`, which you connect and close.
+    /// Builds a backend that connects as your own fred `Client` or `Pool` would.
     ///
-    /// Its own settings stay as they are, but for the commands of locks: those have the time limit
-    /// of this builder, and are sent once only, but for what the crate says of
-    /// [clusters](crate#clusters).
+    /// The backend makes connections of its own with the configuration of yours: one for a `Client`,
+    /// as many as its size for a `Pool`. Your client is not used, so it need not be connected, and
+    /// its blocking commands delay no lock. The connections of the backend have the command timeout
+    /// of this builder, and are always made again: a reconnect policy of yours is not needed.
     ///
-    /// A `Client` keeps the commands of a lock in order. A `Pool` does not, since they take several
-    /// connections: when an acquisition is stuck on one of them and is given up, the release that
-    /// undoes it can overtake it, and the key is then held until the TTL ends.
+    /// A connection is made when an operation first needs it. Then also a wrong password is reported.
+    ///
+    /// With a `Client`, the commands of a lock stay in order. With a `Pool` they do not, because they
+    /// take several connections: if an acquisition is stuck on one of them and is given up, the
+    /// release that undoes it can overtake it, and the key is then held until the TTL ends.
     ///
     /// # Errors
     ///
-    /// [`InvalidArgument`](ErrorCode::InvalidArgument) when an option is not valid, or when it is a
+    /// [`InvalidArgument`](ErrorCode::InvalidArgument) if an option is not valid, or if it is a
     /// client of a cluster and the key prefix has no hash tag.
     pub fn build(self, client: impl Into<Connection>) -> Result<RedisBackend> {
+        self.check()?;
         let connection = client.into();
-        let clustered = connection.next().is_clustered();
-        let names = Names::new(&self.key_prefix, clustered)?;
-        let options = self.options(clustered)?;
-        Ok(self.backend(connection, options, names))
+        let like = |client| Connector::like(client, self.command_timeout);
+        let connectors = connection.clients().iter().map(like).collect();
+        self.backend(connectors)
     }
 
-    fn backend(self, connection: Connection, options: Options, names: Names) -> RedisBackend {
-        let notifications =
-            self.notifications.then(|| Notifications::new(connection.next(), self.command_timeout));
-        RedisBackend::from_parts(connection, options, names, notifications)
-    }
-
-    fn options(&self, clustered: bool) -> Result<Options> {
+    /// Checks the options that no type checks.
+    fn check(&self) -> Result<()> {
         // For fred, no time at all means no limit.
         if self.command_timeout.is_zero() {
             return Err(Error::new(ErrorCode::InvalidArgument, Operation::Configure)
                 .with_message("the command timeout must not be zero"));
         }
-        Ok(Options {
+        Ok(())
+    }
+
+    fn backend(self, connectors: Vec<Connector>) -> Result<RedisBackend> {
+        // All clients of a pool have one configuration.
+        let clustered = connectors.iter().any(Connector::is_clustered);
+        let names = Names::new(&self.key_prefix, clustered)?;
+        let options = self.options(clustered);
+        let listener = connectors.first().filter(|_| self.notifications).cloned();
+        let notifications = listener.map(Notifications::new);
+        Ok(RedisBackend::from_parts(Connections::new(connectors), options, names, notifications))
+    }
+
+    fn options(&self, clustered: bool) -> Options {
+        Options {
             timeout: Some(self.command_timeout),
             // A command is sent once. Only the nodes of a cluster may redirect it, which they do
             // instead of running it, and each time counts as an attempt: fred ends the whole client
@@ -212,26 +203,14 @@ impl RedisBackendBuilder {
             fail_fast: clustered,
             cluster_hash: Some(FIRST_KEY),
             ..Options::default()
-        })
+        }
     }
-}
-
-fn parse_url(url: &str) -> Result<Config> {
-    let invalid = |message| {
-        Error::new(ErrorCode::InvalidArgument, Operation::Configure).with_message(message)
-    };
-    let scheme = url.split(':').next().unwrap_or_default();
-    if !(scheme.starts_with("redis") || scheme.starts_with("valkey")) {
-        return Err(invalid("the URL must begin with redis:// or one of its variants"));
-    }
-    if scheme.starts_with("rediss") || scheme.starts_with("valkeys") {
-        tls::prepare()?;
-    }
-    Config::from_url(url).map_err(|error| invalid("the URL is not valid").with_source(error))
 }
 
 #[cfg(test)]
 mod tests {
+    use fred::types::Builder;
+
     use super::*;
 
     async fn refused(builder: RedisBackendBuilder, url: &str) -> String {
@@ -250,22 +229,6 @@ mod tests {
         assert!(text.contains("hash tag"), "{text}");
         refused(builder().key_prefix("fence"), "redis://127.0.0.1:1").await;
         refused(builder().command_timeout(Duration::ZERO), "redis://127.0.0.1:1").await;
-    }
-
-    #[cfg(any(feature = "tls-rustls", feature = "tls-rustls-ring"))]
-    #[test]
-    fn a_url_with_tls_needs_no_choice_of_cryptography() {
-        // It panicked where both were there, as with all features, or with another driver's.
-        assert!(parse_url("rediss://localhost").is_ok());
-    }
-
-    #[cfg(not(any(feature = "tls-rustls", feature = "tls-rustls-ring")))]
-    #[tokio::test]
-    async fn e3_tls_needs_a_feature() {
-        for url in ["rediss://h", "rediss-cluster://h", "valkeys-sentinel://h"] {
-            let text = refused(RedisBackendBuilder::default(), url).await;
-            assert!(text.contains("tls-rustls"), "{text}");
-        }
     }
 
     #[test]
