@@ -3,11 +3,14 @@
 #![allow(clippy::unwrap_used, reason = "an assertion of a trial may panic")]
 
 mod crowd;
+mod errors;
 mod failover;
 mod faults;
 mod handoff;
 mod moving_slot;
+mod nodes;
 mod notifications;
+mod preflight;
 mod records;
 mod recovery;
 
@@ -24,6 +27,7 @@ use syncguard_redis::{
     Acquired, Backend, ErrorCode, Key, Lease, LockId, RedisBackend, Result, Ttl,
 };
 use tokio::runtime::Handle;
+use tokio::time::{Instant, sleep};
 
 use contract_tests::servers::Server;
 
@@ -43,6 +47,8 @@ pub(crate) fn trials(runtime: &Handle, server: &Arc<Server>) -> Vec<Trial> {
     all.extend(crowd::trials(&cases));
     all.extend(recovery::trials(&cases));
     all.extend(failover::trials(&cases));
+    all.extend(errors::trials(&cases));
+    all.extend(preflight::trials(&cases));
     all
 }
 
@@ -94,12 +100,29 @@ impl Raw {
         self.run(words).await.as_i64().unwrap()
     }
 
+    /// Returns whether a cluster of this server has sharded pub/sub, which Redis has since version 7.
+    async fn has_sharded_channels(&self) -> bool {
+        self.try_run(&["PUBSUB", "SHARDCHANNELS"]).await.is_ok()
+    }
+
     /// Returns how often clients sent this command since the counts were reset.
     async fn calls(&self, command: &str) -> u64 {
         let stats = self.text(&["INFO", "commandstats"]).await.unwrap();
         let start = format!("cmdstat_{command}:calls=");
         let calls = stats.lines().find_map(|line| line.strip_prefix(&start)?.split(',').next());
         calls.map_or(0, |calls| calls.parse().unwrap())
+    }
+}
+
+/// Connects to a server that reported that it is ready, but may not accept clients yet.
+async fn raw(url: &str) -> Raw {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    loop {
+        match Raw::connect(url).await {
+            Ok(raw) => return raw,
+            Err(error) => assert!(Instant::now() < deadline, "{error}"),
+        }
+        sleep(Duration::from_millis(50)).await;
     }
 }
 

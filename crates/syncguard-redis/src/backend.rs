@@ -9,8 +9,8 @@ use fred::types::Value;
 use fred::types::config::Options;
 use syncguard_backend::Notified;
 use syncguard_core::{
-    Acquired, Backend, Capabilities, Clock, Error, ErrorCode, Fence, Key, Lease, LockId,
-    LockRecord, Operation, Result, Sent, Timestamp, Ttl, is_live,
+    Acquired, Backend, Capabilities, Clock, Error, ErrorCode, Fence, Finding, Key, Lease, Level,
+    LockId, LockRecord, Operation, Result, Sent, Timestamp, Ttl, is_live,
 };
 
 use crate::connection::{Connections, InFlight};
@@ -18,6 +18,7 @@ use crate::error::{self, Fault};
 use crate::names::Names;
 use crate::notifications::Notifications;
 use crate::operations::{self, Script};
+use crate::preflight::{self, Expectations};
 use crate::record;
 
 /// Locks on a Redis server, cluster or compatible store. Clones share the connection.
@@ -212,6 +213,35 @@ impl Backend for RedisBackend {
             Value::Null => Ok(None),
             answer => granted(&answer, key, id, operation).map(Some),
         }
+    }
+
+    async fn preflight(&self) -> Vec<Finding> {
+        let connection = self.connections.next();
+        let limit = connection.connector().limit();
+        let asked = async {
+            let established = match connection.established().await {
+                Ok(established) => established,
+                Err(cause) => {
+                    let error = connection.connector().error(cause, Operation::Preflight);
+                    let fact = error.message().unwrap_or("no connection").to_owned();
+                    return vec![Finding::new(Level::Error, "connection", fact, "")];
+                }
+            };
+            let in_flight = InFlight::new(connection, &established);
+            let expected = Expectations {
+                prefix: self.names.prefix(),
+                clustered: connection.connector().is_clustered(),
+                notifications: self.notifications.is_some(),
+            };
+            let findings =
+                preflight::findings(established.client(), &self.options, &expected).await;
+            in_flight.heard();
+            findings
+        };
+        tokio::time::timeout(limit, asked).await.unwrap_or_else(|_| {
+            let advice = "run the preflight again when the server answers faster";
+            vec![Finding::new(Level::Unknown, "connection", "no answer in time", advice)]
+        })
     }
 
     fn notified(&self, key: &Key) -> impl Future<Output = ()> + Send + 'static {

@@ -74,7 +74,7 @@ impl RedisBackend {
 }
 
 impl RedisBackendBuilder {
-    /// What the name of everything stored begins with, before a colon. `syncguard` by default.
+    /// The first part of the name of all that is stored, before a colon. `syncguard` by default.
     ///
     /// Change it to keep the locks of several systems on one server apart, or for a Redis Cluster,
     /// where it must hold a hash tag: `{syncguard}`. All processes, in all languages, that contend
@@ -88,51 +88,52 @@ impl RedisBackendBuilder {
         self
     }
 
-    /// How long a command may take, reconnecting included. 3 seconds by default.
+    /// How long a command may wait for its answer, and before that for a connection. 3 seconds by
+    /// default.
     ///
-    /// That is longer than a healthy server stays away for a fork or a slow command. And it is
-    /// short enough to try again: within the 5 seconds for which a lock is waited for by default,
-    /// and, when a keep-alive renews a lease of 30 seconds, several times before the lease ends.
-    /// Keep it well below a third of your shortest TTL. A command that ran out of time may still
-    /// be carried out.
+    /// A healthy server is away for less, for a fork or a slow command. And an operation that timed
+    /// out can be repeated: within the 5 seconds for which a waiter waits by default, and several
+    /// times before a lease of 30 seconds ends. Keep the timeout below a third of your shortest TTL
+    /// with keep-alive. A command that timed out may still be carried out. Its connection is
+    /// replaced.
     pub fn command_timeout(mut self, timeout: Duration) -> Self {
         self.command_timeout = timeout;
         self
     }
 
-    /// Whether pub/sub [notifies waiters](crate#waiting) of a release. Yes by
-    /// default.
+    /// Whether releases notify waiters, through [pub/sub](crate#waiting). Yes by default.
     ///
-    /// Say no where the server or a proxy before it has no pub/sub, or where a connection more for a
-    /// process that waits is one too many. Then waiting goes by timer alone, and the releases of this
-    /// backend notify no other process either.
+    /// If false, this process makes no connection for notifications, its releases notify no other
+    /// process, and its waiters go by timer alone. Turn them off if the server or a proxy before it
+    /// has no pub/sub, or if one more connection per waiting process is too many.
     pub fn notifications(mut self, notifications: bool) -> Self {
         self.notifications = notifications;
         self
     }
 
-    /// Connects to a server by its URL, with one connection that all locks share.
-    ///
-    /// The backend owns the connection: it reconnects when it breaks or hangs, and closes it when
-    /// the last clone of the backend is dropped.
+    /// Connects to a server by its URL.
     ///
     /// | server | URL |
     /// |---|---|
     /// | single | `redis://user:password@host:6379/0` |
     /// | cluster | `redis-cluster://host:7000?node=host2:7000` |
-    /// | behind sentinels | `redis-sentinel://host:26379?sentinelServiceName=main&node=host2:26379` |
+    /// | behind Sentinel | `redis-sentinel://host:26379?sentinelServiceName=main&node=host2:26379` |
+    /// | Unix socket | `unix:///run/redis.sock`, with the feature `unix-sockets` |
     ///
     /// `valkey`, `valkey-cluster` and `valkey-sentinel` mean the same as `redis` and so on.
     /// `rediss`, `rediss-cluster` and `rediss-sentinel` use TLS, as do `valkeys` and so on, and need
-    /// one of the `tls-` features.
-    /// For anything else that fred can do, make a client and give it to [`build`](Self::build).
+    /// one of the `tls-` features. For anything else that fred can do, make a client and give it to
+    /// [`build`](Self::build).
+    ///
+    /// The backend replaces its connection whenever it breaks or hangs, and closes it when the last
+    /// clone of the backend is dropped.
     ///
     /// # Errors
     ///
-    /// [`InvalidArgument`](ErrorCode::InvalidArgument) when the URL or an option is not valid;
-    /// otherwise as the crate's [table](crate#errors) says, such as
-    /// [`ServiceUnavailable`](ErrorCode::ServiceUnavailable) when nobody listens there. It takes
-    /// at most twice the command timeout.
+    /// [`InvalidArgument`](ErrorCode::InvalidArgument) if the URL or an option is not valid or needs
+    /// a feature that is off; otherwise as the crate's [table](crate#errors) says, such as
+    /// [`ServiceUnavailable`](ErrorCode::ServiceUnavailable) if no server listens there. It takes at
+    /// most the command timeout.
     ///
     /// # Cancel safety
     ///

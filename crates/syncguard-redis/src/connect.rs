@@ -11,6 +11,7 @@ use fred::types::{Builder, ConnectHandle};
 use syncguard_core::{Error, Operation};
 
 use crate::error::{self, Fault};
+use crate::tls;
 
 /// Configures the connections of a backend: made from a fred `Client` or `Pool`.
 ///
@@ -51,6 +52,7 @@ pub(crate) struct Connector {
     builder: Builder,
     limit: Duration,
     clustered: bool,
+    uses_tls: bool,
     /// The servers and the database, for errors.
     target: String,
 }
@@ -61,14 +63,15 @@ impl Connector {
     pub(crate) fn new(mut config: Config, limit: Duration) -> Self {
         // fred makes one attempt, and leaves all further ones to us.
         config.fail_fast = true;
-        let (clustered, target) = (config.server.is_clustered(), target(&config));
+        let (clustered, uses_tls) = (config.server.is_clustered(), tls::is_enabled(&config));
+        let target = target(&config);
         let mut builder = Builder::from_config(config);
         builder
             .with_connection_config(|connection| {
                 connection.tcp.nodelay = Some(true);
             })
             .with_performance_config(|performance| performance.default_command_timeout = limit);
-        Self { builder, limit, clustered, target }.limited()
+        Self { builder, limit, clustered, uses_tls, target }.limited()
     }
 
     /// Makes connections with the configuration of a caller's client.
@@ -136,14 +139,19 @@ impl Connector {
 
     /// The error of an attempt to connect, which names the servers.
     pub(crate) fn error(&self, cause: RedisError, operation: Operation) -> Error {
-        let fault = Fault::of(&cause);
+        let Fault { code, message, .. } = Fault::of(&cause);
+        let target = &self.target;
         let message = match error::detail(&cause) {
-            Some(detail) => {
-                format!("no connection to {}: {} ({detail})", self.target, fault.message)
+            _ if *cause.kind() == ErrorKind::Timeout && self.uses_tls => {
+                format!("no connection to {target}: no answer in time, check that it speaks TLS")
             }
-            None => format!("no connection to {}: {}", self.target, fault.message),
+            _ if *cause.kind() == ErrorKind::Timeout => {
+                format!("no connection to {target}: no answer in time, check that it is up")
+            }
+            Some(detail) => format!("no connection to {target}: {message} ({detail})"),
+            None => format!("no connection to {target}: {message}"),
         };
-        Error::new(fault.code, operation).with_message(message).with_source(cause)
+        Error::new(code, operation).with_message(message).with_source(error::redacted(cause, &[]))
     }
 }
 

@@ -43,6 +43,18 @@ pub(crate) fn enable(config: &mut Config) -> Result<()> {
     Ok(())
 }
 
+/// Whether connections use TLS.
+#[cfg(any(feature = "tls-rustls", feature = "tls-rustls-ring"))]
+pub(crate) fn is_enabled(config: &Config) -> bool {
+    config.tls.is_some()
+}
+
+/// They cannot without a feature for it.
+#[cfg(not(any(feature = "tls-rustls", feature = "tls-rustls-ring")))]
+pub(crate) fn is_enabled(_: &Config) -> bool {
+    false
+}
+
 /// There is none without a feature for it.
 #[cfg(not(any(feature = "tls-rustls", feature = "tls-rustls-ring")))]
 pub(crate) fn enable(_: &mut Config) -> Result<()> {

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use libtest_mimic::Trial;
 use syncguard_redis::{Backend, LockManager};
 
-use super::faults::{options, raw, spare, url};
+use super::faults::{options, spare, url};
 use super::notifications::{channels, connections, until};
-use super::{Cases, Outcome, fresh_key, take};
+use super::{Cases, Outcome, fresh_key, raw, take};
 use crate::crowd::Crowd;
 use contract_tests::servers::Server;
 

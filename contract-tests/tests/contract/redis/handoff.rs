@@ -8,7 +8,7 @@ use syncguard_redis::{
     Acquired, Backend, ErrorCode, Fence, Key, Lease, LockId, RedisBackend, Timestamp,
 };
 
-use super::records::{by_hand, connect, made_up_lease};
+use super::records::{by_hand, connect, made_up_lease, now};
 use super::{Cases, Outcome, Raw, assert_code, fresh_id, fresh_key, long, take, ttl};
 use contract_tests::servers::Server;
 
@@ -117,19 +117,33 @@ async fn same_id(server: Arc<Server>) -> Outcome {
     Ok(())
 }
 
-/// Returns everything stored for a lock and the next id, with the expiry of each entry.
-async fn stored(raw: &Raw, lease: &Lease, next: &LockId) -> Vec<(Option<String>, i64)> {
+/// The value of each entry that belongs to a lock or to the next id, and when it expires.
+#[derive(Debug)]
+struct Stored(Vec<(Option<String>, i64)>);
+
+impl PartialEq for Stored {
+    /// Compares the times of expiry to 200 ms, because a server says only how much time is left.
+    fn eq(&self, other: &Self) -> bool {
+        self.0.iter().zip(&other.0).all(|((value, ends), (other, other_ends))| {
+            value == other && (ends - other_ends).abs() < 200
+        })
+    }
+}
+
+async fn stored(raw: &Raw, lease: &Lease, next: &LockId) -> Stored {
     let names = [lock(lease.key()), index(lease.id()), counter(lease.key()), index(next)];
     let mut all = Vec::new();
     for name in names {
-        // The absolute expiry, because the time left changes from call to call.
-        let ends = raw.number(&["PEXPIRETIME", &name]).await;
+        let left = raw.number(&["PTTL", &name]).await;
+        // Negative: there is no expiry, or no entry.
+        let ends =
+            if left < 0 { left * 1_000_000 } else { i64::try_from(now(raw).await).unwrap() + left };
         all.push((
             raw.run(&["DUMP", &name]).await.as_bytes().map(|bytes| format!("{bytes:?}")),
             ends,
         ));
     }
-    all
+    Stored(all)
 }
 
 async fn gone(server: Arc<Server>) -> Outcome {

@@ -26,6 +26,7 @@ pub(super) fn trials(cases: &Cases) -> Vec<Trial> {
         cases.trial("records::a6_an_exhausted_counter_is_refused_and_unchanged", exhausted),
         cases.trial("records::e1_an_error_for_an_impossible_fence_names_the_key", no_grant),
         cases.trial("records::e2_a_foreign_value_under_the_lock_key_is_internal", foreign_lock),
+        cases.trial("records::f5_an_unreadable_record_blocks_only_while_it_is_live", unreadable),
         cases.trial("records::e2_a_foreign_value_under_the_index_key_is_internal", foreign_index),
         cases.trial("records::k3_a_key_that_equals_a_derived_name_is_refused", derived),
         cases.trial("records::k3_prefixes_keep_locks_apart", prefixes),
@@ -245,7 +246,7 @@ async fn tolerance(server: Arc<Server>) -> Outcome {
 }
 
 /// Returns the server's clock in milliseconds.
-async fn now(raw: &Raw) -> u64 {
+pub(super) async fn now(raw: &Raw) -> u64 {
     let [seconds, micros] = &raw.run(&["TIME"]).await.into_array()[..] else { panic!() };
     seconds.as_u64().unwrap() * 1_000 + micros.as_u64().unwrap() / 1_000
 }
@@ -379,6 +380,43 @@ async fn foreign_lock(server: Arc<Server>) -> Outcome {
         let other = backend.acquire(lease.key(), &fresh_id(), long()).await;
         assert_code(other, ErrorCode::Internal);
         assert_eq!(raw.number(&["EXISTS", &counter]).await, 0);
+    }
+    Ok(())
+}
+
+async fn unreadable(server: Arc<Server>) -> Outcome {
+    let (backend, raw) = connect(&server).await?;
+    for expires_at in [4_102_444_800_000, 1_795_451_239_701] {
+        let live = expires_at > 2_000_000_000_000_i64;
+        for (part, instead) in [
+            (r#""acquiredAtMs":1795451239701,"#, ""),
+            ("000000000000007", "0000000000000007"),
+            (r#""lockId""#, r#""id""#),
+            (r#""key""#, r#""name""#),
+        ] {
+            let lease = made_up_lease();
+            let (key, id) = (lease.key(), lease.id());
+            let lock = format!("syncguard:{}", key.as_str());
+            let record = by_hand(&lease, expires_at)[0].replacen(part, instead, 1);
+            // Nothing removes it: it has no expiry on the server.
+            raw.run(&["SET", &lock, &record]).await;
+            raw.run(&["SET", &format!("syncguard:id:{}", id.as_str()), &lock]).await;
+            if live {
+                assert_code(backend.get(key).await, ErrorCode::Internal);
+                assert_code(backend.acquire(key, &fresh_id(), long()).await, ErrorCode::Internal);
+                continue;
+            }
+            assert!(backend.get(key).await?.is_none());
+            assert!(backend.find(id).await?.is_none());
+            assert!(backend.extend(&lease, long()).await?.is_none());
+            assert!(backend.extend_by_id(id, long()).await?.is_none());
+            assert!(backend.handoff(&lease, &fresh_id(), long()).await?.is_none());
+            assert!(!backend.release(&lease).await?);
+            assert!(!backend.release_by_id(id).await?);
+            assert_eq!(raw.text(&["GET", &lock]).await.unwrap(), record);
+            let next = take(&backend, key).await?;
+            assert!(backend.release(&next).await?);
+        }
     }
     Ok(())
 }

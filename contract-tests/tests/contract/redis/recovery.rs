@@ -12,9 +12,9 @@ use syncguard_redis::fred::prelude::{Builder, Config};
 use syncguard_redis::{Backend, ErrorCode, LockManager, RedisBackend, Sent};
 use tokio::time::{Instant, sleep, timeout};
 
-use super::faults::{every_operation, raw, spare};
+use super::faults::{every_operation, spare};
 use super::notifications::{PATIENCE, until};
-use super::{Cases, Outcome, assert_code, fresh_id, fresh_key, granted, long, take, ttl};
+use super::{Cases, Outcome, assert_code, fresh_id, fresh_key, granted, long, raw, take, ttl};
 use contract_tests::forwarder::Forwarder;
 use contract_tests::servers::Server;
 
