@@ -29,8 +29,8 @@ fn main() -> std::io::Result<ExitCode> {
     });
     let firestore = on(&runtime, firestore, |url: String| async move {
         let address = url.trim_start_matches("http://").to_owned();
-        let builder = FirestoreBackend::builder("example").emulator(&address);
-        builder.connect().await.map(|_| address)
+        let builder = FirestoreBackend::builder().emulator(&address);
+        builder.connect("example").await.map(|_| address)
     });
 
     let mut trials: Vec<_> = [
@@ -60,6 +60,7 @@ fn main() -> std::io::Result<ExitCode> {
             (env!("CARGO_BIN_EXE_long_job"), "REDIS_URL", &redis, "the job was stopped"),
             (env!("CARGO_BIN_EXE_handoff"), "REDIS_URL", &redis, "released the lease: true"),
             (env!("CARGO_BIN_EXE_choose_backend"), "LOCKS", &redis, "the job ran once"),
+            (env!("CARGO_BIN_EXE_preflight"), "LOCKS", &redis, "checks, 0 errors"),
             (env!("CARGO_BIN_EXE_fenced_table"), "DATABASE_URL", &postgres, "the balance is 150"),
             (
                 env!("CARGO_BIN_EXE_checked_clock"),

@@ -8,8 +8,11 @@ mod faults;
 mod golden;
 mod listening;
 mod overheard;
+mod preflight;
 mod proxy;
 mod raw;
+mod recovery;
+mod refusals;
 mod restart;
 mod stored;
 mod unsure;
@@ -43,7 +46,7 @@ const PROJECT: &str = "syncguard";
 /// A TTL so long that no trial sees the lease end.
 const LONG: Duration = Duration::from_secs(600);
 
-/// The time limit of an operation, long enough for an emulator on a busy machine.
+/// The command timeout, long enough for an emulator on a busy machine.
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// Lists trials by the names of their functions, so the compiler reports a missing one as dead
@@ -64,11 +67,11 @@ type Case = (&'static str, fn(Emulator) -> Running);
 pub(crate) fn trials(runtime: &Handle, server: &Arc<Server>) -> Vec<Trial> {
     let suite = |name, notifications| {
         let clients = server.clients(move |url| async move {
-            let builder = match url.strip_prefix(REAL) {
-                Some(project) => FirestoreBackend::builder(project).time_limit(LIMIT),
-                None => Emulator::at(&url).builder(),
+            let (builder, project) = match url.strip_prefix(REAL) {
+                Some(project) => (FirestoreBackend::builder().command_timeout(LIMIT), project),
+                None => (Emulator::at(&url).builder(), PROJECT),
             };
-            builder.notifications(notifications).connect().await
+            builder.notifications(notifications).connect(project).await
         });
         let plain = Capabilities::new(Clock::Client);
         let capabilities = if notifications { plain.with_notifications() } else { plain };
@@ -79,7 +82,7 @@ pub(crate) fn trials(runtime: &Handle, server: &Arc<Server>) -> Vec<Trial> {
 
     let emulators = Arc::new(server.clients(|url| async move {
         let emulator = Emulator::at(&url);
-        emulator.builder().connect().await?.clock_offset().await?;
+        emulator.builder().connect(PROJECT).await?.clock_offset().await?;
         Ok::<_, Error>(emulator)
     }));
     let sections = [
@@ -88,6 +91,9 @@ pub(crate) fn trials(runtime: &Handle, server: &Arc<Server>) -> Vec<Trial> {
         ("faults", faults::CASES),
         ("golden", golden::CASES),
         ("listening", listening::CASES),
+        ("preflight", preflight::CASES),
+        ("recovery", recovery::CASES),
+        ("refusals", refusals::CASES),
         ("stored", stored::CASES),
         ("unsure", unsure::CASES),
     ];
@@ -131,13 +137,13 @@ impl Emulator {
     }
 
     async fn backend(&self) -> FirestoreBackend {
-        self.builder().connect().await.unwrap()
+        self.builder().connect(PROJECT).await.unwrap()
     }
 
     /// Creates a backend whose requests pass through a proxy.
     async fn through_proxy(&self) -> (Proxy, FirestoreBackend) {
         let proxy = Proxy::before(&self.address);
-        let backend = builder(&proxy.address()).connect().await.unwrap();
+        let backend = builder(&proxy.address()).connect(PROJECT).await.unwrap();
         (proxy, backend)
     }
 
@@ -148,7 +154,7 @@ impl Emulator {
 }
 
 fn builder(address: &str) -> FirestoreBackendBuilder {
-    FirestoreBackend::builder(PROJECT).emulator(address).time_limit(LIMIT)
+    FirestoreBackend::builder().emulator(address).command_timeout(LIMIT)
 }
 
 fn fresh_id() -> LockId {

@@ -1,18 +1,19 @@
-//! How Firestore meets the trait.
+//! The backend, and how it implements the trait.
 
 use std::fmt;
 use std::sync::Arc;
 
 use syncguard_backend::Notified;
 use syncguard_core::{
-    Acquired, Backend, Capabilities, Clock, Error, ErrorCode, Key, Lease, LockId, LockRecord,
-    Operation, Result, Ttl,
+    Acquired, Backend, Capabilities, Clock, Error, ErrorCode, Finding, Key, Lease, LockId,
+    LockRecord, Operation, Result, Sent, Ttl,
 };
 
 use crate::clock::ClockOffset;
-use crate::listener::Listener;
-use crate::steps::{Change, Holder};
-use crate::store::{Store, incomplete};
+use crate::error::Failure;
+use crate::notifications::Listener;
+use crate::operations::{Change, Holder, Store};
+use crate::preflight::preflight;
 
 /// Locks in Firestore. Clones share the connection and the stream that notifications come from.
 ///
@@ -25,7 +26,7 @@ pub struct FirestoreBackend {
 }
 
 impl FirestoreBackend {
-    pub(crate) fn new(store: Store, notifications: bool) -> Self {
+    pub(crate) fn from_store(store: Store, notifications: bool) -> Self {
         let store = Arc::new(store);
         let listener = notifications.then(|| Arc::new(Listener::new(store.clone())));
         Self { store, listener }
@@ -47,23 +48,27 @@ impl FirestoreBackend {
     pub async fn clock_offset(&self) -> Result<ClockOffset> {
         self.run(Operation::Get, async {
             // Any document will do; it need not exist.
-            let name = format!("{}/{}/clock", self.store.names.root, self.store.names.locks);
+            let name = self.store.names.probe("clock");
             let ([_], offset) = self.store.begin().read([&name]).await?;
-            offset.ok_or_else(incomplete)
+            Ok(offset.ok_or(Failure::Incomplete)?)
         })
         .await
     }
 
-    /// Runs an operation within the time limit, and names it in its error.
+    /// Runs an operation within the command timeout, and names it in its error.
     async fn run<T>(
         &self,
         operation: Operation,
         body: impl Future<Output = Result<T>> + Send,
     ) -> Result<T> {
-        match tokio::time::timeout(self.store.time_limit, body).await {
+        match tokio::time::timeout(self.store.command_timeout, body).await {
             Ok(result) => result.map_err(|error| error.with_operation(operation)),
             Err(elapsed) => Err(Error::new(ErrorCode::NetworkTimeout, operation)
-                .with_message("no answer from Firestore within the time limit")
+                .with_message(format!(
+                    "no answer from Firestore within {:?}: check the network, or raise \
+                     command_timeout",
+                    self.store.command_timeout
+                ))
                 .with_source(elapsed)),
         }
     }
@@ -73,7 +78,7 @@ impl fmt::Debug for FirestoreBackend {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("FirestoreBackend")
             .field("names", &self.store.names)
-            .field("time_limit", &self.store.time_limit)
+            .field("command_timeout", &self.store.command_timeout)
             .field("notifications", &self.listener.is_some())
             .finish_non_exhaustive()
     }
@@ -88,7 +93,18 @@ impl Backend for FirestoreBackend {
     }
 
     async fn acquire(&self, key: &Key, id: &LockId, ttl: Ttl) -> Result<Acquired> {
-        self.run(Operation::Acquire, self.store.begin().try_acquire(key, id, ttl))
+        self.acquire_marking(key, id, ttl, &Sent::default()).await
+    }
+
+    /// Marks before the commit, which is the first request that can grant the key.
+    async fn acquire_marking(
+        &self,
+        key: &Key,
+        id: &LockId,
+        ttl: Ttl,
+        sent: &Sent,
+    ) -> Result<Acquired> {
+        self.run(Operation::Acquire, self.store.begin_marking(sent).try_acquire(key, id, ttl))
             .await
             .map_err(|error| error.with_key(key))
     }
@@ -127,6 +143,10 @@ impl Backend for FirestoreBackend {
     async fn find(&self, id: &LockId) -> Result<Option<LockRecord>> {
         let found = self.run(Operation::Find, self.store.begin().by_id(id)).await;
         found.map(|found| found.map(|(lock, _)| lock.record)).map_err(|error| error.with_id(id))
+    }
+
+    async fn preflight(&self) -> Vec<Finding> {
+        preflight(&self.store).await
     }
 
     /// Pending, unless [notifications](crate::FirestoreBackendBuilder::notifications) are on.

@@ -114,7 +114,7 @@ impl ClockOffset {
         self.least > limit || self.most < -limit
     }
 
-    fn certainly_within(&self, limit: Duration) -> bool {
+    pub(crate) fn certainly_within(&self, limit: Duration) -> bool {
         let limit = i64::try_from(limit.as_millis()).unwrap_or(i64::MAX);
         self.least >= -limit && self.most <= limit
     }

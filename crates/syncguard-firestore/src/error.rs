@@ -1,65 +1,169 @@
 //! Which error code a failure of the SDK or of Firestore is. The table is in the crate's docs.
 
 use std::error::Error as StdError;
+use std::fmt;
+use std::io;
 
-use gcloud_sdk::error::ErrorKind;
-use gcloud_sdk::tonic::{Code, Status, TimeoutExpired};
+use gcloud_sdk::error::{Error as SdkError, ErrorKind};
+use gcloud_sdk::tonic::{Code, Status, TimeoutExpired, transport};
 use syncguard_core::{Error, ErrorCode, Operation};
 
-/// The error that a failed call is. The operation is named by [`crate::FirestoreBackend`].
-pub(crate) fn classify(status: Status) -> Error {
-    let code = code_of_status(&status);
-    let error = failure(code).with_source(status);
-    match code {
-        ErrorCode::InvalidArgument => error.with_message(
-            "Firestore does not take the request: check the project, the database, its mode, and \
-             the index on lockId",
-        ),
-        _ => error,
+/// Why a request has no answer that can be used.
+pub(crate) enum Failure {
+    Status(Status),
+    /// The reply was cut short.
+    Incomplete,
+}
+
+impl From<Status> for Failure {
+    fn from(status: Status) -> Self {
+        Self::Status(status)
     }
 }
 
-/// The error that a failure to set the client up is.
-pub(crate) fn classify_setup(error: gcloud_sdk::error::Error) -> Error {
-    failure(code_of_kind(error.kind())).with_source(error)
+impl From<Failure> for Error {
+    fn from(request: Failure) -> Self {
+        match request {
+            Failure::Status(status) => classify(&status),
+            Failure::Incomplete => failure(ErrorCode::ServiceUnavailable)
+                .with_message("the reply of Firestore was cut short: try again"),
+        }
+    }
 }
 
-/// Whether the server refused a commit because a document is not as it was read, or because others
-/// were at work on it. Nothing was written then.
+/// Returns the error for a failed call. [`crate::FirestoreBackend`] adds the operation.
+fn classify(status: &Status) -> Error {
+    let code = code_of(status);
+    let error = failure(code).with_source(Cause::of(status));
+    match advice(status) {
+        Some(advice) => error.with_message(advice),
+        None => error,
+    }
+}
+
+/// Returns whether the connection on which a call failed can be used for the next one.
+///
+/// Only the listed answers of the server leave it in use. All others may be about the connection, or
+/// about the server that it leads to.
+pub(crate) fn keeps_connection(status: &Status) -> bool {
+    is_answer(status)
+        && matches!(
+            status.code(),
+            Code::Ok
+                | Code::Aborted
+                | Code::AlreadyExists
+                | Code::FailedPrecondition
+                | Code::InvalidArgument
+                | Code::NotFound
+                | Code::PermissionDenied
+                | Code::ResourceExhausted
+        )
+}
+
+/// Returns whether the server refused a commit because a document is not as it was read, or because
+/// others were at work on it. Nothing was written then.
 ///
 /// Firestore and its emulators differ in which of these codes they give to which precondition.
 pub(crate) fn is_refusal(status: &Status) -> bool {
-    matches!(
-        status.code(),
-        Code::Aborted | Code::AlreadyExists | Code::FailedPrecondition | Code::NotFound
-    )
+    is_answer(status)
+        && matches!(
+            status.code(),
+            Code::Aborted | Code::AlreadyExists | Code::FailedPrecondition | Code::NotFound
+        )
 }
 
-/// What is stored is not what a SyncGuard client stores.
+/// Makes an error for stored data that no SyncGuard client writes.
 pub(crate) fn corrupt(what: &'static str) -> Error {
     failure(ErrorCode::Internal).with_message(what)
 }
 
-/// An error whose operation is not known here.
+/// Makes an error whose operation is not known here.
 pub(crate) const fn failure(code: ErrorCode) -> Error {
-    Error::new(code, Operation::Configure)
+    Error::new(code, Operation::Connect)
 }
 
-fn code_of_status(status: &Status) -> ErrorCode {
-    // What fails on this side of the connection comes as a status that wraps the cause.
-    let mut cause = status.source();
-    while let Some(error) = cause {
-        // The SDK boxes its error before it wraps it.
-        let sdk = error
-            .downcast_ref::<gcloud_sdk::error::Error>()
-            .or_else(|| Some(error.downcast_ref::<Box<gcloud_sdk::error::Error>>()?));
-        if let Some(sdk) = sdk {
-            return code_of_kind(sdk.kind());
+/// Returns the error for credentials that could not be found or read, or that gave no token.
+pub(crate) fn credentials_error(error: &SdkError) -> Error {
+    let code = code_of_sdk(error.kind());
+    let message = match error.kind() {
+        ErrorKind::CryptoProviderMissing => {
+            "the credentials sign with a private key: turn on the feature auth-default-crypto, or \
+             install a rustls CryptoProvider"
         }
-        if error.is::<TimeoutExpired>() {
-            return ErrorCode::NetworkTimeout;
+        _ if code == ErrorCode::AuthFailed => {
+            "no token for the credentials: check the file that GOOGLE_APPLICATION_CREDENTIALS names, \
+             or run `gcloud auth application-default login` again"
         }
-        cause = error.source();
+        _ => "the server that issues tokens cannot be reached: check the network",
+    };
+    failure(code).with_message(message).with_source(Cause::chain(error))
+}
+
+/// Returns the error for a connection that could not be made.
+pub(crate) fn connect_error(error: &transport::Error, whereto: &str) -> Error {
+    if has_bad_certificate(error) {
+        return failure(ErrorCode::InvalidArgument)
+            .with_message(format!(
+                "the certificate of {whereto} cannot be verified: check the address, and whether a \
+                 proxy stands between that presents its own certificate"
+            ))
+            .with_source(Cause::chain(error));
+    }
+    let mut innermost: &dyn StdError = error;
+    while let Some(source) = innermost.source() {
+        innermost = source;
+    }
+    failure(ErrorCode::ServiceUnavailable)
+        .with_message(format!(
+            "no connection to {whereto}: {innermost}: check the address, and that it can be reached"
+        ))
+        .with_source(Cause::chain(error))
+}
+
+/// The cause of an error, without what the server wrote: it may quote document names, which are keys.
+#[derive(Debug)]
+struct Cause(String);
+
+impl Cause {
+    fn of(status: &Status) -> Self {
+        match status.source() {
+            // It was not the server who wrote this, so it quotes nothing that was sent.
+            Some(cause) => Self::chain(cause),
+            None => Self(format!("Firestore answered with the gRPC status {:?}", status.code())),
+        }
+    }
+
+    fn chain(error: &dyn StdError) -> Self {
+        let mut text = error.to_string();
+        let mut next = error.source();
+        while let Some(cause) = next {
+            let cause_text = cause.to_string();
+            if !text.ends_with(&cause_text) {
+                text = format!("{text}: {cause_text}");
+            }
+            next = cause.source();
+        }
+        Self(text)
+    }
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl StdError for Cause {}
+
+/// Returns whether a status is what the server answered, not what failed on this side.
+fn is_answer(status: &Status) -> bool {
+    status.source().is_none()
+}
+
+/// Would a retry help? Then it is one of the transient codes.
+fn code_of(status: &Status) -> ErrorCode {
+    if let Some(source) = status.source() {
+        return code_of_cause(status, source);
     }
     match status.code() {
         Code::Unauthenticated | Code::PermissionDenied => ErrorCode::AuthFailed,
@@ -81,7 +185,34 @@ fn code_of_status(status: &Status) -> ErrorCode {
     }
 }
 
-fn code_of_kind(kind: &ErrorKind) -> ErrorCode {
+/// A failure on this side of the connection comes as a status that wraps its cause. Its gRPC code is a
+/// guess of the driver: `RESOURCE_EXHAUSTED` for a server that closes the connection with
+/// `ENHANCE_YOUR_CALM`, for instance, which is no quota.
+fn code_of_cause(status: &Status, source: &(dyn StdError + 'static)) -> ErrorCode {
+    let mut cause = Some(source);
+    while let Some(error) = cause {
+        // The SDK boxes its error before it wraps it.
+        let sdk = error
+            .downcast_ref::<SdkError>()
+            .or_else(|| Some(error.downcast_ref::<Box<SdkError>>()?));
+        if let Some(sdk) = sdk {
+            return code_of_sdk(sdk.kind());
+        }
+        if error.is::<TimeoutExpired>() {
+            return ErrorCode::NetworkTimeout;
+        }
+        cause = error.source();
+    }
+    if has_bad_certificate(source) {
+        ErrorCode::InvalidArgument
+    } else if status.code() == Code::DeadlineExceeded {
+        ErrorCode::NetworkTimeout
+    } else {
+        ErrorCode::ServiceUnavailable
+    }
+}
+
+fn code_of_sdk(kind: &ErrorKind) -> ErrorCode {
     match kind {
         ErrorKind::Credentials(error) if error.is_transient() => ErrorCode::ServiceUnavailable,
         ErrorKind::Credentials(_)
@@ -101,100 +232,52 @@ fn code_of_kind(kind: &ErrorKind) -> ErrorCode {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-
-    use gcloud_sdk::google_cloud_auth::errors::CredentialsError;
-    use gcloud_sdk::{RequestTimeoutElapsed, error::Error as SdkError};
-
-    use super::*;
-
-    #[test]
-    fn e1_every_grpc_code_is_mapped() {
-        for (code, expected) in [
-            (Code::Ok, ErrorCode::Internal),
-            (Code::Cancelled, ErrorCode::ServiceUnavailable),
-            (Code::Unknown, ErrorCode::ServiceUnavailable),
-            (Code::InvalidArgument, ErrorCode::InvalidArgument),
-            (Code::DeadlineExceeded, ErrorCode::NetworkTimeout),
-            (Code::NotFound, ErrorCode::InvalidArgument),
-            (Code::AlreadyExists, ErrorCode::Internal),
-            (Code::PermissionDenied, ErrorCode::AuthFailed),
-            (Code::ResourceExhausted, ErrorCode::RateLimited),
-            (Code::FailedPrecondition, ErrorCode::InvalidArgument),
-            (Code::Aborted, ErrorCode::ServiceUnavailable),
-            (Code::OutOfRange, ErrorCode::Internal),
-            (Code::Unimplemented, ErrorCode::Internal),
-            (Code::Internal, ErrorCode::ServiceUnavailable),
-            (Code::Unavailable, ErrorCode::ServiceUnavailable),
-            (Code::DataLoss, ErrorCode::Internal),
-            (Code::Unauthenticated, ErrorCode::AuthFailed),
-        ] {
-            let error = classify(Status::new(code, "any text at all"));
-            assert_eq!(error.code(), expected, "{code:?}");
-            let source = error.source().unwrap().downcast_ref::<Status>().unwrap();
-            assert_eq!(source.code(), code);
-        }
-    }
-
-    #[test]
-    fn e1_a_refused_commit_is_known_by_its_code() {
-        let refusals: Vec<_> = (0..=16)
-            .map(Code::from_i32)
-            .filter(|code| is_refusal(&Status::new(*code, "")))
-            .collect();
-        assert_eq!(
-            refusals,
-            [Code::NotFound, Code::AlreadyExists, Code::FailedPrecondition, Code::Aborted]
+fn has_bad_certificate(error: &(dyn StdError + 'static)) -> bool {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        // The source of an I/O error is that of the error inside.
+        let inside = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        let tls = inside.map_or_else(
+            || error.downcast_ref::<rustls::Error>(),
+            |inside| inside.downcast_ref::<rustls::Error>(),
         );
-    }
-
-    /// As tonic wraps what the layers under it return.
-    fn wrapped(cause: impl StdError + Send + Sync + 'static) -> Status {
-        Status::from_error(Box::new(cause))
-    }
-
-    #[test]
-    fn e1_failures_on_this_side_are_known_by_their_type() {
-        let credentials =
-            |transient| SdkError::from(CredentialsError::from_msg(transient, "no token"));
-        for (status, expected) in [
-            (wrapped(credentials(false)), ErrorCode::AuthFailed),
-            (wrapped(Box::new(credentials(false))), ErrorCode::AuthFailed),
-            (wrapped(credentials(true)), ErrorCode::ServiceUnavailable),
-            (wrapped(TimeoutExpired(())), ErrorCode::NetworkTimeout),
-            (
-                RequestTimeoutElapsed::Total(std::time::Duration::from_secs(5)).into(),
-                ErrorCode::NetworkTimeout,
-            ),
-            (
-                wrapped(std::io::Error::from(std::io::ErrorKind::ConnectionReset)),
-                ErrorCode::ServiceUnavailable,
-            ),
-        ] {
-            assert_eq!(classify(status.clone()).code(), expected, "{status:?}");
+        if matches!(tls, Some(rustls::Error::InvalidCertificate(_))) {
+            return true;
         }
-        let mut deep = Status::unknown("transport error");
-        deep.set_source(Arc::new(credentials(false)));
-        assert_eq!(classify(deep).code(), ErrorCode::AuthFailed);
+        cause = error.source();
     }
-
-    #[test]
-    fn e1_failures_to_set_up_are_known_by_their_kind() {
-        let credentials = |transient| CredentialsError::from_msg(transient, "no token").into();
-        for (kind, expected) in [
-            (ErrorKind::CryptoProviderMissing, ErrorCode::AuthFailed),
-            (ErrorKind::InvalidImpersonationUrl("?".into()), ErrorCode::AuthFailed),
-            (ErrorKind::InvalidApiUrl("?".into()), ErrorCode::InvalidArgument),
-            (ErrorKind::Credentials(credentials_error(false)), ErrorCode::AuthFailed),
-        ] {
-            assert_eq!(classify_setup(kind.into()).code(), expected);
-        }
-        assert_eq!(classify_setup(credentials(true)).code(), ErrorCode::ServiceUnavailable);
-    }
-
-    fn credentials_error(transient: bool) -> CredentialsError {
-        CredentialsError::from_msg(transient, "no token")
-    }
+    false
 }
+
+/// What happened and what to do, if the code alone does not say it.
+fn advice(status: &Status) -> Option<&'static str> {
+    if !is_answer(status) {
+        return None;
+    }
+    Some(match status.code() {
+        Code::PermissionDenied => {
+            "Firestore denied the request: grant the service account roles/datastore.user \
+             (datastore.entities.*), and check that the Firestore API is enabled in the project"
+        }
+        Code::Unauthenticated => {
+            "Firestore does not accept the credentials: check that they are valid and belong to the \
+             project"
+        }
+        Code::NotFound => "the database does not exist: check the project and the database",
+        Code::FailedPrecondition => {
+            "Firestore cannot answer the request: check that the database is in Native mode, and that \
+             there is an index on lockId"
+        }
+        Code::InvalidArgument => {
+            "Firestore does not accept the request: check the project, the database and the \
+             collections"
+        }
+        Code::ResourceExhausted => {
+            "a quota of the project is used up: send fewer requests, or raise the quota"
+        }
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests;

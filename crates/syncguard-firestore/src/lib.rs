@@ -1,4 +1,4 @@
-//! SyncGuard locks in Google Cloud Firestore, without a server of their own.
+//! SyncGuard locks in Google Cloud Firestore, without a server of your own.
 //!
 //! ```no_run
 //! use std::time::Duration;
@@ -8,24 +8,31 @@
 //! let locks = LockManager::new(FirestoreBackend::connect("my-project").await?);
 //!
 //! let guard = locks.lock("report:daily").ttl(Duration::from_secs(60)).acquire().await?;
-//! // Hand `guard.fence()` to whatever the lock protects.
+//! // Pass `guard.fence()` to the resource that the lock protects.
 //! guard.release().await?;
 //! # Ok(()) }
 //! ```
 //!
-//! [`FirestoreBackend::builder`] sets database, collections and limits, and takes a client of yours.
-//! With `FIRESTORE_EMULATOR_HOST` in the environment the emulator is used, without credentials.
-//! Locks and fences are shared with SyncGuard for TypeScript on the same collections.
+//! [`FirestoreBackend::builder`] sets the database, collections, credentials and timeouts. If
+//! `FIRESTORE_EMULATOR_HOST` is set, the backend connects to that emulator, without credentials.
+//!
+//! # The connection to use
+//!
+//! Let the backend make its own connection, with `connect`. One HTTP/2 connection carries all
+//! operations of all clones, so a lease never waits for a free connection. The backend tests and
+//! replaces it, as [Recovery](#recovery) describes.
+//! [`build`](FirestoreBackendBuilder::build) takes a client of the SDK that you made. Use it only if you
+//! need headers or middleware of your own: the backend cannot replace that client's connection.
 //!
 //! # How it works
 //!
-//! A key has two documents: one in `locks`, which is there while the key is locked, and one in
-//! `fence_counters`, which stays. Each change is one atomic commit whose preconditions say that the
-//! documents are still as they were read. There are no server-side transactions, so nothing is
-//! locked while a client thinks, or dies. A commit that is refused is decided anew, a few times;
-//! if others get in first each time, the key is *held*. SyncGuard for TypeScript does use
-//! transactions, which lock what they read until they end: where it shares a key, a commit may wait
-//! for one of them or be refused.
+//! A key has two documents: one in `locks`, which exists while the key is locked, and one in
+//! `fence_counters`, which stays. Each change is one atomic commit. Its preconditions say that the
+//! documents are still as they were read. There are no server-side transactions, so nothing stays
+//! locked if a client pauses or dies. If a commit is refused, the backend reads and decides again, up to
+//! ten times. If other clients win each time, the key is *held*. SyncGuard for TypeScript uses
+//! transactions, which lock the documents that they read. Where it shares a key, a commit may wait for
+//! such a transaction, or be refused.
 //!
 //! | operation | requests | billed |
 //! |---|---|---|
@@ -36,137 +43,170 @@
 //! | extend or release by id | 2 (query, commit) | 1 read, and 1 write or delete |
 //! | get, find | 1 | 1 read |
 //!
-//! Extend and release with a guard recognise the lock document by its update time, which the lease
-//! keeps as its [revision](Lease::revision). If that has changed, because the lease was also
-//! extended by its id, they cost a read and a commit more. Keep to one change of a key per second
-//! or so: that is what Firestore sustains on one document.
+//! Extend and release with a guard recognize the lock document by its update time, which the lease
+//! keeps as its [revision](Lease::revision). If the update time has changed, because the lease was also
+//! extended by its id, they cost one more read and commit. Keep to about one change of a key per second:
+//! Firestore sustains no more on one document.
 //!
-//! This is how the Standard edition bills. The Enterprise edition bills by the amount of data that
-//! is read and written.
+//! This is how the Standard edition bills. The Enterprise edition bills by the amount of data that is
+//! read and written.
 //!
 //! # Waiting
 //!
-//! Those who wait for a lock try again by timer: at its end, or after a back-off. Each attempt that
-//! finds it held is billed as 2 reads. With
-//! [`notifications(true)`](FirestoreBackendBuilder::notifications) they are also told when it is
-//! released. The backend then listens to the lock documents that somebody in this process waits
-//! for: on one stream for all clones, on the connection that is there anyway, and to each document
-//! once, however many wait for it. The stream is opened by the first who waits.
+//! A waiter tries again by timer: when the lease ends, or after a backoff. Each attempt that finds the
+//! key held is billed as 2 reads. With [`notifications(true)`](FirestoreBackendBuilder::notifications),
+//! a waiter also hears of a release. The backend then listens to the lock documents that waiters of this
+//! process wait for: on one stream for all clones, and to each document once, however many wait for it.
+//! The first waiter opens the stream.
 //!
-//! It is off by default, because what a listener is told is billed, to each process that listens
-//! (Standard edition; the Enterprise edition counts real-time update units instead):
+//! Notifications are off by default, because each process that listens pays for what it hears (Standard
+//! edition; the Enterprise edition counts real-time update units):
 //!
-//! | what is told | billed |
+//! | what Firestore sends | billed |
 //! |---|---|
-//! | the document as it is, when the first in the process begins to wait for it | 1 read |
-//! | the same, for each that is waited for when the stream was lost and is opened again | 1 read |
-//! | a change: **each renewal by its holder**, and the next grant | 1 read |
-//! | its deletion, by a release | nothing |
+//! | the document, when the first waiter of the process begins to wait for it | 1 read |
+//! | the document of each key that somebody waits for, when the stream is opened again | 1 read |
+//! | a change: **each renewal by the holder**, and the next grant | 1 read |
+//! | the deletion, by a release | nothing |
 //! | the connection, and a stream without documents | nothing |
 //!
-//! A waiter also tries again when its notifications begin, because a release before that may have
-//! caused none. So notifications pay if locks are held for long and seldom renewed, or if a lock
-//! must be passed on at once. If short waits are common, the timer may cost less. Google's [price
-//! list](https://cloud.google.com/firestore/pricing) has the last word.
+//! A waiter also tries again when its notifications begin, because an earlier release may have caused
+//! none. So notifications pay if locks are held for long and seldom renewed, or if a lock must be passed
+//! on at once. If short waits are common, the timer may cost less. Google's [price
+//! list](https://cloud.google.com/firestore/pricing) decides.
 //!
-//! Any client that deletes a lock document wakes waiters, for example a release by SyncGuard for
-//! TypeScript, which knows nothing of notifications. A renewal or the next grant wakes no waiter,
-//! and neither does a lease that expires, so waiters also have a timer. If the backend cannot
-//! listen, only the timer is left, and one `tracing` warning says so. The backend opens the stream
-//! again, with growing pauses of up to 30 seconds, while there are waiters. A notification can be
-//! lost, and then the wait ends by timer.
+//! Any client that deletes a lock document wakes waiters, so a release by SyncGuard for TypeScript does
+//! as well. A renewal, the next grant and an expiry wake nobody. If the backend cannot listen, waiters
+//! have only the timer, and one `tracing` warning says so. While there are waiters, the backend opens the
+//! stream again, with growing pauses of up to 30 seconds. A notification can be lost; then the wait
+//! ends by timer.
 //!
-//! # Connections that vanish
+//! # Recovery
 //!
-//! All operations share one connection. If it is closed or refused, they fail at once and the next
-//! one connects anew. If it vanishes silently (a NAT or a firewall forgets it, a network is
-//! unplugged), every operation fails with [`NetworkTimeout`](ErrorCode::NetworkTimeout) until that
-//! is noticed: the SDK pings each minute and waits a minute for the answer, so this can go on for
-//! **two minutes**. A lease that ends before is lost, even if it is kept alive. Where that matters,
-//! take a TTL of four minutes or more: a lease that is renewed at a third of its TTL then always has
-//! more than two minutes left.
+//! The same backend goes on after each of these, with default settings. Keep the [command
+//! timeout](FirestoreBackendBuilder::command_timeout) (5 s) at no more than half of the shortest TTL.
+//! The times were measured on the emulator.
+//!
+//! | what happens | what callers see | works again |
+//! |---|---|---|
+//! | the connection is closed, or the server restarts | one [`ServiceUnavailable`](ErrorCode::ServiceUnavailable) for each operation under way, and for each that begins before the server is back | with the next call |
+//! | the connection falls silent (a NAT forgot it, a cable was pulled, the server hangs) | acquire, extend and look-ups take 2.5 s longer; a release fails with [`NetworkTimeout`](ErrorCode::NetworkTimeout) after 5 s | after half of the command timeout, on a new connection |
+//! | the same, with callers that give up after 1 s | their calls are not answered | after 3 s |
+//! | the same, while a lease of 10 s is kept alive | nothing: the lease is kept | |
+//! | the server is away or silent for long | `ServiceUnavailable` or `NetworkTimeout` | with the first call after it is back |
+//! | Firestore moves or replaces a server | nothing, or one `ServiceUnavailable` | with the next call |
+//! | a quota is used up | [`RateLimited`](ErrorCode::RateLimited); renewals and releases count as well | when the quota allows it |
+//! | the credentials are revoked or changed | [`AuthFailed`](ErrorCode::AuthFailed) | file credentials are read again only by a new backend |
+//! | the tokio runtime that made the backend ends | nothing: the backend connects again in the current runtime | with the next call |
+//!
+//! A request that has no answer within half of the command timeout condemns the connection. A read, an
+//! acquire or an extend is sent once more, on a new connection: its preconditions make that safe. An
+//! answer that is not on a short list (`INVALID_ARGUMENT`, `NOT_FOUND`, `PERMISSION_DENIED`, `ABORTED`,
+//! and other answers about the request) condemns it as well. One task at a time connects for all callers,
+//! so callers that give up leave no work behind. While it connects, nothing is sent, and an acquire whose
+//! caller leaves has nothing to undo. An idle connection is tested every 30 seconds.
+//!
+//! There is no failover that loses commits: Firestore replicates each commit before it answers.
 //!
 //! # Clocks
 //!
-//! Firestore has no clock that a condition could ask, so **each client's own clock decides** whether
-//! a lease is live ([`Clock::Client`]). A lease counts as live until 1 second (the tolerance) after
-//! its expiry, and that second is all that covers a difference between clocks:
+//! A condition of Firestore cannot ask for its time, so **the clock of each client decides** whether a
+//! lease is live ([`Clock::Client`]). A lease counts as live until 1 second (the tolerance) after its
+//! expiry. Only that second covers a difference between clocks:
 //!
-//! - *Within 1 second* locks are exclusive: a client takes a key over only after its holder's time
-//!   is up.
-//! - *A clock that is further ahead* takes a key over while its holder still counts on it. Then only
-//!   the [fence](Fence) protects: a resource that refuses lower fences than it has seen is safe with
-//!   any clocks.
-//! - *A clock that is further behind* leaves dead leases alone for longer, and its own leases are
-//!   taken over early by all others.
+//! - *Within 1 second*, locks are exclusive: a client takes a key over only after the holder's time has
+//!   ended.
+//! - *A clock that is further ahead* takes a key over while its holder still relies on it. Then only
+//!   the [fence](Fence) protects: a resource that refuses lower fences than it has seen is safe with any
+//!   clocks.
+//! - *A clock that is further behind* leaves dead leases alone for longer, and other clients take its own
+//!   leases over early.
 //!
-//! So run a time service (on Google Cloud that is the default) and watch it. Every reply of
-//! Firestore carries its time, and is compared with the clock: when this machine is certainly off by
-//! more than half the tolerance (500 ms), one warning goes to `tracing`.
-//! [`FirestoreBackend::clock_offset`] gives the number; alert on it at 500 ms, since two machines
-//! that are each closer than that to Firestore agree within the tolerance.
+//! So run a time service (the default on Google Cloud) and watch it. Every reply of Firestore carries its
+//! time, and the backend compares it with the clock. If this machine is certainly off by more than half
+//! the tolerance (500 ms), one warning goes to `tracing`. [`FirestoreBackend::clock_offset`] returns the
+//! offset. Alert on it at 500 ms: two machines that are each closer than that to Firestore agree within
+//! the tolerance.
 //!
-//! Whether a lease is live is decided just before the commit is sent. So an extend that is slow on
-//! its way can be applied to a lease that has ended meanwhile, if nobody else took the key: it never
+//! The backend decides whether a lease is live just before it sends the commit. So an extend that is slow
+//! on its way can be applied to a lease that has ended meanwhile, if nobody else took the key. It never
 //! harms a successor, whose document has another update time.
 //!
 //! # Setting up
 //!
-//! - **Database**: Firestore in Native mode. Collections make themselves.
+//! [`Backend::preflight`] checks the clock, the permissions and the index.
+//!
+//! - **Database**: Firestore in Native mode. Collections need no setup.
 //! - **IAM**: the service account needs `roles/datastore.user`.
-//! - **Security rules** do not apply to service accounts; keep web and mobile clients out:
+//! - **Security rules** do not apply to service accounts. Keep web and mobile clients out:
 //!   ```text
 //!   match /locks/{lock}            { allow read, write: if false; }
 //!   match /fence_counters/{fence}  { allow read, write: if false; }
 //!   ```
-//! - **Indexes**: operations by id query `lockId`, with the ascending single-field index that
-//!   Firestore makes by itself in the Standard edition. If automatic indexes are off, add that one.
-//!   The other fields are never queried; exempt `expiresAtMs`, `acquiredAtMs`, `key` and `fence` in
-//!   `locks`, and `fence` and `keyDebug` in `fence_counters`: this saves storage and latency, though
-//!   not billed writes, and an index of rising times limits a collection to about 500 writes per
-//!   second. The Enterprise edition makes no index by itself and scans the collection without:
-//!   create the one on `lockId`, and no other.
-//! - **Dead locks**: release deletes the document; that of a holder that crashed stays until its key
-//!   is locked again. Firestore's TTL policies cannot remove it, since they want a timestamp and
-//!   `expiresAtMs` is a number. If there are many keys that are never locked again, let a scheduled
-//!   job query for an `expiresAtMs` of a day ago (then keep its index) and delete each with its
-//!   update time as the precondition, so that a lock that was just taken stays.
-//! - **Fence counters**: never delete one, by a TTL policy, a job or by hand. Fences that begin
-//!   again below those already seen protect nothing. All services that share locks must name the
-//!   same fence collection, or each counts for itself. Restoring a backup, importing, and going
-//!   back to a point in time set the counters back: raise them above every fence that a resource
-//!   may have seen before locks are taken again. (An acquisition also stays above the fence in the
-//!   lock document, if a dead one is there; do not count on that.)
+//! - **Indexes**: operations by id query `lockId`. In the Standard edition, Firestore makes the ascending
+//!   single-field index for it. If automatic indexes are off, add it. The other fields are never
+//!   queried. Exempt `expiresAtMs`, `acquiredAtMs`, `key` and `fence` in `locks`, and `fence` and
+//!   `keyDebug` in `fence_counters`: this saves storage and latency, though not billed writes, and an
+//!   index of rising times limits a collection to about 500 writes per second. The Enterprise edition
+//!   makes no index, and scans the collection without one: create the one on `lockId`, and no other.
+//! - **Dead locks**: a release deletes the document. The document of a holder that crashed stays until
+//!   its key is locked again. TTL policies of Firestore cannot remove it, because they need a timestamp,
+//!   and `expiresAtMs` is a number. If many keys are never locked again, let a scheduled job query for an
+//!   `expiresAtMs` of a day ago (then keep its index), and delete each document with its update time as
+//!   the precondition, so that a lock that was just taken stays.
+//! - **Fence counters**: never delete one, by a TTL policy, a job or by hand. Fences that begin again below
+//!   those already seen protect nothing. All services that share locks must name the same fence
+//!   collection. Otherwise each counts for itself. Restoring a backup, importing, and going back to a
+//!   point in time set the counters back: before locks are taken again, raise them above every fence that
+//!   a resource may have seen. (An acquire also stays above the fence in a dead lock document. Do not
+//!   rely on that.)
 //!
-//! A key that cannot be a document id (it contains `/`, is `.` or `..`, or begins and ends with
-//! `__`) is stored under a hash. SyncGuard for TypeScript fails on most of these, or stores them
-//! elsewhere: do not share them with it.
+//! # SyncGuard for TypeScript
+//!
+//! Both clients contend for the same locks if they name the same collections. Documents are equal byte
+//! for byte, with these limits:
+//!
+//! - **Keys with `/`**: do not share them. That client takes a key as a path: `a/b/c` is a document in a
+//!   subcollection there, `trail/` is the same document as `trail`, and it fails on `a/b`. This one
+//!   stores each under the hash of the key. So **both can be granted such a key at once**. The same goes
+//!   for the keys `.` and `..`, and for keys like `__x__`, which that client cannot lock.
+//! - **Unicode**: share only keys of characters that are assigned in the Unicode versions of both sides.
+//!   Keys are normalized to NFC, and a new version of Unicode can normalize a character that was
+//!   unassigned before.
+//! - **Documents that cannot be read**: a dead one is overwritten, as that client does, even if fields are
+//!   missing. A live one blocks its key with [`Internal`](ErrorCode::Internal) until it is dead.
 //!
 //! # Errors
 //!
-//! By gRPC status, whatever its text; the status is the error's
-//! [`source`](std::error::Error::source), and may quote document names.
+//! By gRPC status, never by its text. The text is not part of the error, because it may quote document
+//! names, which are keys. The [`source`](std::error::Error::source) names the status.
 //!
-//! | status | [`ErrorCode`] | |
+//! | status | [`ErrorCode`] | would a retry help? |
 //! |---|---|---|
-//! | `UNAUTHENTICATED`, `PERMISSION_DENIED` | [`AuthFailed`](ErrorCode::AuthFailed) | or the API is not enabled |
-//! | `DEADLINE_EXCEEDED` | [`NetworkTimeout`](ErrorCode::NetworkTimeout) | |
-//! | `RESOURCE_EXHAUSTED` | [`RateLimited`](ErrorCode::RateLimited) | a quota |
-//! | `INVALID_ARGUMENT` | [`InvalidArgument`](ErrorCode::InvalidArgument) | |
-//! | `FAILED_PRECONDITION` | [`InvalidArgument`](ErrorCode::InvalidArgument) | an index is missing, or the database is in Datastore mode |
-//! | `NOT_FOUND` | [`InvalidArgument`](ErrorCode::InvalidArgument) | the database is missing |
-//! | `UNAVAILABLE`, `INTERNAL`, `UNKNOWN`, `CANCELLED`, `ABORTED` | [`ServiceUnavailable`](ErrorCode::ServiceUnavailable) | also a connection that was refused or lost |
-//! | `ALREADY_EXISTS`, `OUT_OF_RANGE`, `UNIMPLEMENTED`, `DATA_LOSS`, `OK` | [`Internal`](ErrorCode::Internal) | |
+//! | `UNAUTHENTICATED`, `PERMISSION_DENIED` | [`AuthFailed`](ErrorCode::AuthFailed) | no: credentials or roles are wrong, or the API is not enabled |
+//! | `DEADLINE_EXCEEDED` | [`NetworkTimeout`](ErrorCode::NetworkTimeout) | yes |
+//! | `RESOURCE_EXHAUSTED` | [`RateLimited`](ErrorCode::RateLimited) | later: a quota is used up |
+//! | `INVALID_ARGUMENT` | [`InvalidArgument`](ErrorCode::InvalidArgument) | no |
+//! | `FAILED_PRECONDITION` | [`InvalidArgument`](ErrorCode::InvalidArgument) | no: an index is missing, or the database is in Datastore mode |
+//! | `NOT_FOUND` | [`InvalidArgument`](ErrorCode::InvalidArgument) | no: the database does not exist |
+//! | `UNAVAILABLE`, `INTERNAL`, `UNKNOWN`, `CANCELLED`, `ABORTED` | [`ServiceUnavailable`](ErrorCode::ServiceUnavailable) | yes |
+//! | `ALREADY_EXISTS`, `OUT_OF_RANGE`, `UNIMPLEMENTED`, `DATA_LOSS`, `OK` | [`Internal`](ErrorCode::Internal) | no |
 //!
-//! Of a commit, `FAILED_PRECONDITION`, `ALREADY_EXISTS`, `NOT_FOUND` and `ABORTED` are no errors but
-//! mean that a document moved: it is read again. An extend or release that loses that race ten
-//! times is [`ServiceUnavailable`](ErrorCode::ServiceUnavailable).
+//! For a commit, `FAILED_PRECONDITION`, `ALREADY_EXISTS`, `NOT_FOUND` and `ABORTED` are no errors. They
+//! mean that a document has changed, and the backend reads it again. An extend or release that loses that
+//! race ten times is [`ServiceUnavailable`](ErrorCode::ServiceUnavailable).
 //!
-//! On this side: no credentials, or credentials that are refused, are
-//! [`AuthFailed`](ErrorCode::AuthFailed); a token server that cannot be reached is
-//! [`ServiceUnavailable`](ErrorCode::ServiceUnavailable); and an operation over the [time
-//! limit](FirestoreBackendBuilder::time_limit) is [`NetworkTimeout`](ErrorCode::NetworkTimeout).
-//! What is stored but cannot be read is [`Internal`](ErrorCode::Internal).
+//! Failures on this side:
+//!
+//! | failure | [`ErrorCode`] |
+//! |---|---|
+//! | no credentials, or credentials that give no token | [`AuthFailed`](ErrorCode::AuthFailed) |
+//! | the server that issues tokens cannot be reached | [`ServiceUnavailable`](ErrorCode::ServiceUnavailable) |
+//! | a connection that is refused, lost or closed, also with the HTTP/2 code `ENHANCE_YOUR_CALM` | [`ServiceUnavailable`](ErrorCode::ServiceUnavailable) |
+//! | the certificate of the server cannot be verified | [`InvalidArgument`](ErrorCode::InvalidArgument) |
+//! | an operation takes longer than the [command timeout](FirestoreBackendBuilder::command_timeout) | [`NetworkTimeout`](ErrorCode::NetworkTimeout) |
+//! | the runtime of a client of yours has ended | [`InvalidArgument`](ErrorCode::InvalidArgument) |
+//! | stored data cannot be read | [`Internal`](ErrorCode::Internal) |
 //!
 //! # Features
 //!
@@ -174,24 +214,28 @@
 //! |---|---|---|
 //! | `tls-webpki-roots` | yes | TLS with Mozilla's root certificates |
 //! | `auth-default-crypto` | yes | signs with service account keys; without it, install a rustls `CryptoProvider` |
+//! | `blocking` | no | the module `blocking`, for programs without async |
 //!
-//! The SDK needs TLS: for the root certificates of the system, turn `tls-webpki-roots` off and
-//! `gcloud-sdk/tls-roots` on, which wants OpenSSL's headers.
+//! TLS uses the rustls `CryptoProvider` that the program has installed, or else aws-lc-rs. So several
+//! providers in one program do no harm. The SDK needs TLS: for the root certificates of the system, turn
+//! `tls-webpki-roots` off and `gcloud-sdk/tls-roots` on, which needs the headers of OpenSSL.
 
 mod backend;
+mod builder;
 mod clock;
-mod config;
-mod document;
+mod connect;
+mod connection;
 mod error;
-mod listener;
-mod steps;
-mod store;
-mod targets;
+mod names;
+mod notifications;
+mod operations;
+mod preflight;
+mod record;
 
 pub use gcloud_sdk;
 
 pub use backend::FirestoreBackend;
+pub use builder::FirestoreBackendBuilder;
 pub use clock::ClockOffset;
-pub use config::FirestoreBackendBuilder;
 #[doc(inline)]
 pub use syncguard::*;

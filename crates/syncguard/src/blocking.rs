@@ -23,7 +23,7 @@
 //! | memory | `async { Ok(MemoryBackend::new()) }` |
 //! | Redis | `RedisBackend::connect("redis://localhost")` |
 //! | Postgres | `PostgresBackend::connect("postgres://localhost/app")` |
-//! | Firestore | `FirestoreBackend::builder("my-project").connect()` |
+//! | Firestore | `FirestoreBackend::connect("my-project")` |
 //!
 //! # Threads
 //!

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use syncguard_firestore::{Acquired, Backend, ClockOffset, FirestoreBackend, Timestamp};
 
-use super::{Emulator, cases, fresh_id, fresh_key, granted, ttl};
+use super::{Emulator, PROJECT, cases, fresh_id, fresh_key, granted, ttl};
 
 cases![
     a1_clocks_900_ms_apart_keep_locks_exclusive,
@@ -37,7 +37,7 @@ impl Time {
             let now = time.load(Ordering::SeqCst);
             Timestamp::from_millis(now.checked_add_signed(off).unwrap())
         });
-        builder.connect().await.unwrap()
+        builder.connect(PROJECT).await.unwrap()
     }
 }
 
@@ -131,7 +131,7 @@ async fn a3_the_fence_still_protects_if_a_clock_exceeds_the_tolerance(emulator: 
 
 async fn t1_the_offset_from_the_servers_clock_is_measured(emulator: Emulator) {
     let off = Duration::from_secs(10);
-    let late = emulator.builder().clock(system_minus(off)).connect().await.unwrap();
+    let late = emulator.builder().clock(system_minus(off)).connect(PROJECT).await.unwrap();
     let offset = late.clock_offset().await.unwrap();
     assert_eq!(offset.ahead(), Duration::ZERO);
     assert!(offset.behind().abs_diff(off) <= offset.uncertainty() + Duration::from_millis(2));

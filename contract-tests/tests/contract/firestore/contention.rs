@@ -10,7 +10,9 @@ use tokio::task::{JoinHandle, JoinSet};
 
 use super::clocks::{system_minus, system_plus};
 use super::proxy::{COMMIT, Proxy, Verdict};
-use super::{Emulator, LONG, builder, cases, fresh_id, fresh_key, granted, ttl, without_revision};
+use super::{
+    Emulator, LONG, PROJECT, builder, cases, fresh_id, fresh_key, granted, ttl, without_revision,
+};
 
 cases![
     a1_one_winner_of_fifty_on_a_free_key_a_hundred_times,
@@ -33,7 +35,7 @@ async fn a1_one_winner_of_fifty_on_a_dead_key_a_hundred_times(emulator: Emulator
     // This client grants leases that expired an hour ago.
     let hour = Duration::from_secs(3_600);
     let late = emulator.builder().clock(system_minus(hour));
-    let late = late.connect().await.unwrap();
+    let late = late.connect(PROJECT).await.unwrap();
     let clients = [emulator.backend().await, emulator.backend().await];
     for _ in 0..100 {
         let key = fresh_key();
@@ -117,7 +119,7 @@ async fn a1_a_lease_extended_before_the_commit_stays(emulator: Emulator) {
     // The lease is dead by this clock.
     let proxy = Proxy::before(&emulator.address);
     let ahead = builder(&proxy.address()).clock(system_plus(LONG + 2 * TOLERANCE));
-    let ahead = ahead.connect().await.unwrap();
+    let ahead = ahead.connect(PROJECT).await.unwrap();
     let (acquiring, go) = ready_to_commit(&proxy, ahead, &key).await;
     let extended = holder.extend(&lease, ttl(2 * LONG)).await.unwrap().unwrap();
     go.notify_one();
@@ -143,7 +145,7 @@ async fn r3_a_key_taken_before_the_commit_is_not_extended(emulator: Emulator) {
     let lease = granted(holder.acquire(&key, &fresh_id(), ttl(LONG)).await);
     // The lease is dead by this clock.
     let ahead = emulator.builder().clock(system_plus(LONG + 2 * TOLERANCE));
-    let ahead = ahead.connect().await.unwrap();
+    let ahead = ahead.connect(PROJECT).await.unwrap();
     let go = Arc::new(Notify::new());
     proxy.judge_next(COMMIT, [Verdict::Wait(go.clone())]);
     let extending = tokio::task::spawn({

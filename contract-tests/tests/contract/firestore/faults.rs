@@ -8,7 +8,8 @@ use tokio::time::Instant;
 
 use super::proxy::{COMMIT, Proxy, QUERY, READ, Verdict};
 use super::{
-    Emulator, LIMIT, LONG, builder, cases, fresh_id, fresh_key, granted, ttl, without_revision,
+    Emulator, LIMIT, LONG, PROJECT, builder, cases, fresh_id, fresh_key, granted, ttl,
+    without_revision,
 };
 
 cases![
@@ -18,7 +19,7 @@ cases![
     e1_every_grpc_code_has_its_error_code,
     e1_a_reply_without_documents_is_not_a_free_key,
     e1_a_reply_without_a_message_is_not_an_unknown_id,
-    e1_each_request_gets_the_rest_of_the_time_limit,
+    e1_each_request_gets_the_rest_of_the_command_timeout,
     e1_a_server_that_hangs_is_a_timeout,
     e1_a_lost_server_is_unavailable,
 ];
@@ -171,7 +172,7 @@ async fn e1_a_reply_without_a_message_is_not_an_unknown_id(emulator: Emulator) {
     assert!(backend.release_by_id(lease.id()).await.unwrap());
 }
 
-async fn e1_each_request_gets_the_rest_of_the_time_limit(emulator: Emulator) {
+async fn e1_each_request_gets_the_rest_of_the_command_timeout(emulator: Emulator) {
     let (proxy, backend) = emulator.through_proxy().await;
     let delay = Duration::from_millis(200);
     proxy.judge_next(READ, [Verdict::Delay(delay)]);
@@ -186,7 +187,7 @@ async fn e1_each_request_gets_the_rest_of_the_time_limit(emulator: Emulator) {
 async fn e1_a_server_that_hangs_is_a_timeout(emulator: Emulator) {
     let proxy = Proxy::before(&emulator.address);
     let limit = Duration::from_secs(1);
-    let backend = builder(&proxy.address()).time_limit(limit).connect().await.unwrap();
+    let backend = builder(&proxy.address()).command_timeout(limit).connect(PROJECT).await.unwrap();
     proxy.judge(|_| Verdict::Hang);
     let begin = Instant::now();
     let error = backend.get(&fresh_key()).await.unwrap_err();

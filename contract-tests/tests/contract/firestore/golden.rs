@@ -7,7 +7,7 @@ use syncguard_firestore::{Acquired, Backend, Key, LockId, Timestamp};
 
 use super::raw::fields;
 use super::stored::{fence_path, lock_path};
-use super::{Emulator, LONG, cases, fresh_id, granted, ttl};
+use super::{Emulator, LONG, PROJECT, cases, fresh_id, granted, ttl};
 
 cases![golden_records_are_read, golden_records_are_written];
 
@@ -53,7 +53,7 @@ async fn golden_records_are_read(emulator: Emulator) {
     for golden in Golden::records() {
         let acquired_at = golden.millis("acquiredAtMs");
         let builder = emulator.builder().clock(move || Timestamp::from_millis(acquired_at + 1));
-        let backend = builder.connect().await.unwrap();
+        let backend = builder.connect(PROJECT).await.unwrap();
         raw.put(&lock_path(&golden.key), &golden.lock).await;
         raw.put(&fence_path(&golden.key), &golden.counter).await;
 
@@ -80,7 +80,7 @@ async fn golden_records_are_written(emulator: Emulator) {
     for mut golden in Golden::records() {
         let acquired_at = golden.millis("acquiredAtMs");
         let builder = emulator.builder().clock(move || Timestamp::from_millis(acquired_at));
-        let backend = builder.connect().await.unwrap();
+        let backend = builder.connect(PROJECT).await.unwrap();
         // Two grants, because the fence in the record is 2.
         let first = granted(backend.acquire(&golden.key, &fresh_id(), ttl(LONG)).await);
         assert!(backend.release(&first).await.unwrap());

@@ -41,7 +41,7 @@ cases![
 /// without the proxy.
 async fn listening(emulator: &Emulator) -> (Proxy, FirestoreBackend) {
     let proxy = Proxy::before(&emulator.address);
-    let waiting = builder(&proxy.address()).notifications(true).connect().await.unwrap();
+    let waiting = builder(&proxy.address()).notifications(true).connect(PROJECT).await.unwrap();
     (proxy, waiting)
 }
 
@@ -241,8 +241,8 @@ async fn w_a_cut_stream_is_opened_again(emulator: Emulator) {
 
 async fn w_a_stream_without_an_answer_is_replaced(emulator: Emulator) {
     let proxy = Proxy::before(&emulator.address);
-    let hasty = builder(&proxy.address()).time_limit(Duration::from_secs(1));
-    let waiting = hasty.notifications(true).connect().await.unwrap();
+    let hasty = builder(&proxy.address()).command_timeout(Duration::from_secs(1));
+    let waiting = hasty.notifications(true).connect(PROJECT).await.unwrap();
     proxy.judge_next(LISTEN, [Verdict::Hang]);
     waiting.notified(&fresh_key()).await;
     assert!(streams_opened(&proxy) >= 2);
@@ -253,8 +253,8 @@ async fn w_a_timeout_of_the_client_does_not_end_the_stream(emulator: Emulator) {
     let limit = Duration::from_secs(1);
     let Raw(client) = Raw::connect(&proxy.address()).await;
     let client = client.with_request_timeouts(RequestTimeouts::new().with_total(limit));
-    let patient = FirestoreBackend::builder(PROJECT).time_limit(LIMIT);
-    let waiting = patient.notifications(true).build(client).unwrap();
+    let patient = FirestoreBackend::builder().command_timeout(LIMIT);
+    let waiting = patient.notifications(true).build(PROJECT, &client).unwrap();
     let other = emulator.backend().await;
     let lease = take(&other).await;
     let mut first = pin!(waiting.notified(lease.key()));

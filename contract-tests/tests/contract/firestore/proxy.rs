@@ -24,6 +24,9 @@ use tokio::time::sleep;
 
 use super::overheard::Overheard;
 
+/// A refusal quotes a document, as those of Firestore do.
+pub(super) const QUOTE: &str = "no entity to update: documents/locks/quoted-key";
+
 /// The methods of requests.
 pub(super) const READ: &str = "BatchGetDocuments";
 pub(super) const QUERY: &str = "RunQuery";
@@ -184,7 +187,7 @@ impl Service<http::Request<Body>> for Passage {
                 Verdict::Pass => pass(request)
                     .await
                     .unwrap_or_else(|error| Status::from_error(error.into()).into_http()),
-                Verdict::Refuse(code) => Status::new(code, "").into_http(),
+                Verdict::Refuse(code) => Status::new(code, QUOTE).into_http(),
                 Verdict::Lose(code) => {
                     pass(request).await.unwrap();
                     Status::new(code, "").into_http()

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value as Json, json};
 use syncguard_firestore::gcloud_sdk::google::firestore::v1::{
-    BatchGetDocumentsRequest, CommitRequest, Document, Value, Write,
+    BatchGetDocumentsRequest, CommitRequest, Document, ListDocumentsRequest, Value, Write,
     batch_get_documents_response::Result as Found, firestore_client::FirestoreClient,
     value::ValueType, write::Operation,
 };
@@ -48,6 +48,19 @@ impl Raw {
         let commit =
             CommitRequest { database: database(), writes: vec![write], ..CommitRequest::default() };
         self.0.get().commit(commit).await.unwrap();
+    }
+
+    /// Returns the lock documents whose key begins with this text.
+    pub(super) async fn locks_of(&self, prefix: &str) -> Vec<String> {
+        let request = ListDocumentsRequest {
+            parent: format!("{}/documents", database()),
+            collection_id: "locks".to_owned(),
+            page_size: 10_000,
+            ..ListDocumentsRequest::default()
+        };
+        let documents = self.0.get().list_documents(request).await.unwrap().into_inner().documents;
+        let names = documents.into_iter().map(|document| document.name);
+        names.filter(|name| name.contains(&format!("/locks/{prefix}"))).collect()
     }
 
     pub(super) async fn get(&self, path: &str) -> Option<Fields> {

@@ -6,14 +6,15 @@ use serde_json::{Value as Json, json};
 use syncguard_firestore::{Backend, ErrorCode, Key, LockId};
 
 use super::raw::{Fields, Raw, fields};
-use super::{Emulator, LONG, cases, fresh_id, fresh_key, granted, ttl};
+use super::{Emulator, LONG, PROJECT, cases, fresh_id, fresh_key, granted, ttl};
 
 cases![
     a3_fences_continue_from_a_counter_of_any_client,
     a3_fences_continue_from_a_dead_lock_ahead_of_the_counter,
     a6_an_exhausted_counter_grants_nothing,
     e2_a_corrupt_counter_grants_nothing,
-    e2_a_corrupt_lock_is_an_internal_error,
+    e2_a_live_lock_that_cannot_be_read_is_an_internal_error,
+    f5_a_dead_lock_that_cannot_be_read_does_not_block,
     e3_documents_are_in_the_configured_collections,
     k3_keys_that_are_no_document_ids_are_hashed,
     r1_an_id_in_two_documents_means_the_live_one,
@@ -93,19 +94,28 @@ async fn e2_a_corrupt_counter_grants_nothing(emulator: Emulator) {
     }
 }
 
-async fn e2_a_corrupt_lock_is_an_internal_error(emulator: Emulator) {
-    let (raw, backend) = (emulator.raw().await, emulator.backend().await);
-    for (field, corrupt) in [
+/// Each field of a lock document except its expiry, and a value that no client writes.
+fn unreadable() -> [(&'static str, Json); 5] {
+    [
         ("lockId", json!("short")),
-        ("expiresAtMs", json!("soon")),
         ("acquiredAtMs", json!(-1)),
         ("key", json!("")),
         ("fence", json!("many")),
-    ] {
+        ("fence", json!("1000000000000000")),
+    ]
+}
+
+fn lock_of(key: &Key, id: &LockId, expires_at: u64) -> Json {
+    json!({
+        "lockId": id.as_str(), "expiresAtMs": expires_at, "acquiredAtMs": 1, "key": key.as_str(), "fence": "000000000000001",
+    })
+}
+
+async fn e2_a_live_lock_that_cannot_be_read_is_an_internal_error(emulator: Emulator) {
+    let (raw, backend) = (emulator.raw().await, emulator.backend().await);
+    for (field, corrupt) in unreadable() {
         let (key, id) = (fresh_key(), fresh_id());
-        let mut lock = json!({
-            "lockId": id.as_str(), "expiresAtMs": 1, "acquiredAtMs": 1, "key": key.as_str(), "fence": "000000000000001",
-        });
+        let mut lock = lock_of(&key, &id, FAR);
         lock[field] = corrupt;
         raw.put(&lock_path(&key), &lock).await;
         let errors = [
@@ -123,9 +133,33 @@ async fn e2_a_corrupt_lock_is_an_internal_error(emulator: Emulator) {
     }
 }
 
+/// SyncGuard for TypeScript overwrites such a document as well.
+async fn f5_a_dead_lock_that_cannot_be_read_does_not_block(emulator: Emulator) {
+    let (raw, backend) = (emulator.raw().await, emulator.backend().await);
+    let ends = [("expiresAtMs", json!("soon")), ("expiresAtMs", json!(-1))];
+    for (field, corrupt) in unreadable().into_iter().chain(ends) {
+        for missing in [false, true] {
+            let (key, id) = (fresh_key(), fresh_id());
+            let mut lock = lock_of(&key, &id, 1);
+            if missing {
+                lock.as_object_mut().unwrap().remove(field);
+            } else {
+                lock[field] = corrupt.clone();
+            }
+            raw.put(&lock_path(&key), &lock).await;
+            assert_eq!(backend.get(&key).await.unwrap(), None, "{field}");
+            assert_eq!(backend.find(&id).await.unwrap(), None, "{field}");
+            assert!(!backend.release_by_id(&id).await.unwrap(), "{field}");
+            let lease = granted(backend.acquire(&key, &fresh_id(), ttl(LONG)).await);
+            assert!(lease.fence().get() <= 2, "{field}: {:?}", lease.fence());
+            assert!(backend.release(&lease).await.unwrap());
+        }
+    }
+}
+
 async fn e3_documents_are_in_the_configured_collections(emulator: Emulator) {
     let builder = emulator.builder().lock_collection("app locks").fence_collection("app.fences");
-    let (raw, backend) = (emulator.raw().await, builder.connect().await.unwrap());
+    let (raw, backend) = (emulator.raw().await, builder.connect(PROJECT).await.unwrap());
     let key = fresh_key();
     let lease = granted(backend.acquire(&key, &fresh_id(), ttl(LONG)).await);
     assert!(raw.get(&format!("app locks/{}", key.as_str())).await.is_some());
@@ -140,7 +174,7 @@ async fn k3_keys_that_are_no_document_ids_are_hashed(emulator: Emulator) {
     let (locks, fences) =
         (format!("l{}", fresh_id().as_str()), format!("f{}", fresh_id().as_str()));
     let builder = emulator.builder().lock_collection(&locks).fence_collection(&fences);
-    let (raw, backend) = (emulator.raw().await, builder.connect().await.unwrap());
+    let (raw, backend) = (emulator.raw().await, builder.connect(PROJECT).await.unwrap());
     for key in
         [".", "..", "__x__", "__id7__", "____", "/", "a/b", "a/b/c", "a//b", "/lead", "trail/"]
     {

@@ -137,7 +137,7 @@ async fn a4_a_late_commit_changes_nothing(emulator: Emulator) {
             async move { backend.acquire(&key, &id, ttl(LONG)).await }
         });
         let late = kept.recv().await.unwrap();
-        // The same happens when the time limit passes.
+        // The same happens when the command timeout passes.
         first.abort();
         assert!(first.await.unwrap_err().is_cancelled());
 

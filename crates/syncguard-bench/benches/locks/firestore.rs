@@ -48,9 +48,9 @@ pub(crate) async fn contestant(url: &str, name: &str) -> Outcome<Contestant> {
 }
 
 pub(crate) async fn backend(url: &str, notifications: bool) -> Outcome<FirestoreBackend> {
-    let builder = FirestoreBackend::builder("bench").time_limit(Duration::from_secs(20));
+    let builder = FirestoreBackend::builder().command_timeout(Duration::from_secs(20));
     let builder = builder.notifications(notifications);
-    Ok(builder.build(connect(url).await?)?)
+    Ok(builder.build("bench", &connect(url).await?)?)
 }
 
 async fn connect(url: &str) -> Outcome<Client> {

@@ -1,17 +1,21 @@
-//! What is read, what is decided, and what is committed on condition that nothing has changed since.
+//! The operations: what each reads, decides, and commits on condition that nothing has changed since.
+
+mod requests;
 
 use std::time::Duration;
 
+use gcloud_sdk::google::firestore::v1::Document;
 use syncguard_core::{
     Acquired, ErrorCode, Fence, Key, Lease, LockId, LockRecord, Result, TOLERANCE, Timestamp, Ttl,
 };
 
-use crate::document::{
-    StoredLock, delete_lock, last_fence, lease_of, put_expiry, put_fence, put_lock,
-    revision_from_text,
-};
 use crate::error::failure;
-use crate::store::{Commit, Session};
+use crate::record::{
+    StoredLock, delete_lock, last_fence, lease_of, put_expiry, put_fence, put_lock,
+    revision_from_text, stored_fence,
+};
+
+pub(crate) use requests::{Commit, Index, Session, Store};
 
 /// How often a change is tried that others get in the way of: enough for ten who repeat the same
 /// acquisition at once, each of whom has to get through.
@@ -43,10 +47,9 @@ impl Session<'_> {
         for attempt in 0..ATTEMPTS {
             pause_before(attempt).await;
             let ([lock, counter], _) = self.read([&names.lock, &names.fence]).await?;
-            let lock = lock.as_ref().map(StoredLock::read).transpose()?;
             let now = self.clock.now();
-            if let Some(live) = lock.as_ref().filter(|lock| lock.is_live(now)) {
-                match self.acquire_live(live, now, id, ttl).await? {
+            if let Some(live) = read_live(lock.as_ref(), now)? {
+                match self.acquire_live(&live, now, id, ttl).await? {
                     Some(acquired) => return Ok(acquired),
                     None => continue,
                 }
@@ -54,12 +57,13 @@ impl Session<'_> {
 
             // A counter that was lost or set back must not take fences back that were granted (A3).
             let counted = counter.as_ref().map_or(Ok(0), last_fence)?;
-            let last = lock.as_ref().map_or(counted, |lock| counted.max(lock.record.fence().get()));
+            let dead = lock.as_ref().and_then(stored_fence);
+            let last = dead.map_or(counted, |fence| counted.max(fence.get()));
             // A6: checked before anything is written.
             let fence = Fence::granted(last.saturating_add(1))?;
             let record = LockRecord::new(key.clone(), id.clone(), fence, now, now.after(ttl));
             let writes = vec![
-                put_lock(names.lock.clone(), &record, lock.map(|lock| lock.revision)),
+                put_lock(names.lock.clone(), &record, lock.and_then(|lock| lock.update_time)),
                 put_fence(
                     names.fence.clone(),
                     fence,
@@ -67,7 +71,7 @@ impl Session<'_> {
                     counter.and_then(|counter| counter.update_time),
                 ),
             ];
-            if let Commit::Applied(revision) = self.commit(writes).await? {
+            if let Commit::Applied(revision) = self.commit(writes, true).await? {
                 if fence > Fence::WARN_ABOVE {
                     tracing::warn!(key = %key.fingerprint(), %fence, "the fences of a key run out");
                 }
@@ -132,7 +136,7 @@ impl Session<'_> {
             .with_message("others changed the lock each time it was read"))
     }
 
-    /// Commits a change to a lock that is live at `now`; `None` when it was changed meanwhile.
+    /// Commits a change to a lock that is live at `now`. `None` if the lock must be read again.
     async fn apply(
         self,
         lock: &StoredLock,
@@ -147,11 +151,13 @@ impl Session<'_> {
             }
             Change::Release => (lock.record.expires_at(), delete_lock(name, lock.revision)),
         };
-        Ok(match self.commit(vec![write]).await? {
+        // A release that was applied without an answer cannot be told from one by another caller.
+        let repeatable = matches!(change, Change::Extend(_));
+        Ok(match self.commit(vec![write], repeatable).await? {
             Commit::Applied(revision) => {
                 Some(lease_of(&lock.record, revision).with_expires_at(expires_at))
             }
-            Commit::Refused => None,
+            Commit::Refused | Commit::Unanswered => None,
         })
     }
 
@@ -176,9 +182,8 @@ impl Session<'_> {
     pub(crate) async fn by_key(self, key: &Key) -> Result<Option<(StoredLock, Timestamp)>> {
         let names = self.names.of(key);
         let ([lock], _) = self.read([&names.lock]).await?;
-        let lock = lock.as_ref().map(StoredLock::read).transpose()?;
         let now = self.clock.now();
-        Ok(lock.filter(|lock| lock.is_live(now)).map(|lock| (lock, now)))
+        Ok(read_live(lock.as_ref(), now)?.map(|lock| (lock, now)))
     }
 
     /// The one live lock with this id, and when it was found live.
@@ -191,15 +196,16 @@ impl Session<'_> {
         let now = self.clock.now();
         let mut live = Vec::new();
         for document in &documents {
-            let lock = StoredLock::read(document)?;
-            if lock.id() == id && lock.is_live(now) {
-                live.push(lock);
-            }
+            live.extend(StoredLock::read_live(document, now)?.filter(|lock| lock.id() == id));
         }
         // Which of two is meant nobody can know.
         let only = live.pop().filter(|_| live.is_empty());
         Ok(only.map(|lock| (lock, now)))
     }
+}
+
+fn read_live(document: Option<&Document>, now: Timestamp) -> Result<Option<StoredLock>> {
+    document.map_or(Ok(None), |document| StoredLock::read_live(document, now))
 }
 
 /// How long until the lock counts as dead.

@@ -1,4 +1,6 @@
-//! Tells waiters of locks that were released, by listening to the lock documents.
+//! Notifies waiters of released locks, by listening to the lock documents.
+
+mod targets;
 
 use std::sync::Arc;
 
@@ -8,12 +10,14 @@ use gcloud_sdk::tonic::codegen::tokio_stream::wrappers::UnboundedReceiverStream;
 use gcloud_sdk::tonic::{Request, Status, Streaming};
 use syncguard_backend::{ListenerTask, NotificationRegistry, Notified, ReconnectBackoff};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
-use tokio::time::timeout;
+use tokio::time::Instant;
 
-use crate::store::Store;
-use crate::targets::Targets;
+use crate::connection::Link;
+use crate::error::Failure;
+use crate::operations::Store;
+use targets::Targets;
 
-/// Those who wait, and the task that listens for them.
+/// The waiters, and the task that listens for them.
 pub(crate) struct Listener {
     store: Arc<Store>,
     interests: NotificationRegistry,
@@ -33,10 +37,10 @@ impl Listener {
     }
 }
 
-/// Has a stream open whenever somebody waits.
+/// Keeps a stream open while somebody waits.
 ///
-/// It stays open, without targets, when nobody does any more: that costs nothing, and waiters come
-/// and go too often to close it each time. If it ends then, the next who waits opens another.
+/// The stream stays open without targets when nobody waits any more, because that costs nothing, and
+/// waiters come and go too often to close it each time. If it ends then, the next waiter opens another.
 async fn keep_listening(store: Arc<Store>, interests: NotificationRegistry) {
     let mut outage = ReconnectBackoff::new();
     loop {
@@ -80,10 +84,15 @@ async fn listen(
     for document in wanted {
         send(targets.add(document));
     }
-    let (mut replies, first) = open(store, outgoing).await?;
+    let Ok(link) = store.connection.link().await else {
+        return Err(Status::unavailable("no connection"));
+    };
+    let (mut replies, first) = open(store, &link, outgoing).await?;
     targets.hear(first, |document| interests.wake(document))?;
     loop {
         tokio::select! {
+            // The stream may be as silent as the connection.
+            () = link.condemned() => return Err(Status::unavailable("the connection is replaced")),
             changes = interests.changes() => {
                 for document in changes {
                     if interests.is_registered(&document) {
@@ -100,26 +109,29 @@ async fn listen(
     }
 }
 
-/// Opens a stream, and waits within the time limit until the server has answered on it.
+/// Opens a stream, and waits until the server has answered on it.
 ///
-/// The client names the database in a header of every request; without that, Firestore refuses
-/// this one.
+/// The client names the database in a header of every request. Without it, Firestore refuses this one.
 async fn open(
     store: &Store,
+    link: &Arc<Link>,
     outgoing: UnboundedReceiver<ListenRequest>,
 ) -> Result<(Streaming<ListenResponse>, ListenResponse), Status> {
     let mut request = Request::new(UnboundedReceiverStream::new(outgoing));
-    // A limit of the client would end the stream, however well it works.
+    // A timeout of the client would end the stream, however well it works.
     request.extensions_mut().insert(RequestTimeouts::new());
-    let mut api = store.api.get();
+    let mut exchange = link.begin(Instant::now() + store.command_timeout);
+    let mut api = exchange.api();
     let opening = async {
         let mut replies = api.listen(request).await?.into_inner();
         let first = next(&mut replies).await?;
         Ok((replies, first))
     };
-    match timeout(store.time_limit, opening).await {
-        Ok(opened) => opened,
-        Err(_) => Err(Status::deadline_exceeded("no answer within the time limit")),
+    match exchange.answer(opening).await {
+        Ok(Some(opened)) => Ok(opened),
+        Ok(None) => Err(Status::deadline_exceeded("no answer in time")),
+        Err(Failure::Status(status)) => Err(status),
+        Err(Failure::Incomplete) => Err(Status::unavailable("the reply was cut short")),
     }
 }
 
@@ -140,8 +152,8 @@ mod tests {
     async fn before_silence() -> (FirestoreBackend, TcpListener) {
         let silence = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = silence.local_addr().unwrap().to_string();
-        let builder = FirestoreBackend::builder("p").emulator(address).notifications(true);
-        (builder.connect().await.unwrap(), silence)
+        let builder = FirestoreBackend::builder().emulator(address).notifications(true);
+        (builder.connect("p").await.unwrap(), silence)
     }
 
     /// A waiter may be gone before the listener asks for its key.

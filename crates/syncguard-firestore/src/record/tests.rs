@@ -18,6 +18,12 @@ fn document(fields: &[(&str, ValueType)]) -> Document {
     }
 }
 
+/// Reads a lock document while its lock is live.
+fn read(document: &Document) -> Result<StoredLock> {
+    let now = Timestamp::from_millis(1_795_451_240_172);
+    StoredLock::read_live(document, now).map(|lock| lock.expect("the lock is dead"))
+}
+
 fn golden() -> Vec<(&'static str, ValueType)> {
     vec![
         ("lockId", text(ID)),
@@ -28,59 +34,9 @@ fn golden() -> Vec<(&'static str, ValueType)> {
     ]
 }
 
-fn names() -> Names {
-    Names::new("p", "(default)", "locks", "fence_counters").unwrap()
-}
-
-#[test]
-fn k3_documents_are_named_by_the_key() {
-    let pair = names().of(&Key::new("cafe\u{301}").unwrap());
-    let root = "projects/p/databases/(default)/documents";
-    assert_eq!(pair.lock, format!("{root}/locks/caf\u{e9}"));
-    assert_eq!(pair.fence, format!("{root}/fence_counters/fence:caf\u{e9}"));
-}
-
-#[test]
-fn k3_keys_that_are_no_legal_names_are_hashed() {
-    let base = |key: &str| {
-        let pair = names().of(&Key::new(key).unwrap());
-        let base = pair.lock.rsplit_once("/locks/").unwrap().1.to_owned();
-        assert!(pair.fence.ends_with(&format!("/fence:{base}")));
-        base
-    };
-    for key in ["a/b", "/", ".", "..", "____", "__x__", "__id7__", "trail/"] {
-        let hashed = base(key);
-        assert!(hashed.parse::<LockId>().is_ok(), "{key}: {hashed}");
-        assert!(is_legal_name(&hashed));
-    }
-    for key in ["___", "__x", "x__", "...", "a.b", "`[x]` ~*", "\u{1f512}"] {
-        assert_eq!(base(key), key);
-    }
-    assert_ne!(base("a/b"), base("a/c"));
-}
-
-#[test]
-fn k3_names_follow_the_golden_vectors() {
-    let all: serde_json::Value =
-        serde_json::from_str(include_str!("../../../syncguard-core/tests/golden/vectors.json"))
-            .unwrap();
-    let mut seen = 0;
-    for vector in all["storage_keys"].as_array().unwrap() {
-        let of = |field: &str| vector[field].as_str().unwrap();
-        if vector["backend"] != "firestore" || !is_legal_name(of("base_key")) {
-            continue;
-        }
-        let pair = names().of(&Key::new(of("key")).unwrap());
-        assert!(pair.lock.ends_with(&format!("/locks/{}", of("base_key"))));
-        assert!(pair.fence.ends_with(&format!("/fence_counters/{}", of("fence_key"))));
-        seen += 1;
-    }
-    assert!(seen > 5, "{seen}");
-}
-
 #[test]
 fn a_lock_of_another_client_is_read() {
-    let lock = StoredLock::read(&document(&golden())).unwrap();
+    let lock = read(&document(&golden())).unwrap();
     let lease = lock.lease();
     assert_eq!(lease.key().as_str(), "caf\u{e9}");
     assert_eq!(lease.id().as_str(), ID);
@@ -94,34 +50,74 @@ fn times_may_be_doubles() {
     let mut fields = golden();
     fields[1].1 = ValueType::DoubleValue(9_007_199_254_740_994.0);
     fields[2].1 = ValueType::DoubleValue(1_795_451_240_172.75);
-    let lock = StoredLock::read(&document(&fields)).unwrap();
+    let lock = read(&document(&fields)).unwrap();
     assert_eq!(lock.record.expires_at().as_millis(), 9_007_199_254_740_994);
     assert_eq!(lock.record.acquired_at().as_millis(), 1_795_451_240_172);
 }
 
-#[test]
-fn e2_a_corrupt_lock_is_an_internal_error() {
-    let bad = [
+/// Each field of a lock document, and values of it that no client writes.
+fn unreadable() -> Vec<(&'static str, ValueType)> {
+    vec![
         ("lockId", text("too short")),
         ("lockId", ValueType::IntegerValue(1)),
-        ("expiresAtMs", ValueType::DoubleValue(f64::NAN)),
-        ("expiresAtMs", ValueType::DoubleValue(f64::INFINITY)),
-        ("expiresAtMs", ValueType::IntegerValue(-1)),
         ("acquiredAtMs", ValueType::BooleanValue(true)),
         ("key", text("")),
         ("fence", text("not a number")),
         ("fence", text("1000000000000000")),
-    ];
-    for (field, value) in bad {
-        let mut fields = golden();
-        fields.retain(|(name, _)| *name != field);
-        let missing = document(&fields);
-        fields.push((field, value));
-        for document in [missing, document(&fields)] {
-            let error = StoredLock::read(&document).err().unwrap();
+    ]
+}
+
+/// The golden document without this field, and with this value in its place.
+fn without_and_with(field: &'static str, value: ValueType) -> [Vec<(&'static str, ValueType)>; 2] {
+    let mut without = golden();
+    without.retain(|(name, _)| *name != field);
+    let mut with = without.clone();
+    with.push((field, value));
+    [without, with]
+}
+
+#[test]
+fn e2_a_live_lock_that_cannot_be_read_is_an_internal_error() {
+    for (field, value) in unreadable() {
+        for fields in without_and_with(field, value) {
+            let error = read(&document(&fields)).err().unwrap();
             assert_eq!(error.code(), ErrorCode::Internal, "{field}");
             assert!(error.to_string().contains(field), "{error}");
         }
+    }
+}
+
+#[test]
+fn f5_a_dead_lock_need_not_be_readable() {
+    let end = Timestamp::from_millis(1_795_451_840_172 + 1_000);
+    for (field, value) in unreadable() {
+        for fields in without_and_with(field, value) {
+            assert!(StoredLock::read_live(&document(&fields), end).unwrap().is_none(), "{field}");
+        }
+    }
+}
+
+/// SyncGuard for TypeScript compares the value with a number, which is false if it is none.
+#[test]
+fn f5_an_expiry_that_is_no_number_is_dead() {
+    let now = Timestamp::from_millis(1_795_451_240_172);
+    for value in [
+        text("soon"),
+        text(""),
+        ValueType::NullValue(0),
+        ValueType::BooleanValue(true),
+        ValueType::IntegerValue(-1),
+        ValueType::DoubleValue(f64::NAN),
+        ValueType::DoubleValue(f64::NEG_INFINITY),
+    ] {
+        for fields in without_and_with("expiresAtMs", value.clone()) {
+            let lock = StoredLock::read_live(&document(&fields), now).unwrap();
+            assert!(lock.is_none(), "{value:?}");
+        }
+    }
+    for value in [text("1795451840172"), ValueType::DoubleValue(f64::INFINITY)] {
+        let [_, fields] = without_and_with("expiresAtMs", value);
+        assert!(StoredLock::read_live(&document(&fields), now).unwrap().is_some());
     }
 }
 
@@ -157,7 +153,7 @@ fn e2_any_other_counter_is_an_internal_error() {
 
 #[test]
 fn what_is_written_is_what_is_read() {
-    let record = StoredLock::read(&document(&golden())).unwrap().record;
+    let record = read(&document(&golden())).unwrap().record;
     let write = put_lock("n".to_owned(), &record, None);
     assert_eq!(write.current_document.unwrap().condition_type, Some(ConditionType::Exists(false)));
     let Some(write::Operation::Update(written)) = write.operation else { panic!("no update") };

@@ -1,4 +1,4 @@
-//! What is stored: the names, the fields and the conditional writes of the two documents of a key.
+//! The fields of the two documents of a key, and the conditional writes that change them.
 
 use std::collections::HashMap;
 
@@ -7,9 +7,7 @@ use gcloud_sdk::google::firestore::v1::{
     value::ValueType, write,
 };
 use gcloud_sdk::prost_types::Timestamp as Revision;
-use syncguard_core::{
-    Fence, InvalidPrefix, Key, KeySpace, Lease, LockId, LockRecord, Result, Timestamp, is_live,
-};
+use syncguard_core::{Fence, Key, Lease, LockId, LockRecord, Result, Timestamp, is_live};
 
 use crate::error::corrupt;
 
@@ -21,67 +19,6 @@ const FENCE: &str = "fence";
 const KEY: &str = "key";
 const KEY_DEBUG: &str = "keyDebug";
 
-/// The longest name of a collection or a document, in bytes.
-const MAX_NAME: usize = 1_500;
-
-/// Where things are.
-#[derive(Clone, Debug)]
-pub(crate) struct Names {
-    /// `projects/{project}/databases/{database}`
-    pub(crate) database: String,
-    /// What every document name begins with.
-    pub(crate) root: String,
-    pub(crate) locks: String,
-    fences: String,
-    space: KeySpace,
-}
-
-/// The full names of the two documents of a key.
-pub(crate) struct Pair {
-    pub(crate) lock: String,
-    pub(crate) fence: String,
-}
-
-impl Names {
-    pub(crate) fn new(
-        project: &str,
-        database: &str,
-        locks: &str,
-        fences: &str,
-    ) -> Result<Self, InvalidPrefix> {
-        let database = format!("projects/{project}/databases/{database}");
-        Ok(Self {
-            root: format!("{database}/documents"),
-            database,
-            locks: locks.to_owned(),
-            fences: fences.to_owned(),
-            space: KeySpace::new("", MAX_NAME, 0)?,
-        })
-    }
-
-    pub(crate) fn of(&self, key: &Key) -> Pair {
-        let mut base = self.space.base_key(key);
-        if !is_legal_name(&base) {
-            base = self.space.hashed_base_key(key);
-        }
-        Pair {
-            fence: format!("{}/{}/{}", self.root, self.fences, self.space.fence_key(&base)),
-            lock: format!("{}/{}/{base}", self.root, self.locks),
-        }
-    }
-}
-
-/// Whether Firestore takes this text as the name of a collection or a document.
-pub(crate) fn is_legal_name(name: &str) -> bool {
-    let reserved = name.len() >= 4 && name.starts_with("__") && name.ends_with("__");
-    !(name.is_empty()
-        || name.len() > MAX_NAME
-        || name.contains('/')
-        || name == "."
-        || name == ".."
-        || reserved)
-}
-
 /// A lock document as it was read.
 pub(crate) struct StoredLock {
     pub(crate) name: String,
@@ -90,14 +27,17 @@ pub(crate) struct StoredLock {
 }
 
 impl StoredLock {
-    pub(crate) fn read(document: &Document) -> Result<Self> {
+    /// Reads the lock if it is live at `now`.
+    ///
+    /// A dead one may lack fields, or hold a fence that no client grants: it must not block its key.
+    pub(crate) fn read_live(document: &Document, now: Timestamp) -> Result<Option<Self>> {
+        if is_live(expires_at(document), now) { Self::read(document).map(Some) } else { Ok(None) }
+    }
+
+    fn read(document: &Document) -> Result<Self> {
         let text = |field| match value(document, field) {
             Some(ValueType::StringValue(text)) => Some(text.as_str()),
             _ => None,
-        };
-        let time = |field| {
-            let number = number(value(document, field)?)?;
-            Some(Timestamp::from_millis(number))
         };
         let key = text(KEY)
             .and_then(|key| Key::new(key).ok())
@@ -105,17 +45,15 @@ impl StoredLock {
         let id = text(LOCK_ID)
             .and_then(|id| id.parse().ok())
             .ok_or_else(|| corrupt("the lock document has no readable lockId"))?;
-        let fence = value(document, FENCE)
-            .and_then(number)
-            .and_then(|fence| Fence::new(fence).ok())
+        let fence = stored_fence(document)
             .ok_or_else(|| corrupt("the lock document has no readable fence"))?;
-        let acquired_at = time(ACQUIRED_AT)
+        let acquired_at = value(document, ACQUIRED_AT)
+            .and_then(number)
             .ok_or_else(|| corrupt("the lock document has no readable acquiredAtMs"))?;
-        let expires_at = time(EXPIRES_AT)
-            .ok_or_else(|| corrupt("the lock document has no readable expiresAtMs"))?;
+        let acquired_at = Timestamp::from_millis(acquired_at);
         Ok(Self {
             name: document.name.clone(),
-            record: LockRecord::new(key, id, fence, acquired_at, expires_at),
+            record: LockRecord::new(key, id, fence, acquired_at, expires_at(document)),
             revision: document
                 .update_time
                 .ok_or_else(|| corrupt("the lock document has no update time"))?,
@@ -143,6 +81,29 @@ pub(crate) fn lease_of(record: &LockRecord, revision: Option<Revision>) -> Lease
         Some(revision) => lease.with_revision(revision_to_text(revision)),
         None => lease,
     }
+}
+
+/// Returns when the lock of this document ends.
+///
+/// A value that is no number is the distant past, as for SyncGuard for TypeScript, which compares it
+/// with a number. Such a document blocks nobody.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "the conversion saturates, and not-a-number becomes 0"
+)]
+fn expires_at(document: &Document) -> Timestamp {
+    let millis = match value(document, EXPIRES_AT) {
+        Some(ValueType::DoubleValue(number)) => *number as u64,
+        Some(other) => number(other).unwrap_or(0),
+        None => 0,
+    };
+    Timestamp::from_millis(millis)
+}
+
+/// Returns the fence in a lock document, if it is one that clients grant.
+pub(crate) fn stored_fence(document: &Document) -> Option<Fence> {
+    value(document, FENCE).and_then(number).and_then(|fence| Fence::new(fence).ok())
 }
 
 /// The last fence that was granted, as the counter document tells.

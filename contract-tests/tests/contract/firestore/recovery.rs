@@ -1,0 +1,226 @@
+//! What happens when a connection falls silent or breaks, or the server is away. With default settings,
+//! and the same backend before and after.
+
+use std::time::Duration;
+
+use contract_tests::forwarder::Forwarder;
+use syncguard_core::Sent;
+use syncguard_firestore::gcloud_sdk::tonic::Code;
+use syncguard_firestore::{
+    Backend, ErrorCode, FirestoreBackend, FirestoreBackendBuilder, LockManager,
+};
+use tokio::runtime::Runtime;
+use tokio::task::{JoinSet, spawn_blocking};
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
+
+use super::proxy::{COMMIT, Proxy, READ, Verdict};
+use super::{Emulator, LONG, PROJECT, cases, fresh_id, fresh_key, granted, ttl};
+
+cases![
+    c1_an_acquire_is_marked_when_its_commit_is_sent,
+    c1_no_acquire_is_marked_while_nobody_listens,
+    f1_a_silent_connection_costs_one_request,
+    f1_a_silent_connection_is_replaced_for_callers_that_give_up,
+    f1_a_kept_lease_of_ten_seconds_survives_a_silent_connection,
+    f1_a_waiter_is_notified_after_a_silent_connection,
+    f1_callers_that_give_up_leave_no_work_behind,
+    f2_an_error_that_is_not_listed_closes_the_connection,
+    f3_a_backend_outlives_the_runtime_that_made_it,
+    f3_a_client_whose_runtime_has_ended_is_a_clear_error,
+];
+
+/// Returns a builder with default settings.
+fn defaults(port: u16) -> FirestoreBackendBuilder {
+    FirestoreBackend::builder().emulator(format!("127.0.0.1:{port}"))
+}
+
+/// Connects with default settings through a forwarder.
+async fn forwarded(emulator: &Emulator) -> (Forwarder, FirestoreBackend) {
+    let forwarder = Forwarder::to(&emulator.address).await.unwrap();
+    let backend = defaults(forwarder.port()).connect(PROJECT).await.unwrap();
+    (forwarder, backend)
+}
+
+async fn c1_an_acquire_is_marked_when_its_commit_is_sent(emulator: Emulator) {
+    let (proxy, backend) = emulator.through_proxy().await;
+    let (key, id, sent) = (fresh_key(), fresh_id(), Sent::default());
+    proxy.judge_next(READ, [Verdict::Hang]);
+    let acquiring = backend.acquire_marking(&key, &id, ttl(LONG), &sent);
+    assert!(timeout(Duration::from_millis(300), acquiring).await.is_err());
+    assert!(!sent.is_marked(), "a read grants nothing");
+
+    proxy.judge_next(COMMIT, [Verdict::Hang]);
+    let acquiring = backend.acquire_marking(&key, &id, ttl(LONG), &sent);
+    assert!(timeout(Duration::from_secs(1), acquiring).await.is_err());
+    assert!(sent.is_marked());
+}
+
+async fn c1_no_acquire_is_marked_while_nobody_listens(emulator: Emulator) {
+    let (forwarder, backend) = forwarded(&emulator).await;
+    backend.get(&fresh_key()).await.unwrap();
+    drop(forwarder);
+    for _ in 0..20 {
+        let sent = Sent::default();
+        let acquired = backend.acquire_marking(&fresh_key(), &fresh_id(), ttl(LONG), &sent).await;
+        assert_eq!(acquired.unwrap_err().code(), ErrorCode::ServiceUnavailable);
+        assert!(!sent.is_marked());
+    }
+}
+
+async fn f1_a_silent_connection_costs_one_request(emulator: Emulator) {
+    let (forwarder, backend) = forwarded(&emulator).await;
+    let key = fresh_key();
+    let lease = granted(backend.acquire(&key, &fresh_id(), ttl(LONG)).await);
+    forwarder.silence_open();
+    let silent = Instant::now();
+    let lease = backend.extend(&lease, ttl(LONG)).await.unwrap().unwrap();
+    let recovered = silent.elapsed();
+    assert!(recovered < Duration::from_secs(5), "{recovered:?}");
+    assert_eq!(forwarder.accepted(), 2);
+    // A release is not repeated, because its result would be unknown. The next call works.
+    forwarder.silence_open();
+    let error = backend.release(&lease).await.unwrap_err();
+    assert_eq!(error.code(), ErrorCode::NetworkTimeout, "{error}");
+    assert!(backend.release(&lease).await.unwrap());
+    assert_eq!(forwarder.accepted(), 3);
+}
+
+async fn f1_a_silent_connection_is_replaced_for_callers_that_give_up(emulator: Emulator) {
+    let (forwarder, backend) = forwarded(&emulator).await;
+    let key = fresh_key();
+    backend.get(&key).await.unwrap();
+    forwarder.silence_open();
+    let silent = Instant::now();
+    loop {
+        let next = Instant::now() + Duration::from_secs(1);
+        if matches!(timeout_at(next, backend.get(&key)).await, Ok(Ok(_))) {
+            break;
+        }
+        sleep_until(next).await;
+    }
+    let recovered = silent.elapsed();
+    assert!(recovered < Duration::from_secs(6), "{recovered:?}");
+    assert_eq!(forwarder.accepted(), 2);
+}
+
+async fn f1_a_kept_lease_of_ten_seconds_survives_a_silent_connection(emulator: Emulator) {
+    let (forwarder, backend) = forwarded(&emulator).await;
+    let locks = LockManager::new(backend);
+    let request = locks.lock(fresh_key()).ttl(Duration::from_secs(10)).keep_alive();
+    let guard = request.acquire().await.unwrap();
+    forwarder.silence_open();
+    let lost = timeout(Duration::from_secs(22), guard.lost()).await;
+    assert!(lost.is_err(), "the lease was lost");
+    assert!(guard.release().await.unwrap());
+    locks.shutdown().await.unwrap();
+}
+
+async fn f1_a_waiter_is_notified_after_a_silent_connection(emulator: Emulator) {
+    let forwarder = Forwarder::to(&emulator.address).await.unwrap();
+    let waiting = defaults(forwarder.port()).notifications(true).connect(PROJECT).await.unwrap();
+    let other = emulator.backend().await;
+    let lease = granted(other.acquire(&fresh_key(), &fresh_id(), ttl(LONG)).await);
+    // The first one says that notifications have begun.
+    waiting.notified(lease.key()).await;
+    forwarder.silence_open();
+    let silent = Instant::now();
+    // A call finds out that the connection is silent.
+    waiting.get(lease.key()).await.unwrap();
+    // The stream begins anew, which wakes as well.
+    waiting.notified(lease.key()).await;
+    let notification = waiting.notified(lease.key());
+    assert!(other.release(&lease).await.unwrap());
+    notification.await;
+    assert!(silent.elapsed() < Duration::from_secs(20), "{:?}", silent.elapsed());
+}
+
+async fn f1_callers_that_give_up_leave_no_work_behind(emulator: Emulator) {
+    let (forwarder, backend) = forwarded(&emulator).await;
+    let locks = LockManager::new(backend);
+    forwarder.silence_all();
+    let restored = Instant::now() + Duration::from_secs(8);
+    let mut callers = JoinSet::new();
+    for _ in 0..32 {
+        let locks = locks.clone();
+        callers.spawn(async move {
+            while Instant::now() < restored {
+                let request = locks.lock(fresh_key());
+                let _ = timeout(Duration::from_millis(20), request.acquire()).await;
+            }
+        });
+    }
+    callers.join_all().await;
+    forwarder.restore();
+    let back = Instant::now();
+    let mut working = JoinSet::new();
+    for _ in 0..32 {
+        let locks = locks.clone();
+        working.spawn(async move {
+            let guard = locks.lock(fresh_key()).acquire().await.unwrap();
+            guard.release().await.unwrap()
+        });
+    }
+    assert!(working.join_all().await.iter().all(|released| *released));
+    assert!(back.elapsed() < Duration::from_secs(10), "{:?}", back.elapsed());
+    assert!(forwarder.accepted() < 10, "{}", forwarder.accepted());
+    locks.shutdown().await.unwrap();
+}
+
+async fn f2_an_error_that_is_not_listed_closes_the_connection(emulator: Emulator) {
+    let proxy = Proxy::before(&emulator.address);
+    let forwarder = Forwarder::to(proxy.address()).await.unwrap();
+    let backend = defaults(forwarder.port()).connect(PROJECT).await.unwrap();
+    // Now the forwarder has certainly counted the connection.
+    backend.get(&fresh_key()).await.unwrap();
+    for (code, closes) in [
+        (Code::PermissionDenied, false),
+        (Code::ResourceExhausted, false),
+        (Code::Unavailable, true),
+        (Code::Internal, true),
+        (Code::Unauthenticated, true),
+    ] {
+        let before = forwarder.accepted();
+        proxy.judge_next(READ, [Verdict::Refuse(code)]);
+        backend.get(&fresh_key()).await.unwrap_err();
+        backend.get(&fresh_key()).await.unwrap();
+        assert_eq!(forwarder.accepted() - before, usize::from(closes), "{code:?}");
+    }
+}
+
+/// Makes something in a runtime that ends before this returns.
+async fn in_another_runtime<T: Send + 'static>(
+    make: impl AsyncFnOnce() -> T + Send + 'static,
+) -> T {
+    let made = spawn_blocking(move || Runtime::new().unwrap().block_on(make()));
+    made.await.unwrap()
+}
+
+async fn f3_a_backend_outlives_the_runtime_that_made_it(emulator: Emulator) {
+    let port = emulator.address.rsplit(':').next().unwrap().parse().unwrap();
+    let (backend, lease) = in_another_runtime(async move || {
+        let backend = defaults(port).connect(PROJECT).await.unwrap();
+        let lease = granted(backend.acquire(&fresh_key(), &fresh_id(), ttl(LONG)).await);
+        (backend, lease)
+    })
+    .await;
+    assert!(backend.get(lease.key()).await.unwrap().is_some());
+    let backend = in_another_runtime(async move || {
+        assert!(backend.release(&lease).await.unwrap());
+        backend
+    })
+    .await;
+    granted(backend.acquire(&fresh_key(), &fresh_id(), ttl(LONG)).await);
+}
+
+async fn f3_a_client_whose_runtime_has_ended_is_a_clear_error(emulator: Emulator) {
+    let backend = in_another_runtime(async move || {
+        let client = emulator.raw().await.0;
+        let backend = FirestoreBackend::new(PROJECT, &client).unwrap();
+        backend.get(&fresh_key()).await.unwrap();
+        backend
+    })
+    .await;
+    let error = backend.get(&fresh_key()).await.unwrap_err();
+    assert!(!error.is_transient(), "{error}");
+    assert!(error.to_string().contains("runtime"), "{error}");
+}
