@@ -90,10 +90,10 @@
 //! | what happens | what callers see | works again |
 //! |---|---|---|
 //! | the connection is closed, or the server restarts | one [`ServiceUnavailable`](ErrorCode::ServiceUnavailable) for each operation under way, and for each that begins before the server is back | with the next call |
-//! | the connection falls silent (a NAT forgot it, a cable was pulled, the server hangs) | acquire, extend and look-ups take 2.5 s longer; a release fails with [`NetworkTimeout`](ErrorCode::NetworkTimeout) after 5 s | after half of the command timeout, on a new connection |
+//! | the connection falls silent (a NAT forgot it, a cable was pulled, the server hangs) | acquire, extend and look-ups take 2.6 s longer; a release fails with [`NetworkTimeout`](ErrorCode::NetworkTimeout) after 5 s | after half of the command timeout, on a new connection |
 //! | the same, with callers that give up after 1 s | their calls are not answered | after 3 s |
 //! | the same, while a lease of 10 s is kept alive | nothing: the lease is kept | |
-//! | the server is away or silent for long | `ServiceUnavailable` or `NetworkTimeout` | with the first call after it is back |
+//! | the server is away or silent for long | `ServiceUnavailable` or `NetworkTimeout` | 3 s after it is back, at the latest (after 8 s of silence, with 32 callers that gave up) |
 //! | Firestore moves or replaces a server | nothing, or one `ServiceUnavailable` | with the next call |
 //! | a quota is used up | [`RateLimited`](ErrorCode::RateLimited); renewals and releases count as well | when the quota allows it |
 //! | the credentials are revoked or changed | [`AuthFailed`](ErrorCode::AuthFailed) | file credentials are read again only by a new backend |

@@ -11,7 +11,7 @@ use syncguard_firestore::{
 };
 use tokio::runtime::Runtime;
 use tokio::task::{JoinSet, spawn_blocking};
-use tokio::time::{Instant, sleep_until, timeout, timeout_at};
+use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 
 use super::proxy::{COMMIT, Proxy, READ, Verdict};
 use super::{Emulator, LONG, PROJECT, cases, fresh_id, fresh_key, granted, ttl};
@@ -44,15 +44,19 @@ async fn forwarded(emulator: &Emulator) -> (Forwarder, FirestoreBackend) {
 async fn c1_an_acquire_is_marked_when_its_commit_is_sent(emulator: Emulator) {
     let (proxy, backend) = emulator.through_proxy().await;
     let (key, id, sent) = (fresh_key(), fresh_id(), Sent::default());
-    proxy.judge_next(READ, [Verdict::Hang]);
-    let acquiring = backend.acquire_marking(&key, &id, ttl(LONG), &sent);
-    assert!(timeout(Duration::from_millis(300), acquiring).await.is_err());
-    assert!(!sent.is_marked(), "a read grants nothing");
-
-    proxy.judge_next(COMMIT, [Verdict::Hang]);
-    let acquiring = backend.acquire_marking(&key, &id, ttl(LONG), &sent);
-    assert!(timeout(Duration::from_secs(1), acquiring).await.is_err());
-    assert!(sent.is_marked());
+    for (method, marked) in [(READ, false), (COMMIT, true)] {
+        proxy.judge_next(method, [Verdict::Hang]);
+        let arrived = async {
+            while !proxy.seen().iter().any(|seen| seen == method) {
+                sleep(Duration::from_millis(1)).await;
+            }
+        };
+        tokio::select! {
+            acquired = backend.acquire_marking(&key, &id, ttl(LONG), &sent) => panic!("{acquired:?}"),
+            () = arrived => {}
+        }
+        assert_eq!(sent.is_marked(), marked, "{method}");
+    }
 }
 
 async fn c1_no_acquire_is_marked_while_nobody_listens(emulator: Emulator) {
