@@ -13,8 +13,8 @@ use tokio::time::sleep;
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
     let url = std::env::var("DATABASE_URL").unwrap_or("postgres://localhost/postgres".into());
-    let pool = PostgresBackend::pool_options().connect(&url).await?;
-    let backend = PostgresBackend::new(pool.clone());
+    let backend = PostgresBackend::connect(&url).await?;
+    let pool = backend.pool().clone();
     backend.setup_schema().await?;
     let locks = LockManager::new(backend);
     sqlx::query(

@@ -73,7 +73,8 @@ impl Server {
             name: "POSTGRES",
             official: "postgres:17",
             port: 5432,
-            ready: "database system is ready to accept connections",
+            // A standby accepts "read-only connections".
+            ready: "database system is ready to accept",
             environment: &[("POSTGRES_PASSWORD", "postgres")],
             command: &[],
             scheme: "postgres://postgres:postgres@",
@@ -159,9 +160,22 @@ impl Server {
     ///
     /// A sentence that says what is missing.
     pub async fn spare(&self, command: &[&str]) -> Result<Spare, String> {
+        self.spare_with(command, &[]).await
+    }
+
+    /// Starts another server like [`spare`](Self::spare), with files of these paths and contents.
+    ///
+    /// # Errors
+    ///
+    /// A sentence that says what is missing.
+    pub async fn spare_with(
+        &self,
+        command: &[&str],
+        files: &[(&str, &str)],
+    ) -> Result<Spare, String> {
         let mut others = 0..4;
         let started = loop {
-            let started = self.start_spare(command).await;
+            let started = self.start_spare(command, files).await;
             if !started.as_ref().is_err_and(is_port_taken) || others.next().is_none() {
                 break started;
             }
@@ -175,12 +189,23 @@ impl Server {
         })
     }
 
-    async fn start_spare(&self, command: &[&str]) -> Result<Spare, TestcontainersError> {
+    async fn start_spare(
+        &self,
+        command: &[&str],
+        files: &[(&str, &str)],
+    ) -> Result<Spare, TestcontainersError> {
         // If Docker chose the port, it would change with every start.
         let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
         let mut request = self.request().with_mapped_port(port, self.port.tcp());
         if !command.is_empty() {
             request = request.with_cmd(command.iter().copied());
+        }
+        if !files.is_empty() {
+            // Docker tells the address on this network, for other containers.
+            request = request.with_network("bridge");
+        }
+        for (path, contents) in files {
+            request = request.with_copy_to(*path, contents.as_bytes().to_vec());
         }
         Ok(Spare { url: self.url(port), port, container: request.start().await? })
     }
@@ -246,6 +271,12 @@ impl Server {
             request = request.with_env_var(*variable, *value);
         }
         request
+    }
+
+    /// Whether the image was built by `stand-in-images` or for `contract-tests/versions`.
+    #[must_use]
+    pub fn is_stand_in(&self) -> bool {
+        self.variable("IMAGE").is_some_and(|image| image.starts_with("syncguard-stand-in/"))
     }
 
     /// Whether an environment variable names a running server whose URL starts with `scheme`.

@@ -84,7 +84,7 @@ impl Log {
 
 impl Subscriber for Log {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        metadata.is_event() && metadata.target().starts_with(self.target)
+        !metadata.is_span() && metadata.target().starts_with(self.target)
     }
 
     fn event(&self, event: &Event<'_>) {

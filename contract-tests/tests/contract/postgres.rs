@@ -3,6 +3,7 @@
 
 #![allow(clippy::expect_used, clippy::unwrap_used, reason = "an assertion of a trial may panic")]
 
+mod connections;
 mod crowd;
 mod errors;
 mod faults;
@@ -14,18 +15,22 @@ mod overlaps;
 mod plans;
 mod pooler;
 mod racers;
+mod recovery;
+mod replicas;
 mod round_trips;
 mod schema;
+mod settings;
 mod transactions;
 
 use std::error::Error;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use libtest_mimic::Trial;
-use syncguard_postgres::sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
-use syncguard_postgres::sqlx::{self, AssertSqlSafe, Executor};
+use syncguard_postgres::sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions};
+use syncguard_postgres::sqlx::{self, AssertSqlSafe, Connection, Executor};
 use syncguard_postgres::{
     Acquired, Capabilities, Clock, Key, Lease, LockId, PostgresBackend, Result, Ttl,
 };
@@ -87,6 +92,7 @@ pub(crate) fn trials(runtime: &Handle) -> Vec<Trial> {
     all.extend(pooler::suite(runtime, &server));
 
     let own = [
+        connections::cases(),
         crowd::cases(),
         errors::cases(),
         faults::cases(),
@@ -98,8 +104,10 @@ pub(crate) fn trials(runtime: &Handle) -> Vec<Trial> {
         plans::cases(),
         pooler::cases(),
         racers::cases(),
+        recovery::cases(),
         round_trips::cases(),
         schema::cases(),
+        settings::cases(),
         transactions::cases(),
     ];
     let slots = Arc::new(Semaphore::new(AT_A_TIME));
@@ -133,17 +141,26 @@ async fn backend(
     connections: u32,
     options: impl Fn(PgConnectOptions) -> PgConnectOptions + Sync,
 ) -> std::result::Result<PostgresBackend, String> {
+    static UP: AtomicBool = AtomicBool::new(false);
+    // Passwords cost time, so only the first connection is made in advance.
     let connect = async |url: String| {
-        let options = options(url.parse()?);
-        pool_of(connections).connect_with(options).await
+        if !UP.load(Ordering::Relaxed) {
+            PgConnection::connect(&url).await?;
+            UP.store(true, Ordering::Relaxed);
+        }
+        url.parse::<PgConnectOptions>()
     };
-    let pool = server.client(&connect);
-    let patient = PostgresBackend::builder(pool.await?).command_timeout(PATIENCE);
-    patient.build().map_err(|error| error.to_string())
+    let options = options(server.client(&connect).await?);
+    patient(pool_of(connections).connect_lazy_with(options)).map_err(|error| error.to_string())
+}
+
+/// Creates a backend with a time limit that a busy machine keeps.
+fn patient(pool: PgPool) -> Result<PostgresBackend> {
+    PostgresBackend::builder().command_timeout(PATIENCE).build(pool)
 }
 
 fn pool_of(connections: u32) -> PgPoolOptions {
-    PostgresBackend::pool_options().max_connections(connections).acquire_timeout(PATIENCE)
+    PgPoolOptions::new().max_connections(connections).acquire_timeout(PATIENCE)
 }
 
 /// The time limit of an operation in trials that are not about time. The machine may be busy.
@@ -170,7 +187,7 @@ async fn empty_schema(
     execute(admin.pool(), format!("CREATE SCHEMA {name}")).await?;
     let options = PgConnectOptions::clone(&admin.pool().connect_options());
     let options = options.options([("search_path", &name)]);
-    Ok((pool_of(8).connect_with(options).await?, name))
+    Ok((pool_of(8).connect_lazy_with(options), name))
 }
 
 async fn execute(pool: &PgPool, sql: impl Into<String>) -> sqlx::Result<u64> {

@@ -1,29 +1,30 @@
-//! The backend: a pool, the statements, and how their rows meet the trait.
+//! The backend: connections, statements, and their answers as the trait returns them.
 
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sqlx::pool::PoolConnection;
-use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions, PgRow, Postgres};
-use sqlx::{ConnectOptions, Connection, Row};
+use sqlx::Row;
+use sqlx::postgres::{PgPool, PgRow};
 use syncguard_backend::Notified;
 use syncguard_core::{
-    Acquired, Backend, Capabilities, Clock, Error, ErrorCode, Key, Lease, LockId, LockRecord,
-    Operation, Result, Ttl,
+    Acquired, Backend, Capabilities, Clock, Error, ErrorCode, Finding, Key, Lease, LockId,
+    LockRecord, Operation, Result, Sent, Ttl,
 };
+use tokio::runtime::Handle;
+use tokio::time::error::Elapsed;
 use tokio::time::{Instant, timeout_at};
 
-use crate::connections::Connections;
-use crate::error::{NO_CONNECTION, classify, is_conflict, timed_out};
+use crate::connections::{Borrowed, Connections, Purpose, Unconnected};
+use crate::error::{Verdict, classify, closed, is_conflict, no_connection, timed_out, verdict};
+use crate::names::Names;
 use crate::notifications::Notifications;
-use crate::row;
-use crate::statement::{Protocol, Statement, Statements, Value, patience};
-use crate::tables::Tables;
+use crate::operations::{Statement, Statements, Value, patience};
+use crate::record;
 
-/// Locks in a Postgres database.
+/// Stores locks in a Postgres database.
 ///
-/// It is a pool and a few texts: cloning is cheap, and a held lock holds no connection. The
+/// Cloning is cheap, and clones share their connections. A held lock holds no connection. The
 /// [crate page](crate) says what is stored, what survives a crash, and what an error means.
 #[derive(Clone)]
 pub struct PostgresBackend {
@@ -32,76 +33,32 @@ pub struct PostgresBackend {
 
 struct Shared {
     connections: Connections,
-    tables: Tables,
+    names: Names,
     statements: Statements,
     command_timeout: Duration,
-    /// If they are on.
+    /// `None` if they are off.
     notifications: Option<Notifications>,
     delete_trigger: bool,
 }
 
+/// The parts of a backend, which the builder has checked.
+pub(crate) struct Parts {
+    pub(crate) connections: Connections,
+    pub(crate) names: Names,
+    pub(crate) statements: Statements,
+    pub(crate) command_timeout: Duration,
+    pub(crate) notifications: Option<Notifications>,
+    pub(crate) delete_trigger: bool,
+}
+
 impl PostgresBackend {
-    /// Connects to a database, through a pool of its own with up to 10 connections.
-    ///
-    /// The URL is sqlx's: `postgres://user:password@host:5432/database?sslmode=require`. Take
-    /// [`new`](Self::new) to share a pool, [`pool_options`](Self::pool_options) to size one.
-    ///
-    /// # Errors
-    ///
-    /// [`ErrorCode::InvalidArgument`] for a bad URL, and everything that a first connection can say:
-    /// one is opened and closed, since the pool would repeat a refused one until its time is up.
-    pub async fn connect(url: &str) -> Result<Self> {
-        let failed = |error| classify(Operation::Configure, &Tables::default(), error);
-        let options: PgConnectOptions = url.parse().map_err(failed)?;
-        let deadline = Instant::now() + COMMAND_TIMEOUT;
-        timeout_at(deadline, async { options.connect().await?.close().await })
-            .await
-            .map_err(|_| timed_out(Operation::Configure))?
-            .map_err(failed)?;
-        Ok(Self::new(Self::pool_options().connect_lazy_with(options)))
-    }
-
-    /// Uses a pool, with the default settings.
-    ///
-    /// A pool made with sqlx's defaults asks the server whether a connection is alive before each
-    /// statement, a second round trip; [`pool_options`](Self::pool_options) has the settings that
-    /// [`connect`](Self::connect) uses instead.
-    #[must_use]
-    pub fn new(pool: PgPool) -> Self {
-        let tables = Tables::default();
-        let notifications = Notifications::through(&pool, None, &tables, COMMAND_TIMEOUT);
-        Self::on(pool, tables, COMMAND_TIMEOUT, notifications, false)
-    }
-
-    /// sqlx's pool options, set for short statements: a connection is tested before use only if it
-    /// was idle for over a second.
-    #[must_use]
-    pub fn pool_options() -> PgPoolOptions {
-        PgPoolOptions::new()
-            .acquire_timeout(COMMAND_TIMEOUT)
-            .test_before_acquire(false)
-            .before_acquire(|connection, meta| {
-                Box::pin(async move {
-                    if meta.idle_for > TRUSTED_IDLE {
-                        connection.ping().await?;
-                    }
-                    Ok(true)
-                })
-            })
-    }
-
-    pub(crate) fn on(
-        pool: PgPool,
-        tables: Tables,
-        command_timeout: Duration,
-        notifications: Option<Notifications>,
-        delete_trigger: bool,
-    ) -> Self {
-        let statements = Statements::new(&tables, Protocol::of(&pool));
+    pub(crate) fn of(parts: Parts) -> Self {
+        let Parts { connections, names, statements, command_timeout, .. } = parts;
+        let Parts { notifications, delete_trigger, .. } = parts;
         Self {
             shared: Arc::new(Shared {
-                connections: Connections::new(pool),
-                tables,
+                connections,
+                names,
                 statements,
                 command_timeout,
                 notifications,
@@ -110,7 +67,12 @@ impl PostgresBackend {
         }
     }
 
-    /// The pool, for instance to begin a transaction for [`acquire_in`](Self::acquire_in).
+    /// Returns the pool that the backend was built on, or the one that
+    /// [`connect`](Self::connect) made, for instance to begin a transaction for
+    /// [`acquire_in`](Self::acquire_in).
+    ///
+    /// The backend takes no connection from it. It connects as the pool does, and stops when the pool
+    /// is closed.
     #[must_use]
     pub fn pool(&self) -> &PgPool {
         self.shared.connections.pool()
@@ -136,21 +98,25 @@ impl PostgresBackend {
         let mut total = 0;
         loop {
             let purge = &self.shared.statements.purge;
-            let row = self.run(Operation::Configure, purge, values).await?;
+            let row = self.run(Operation::Configure, purge, &Sent::default(), values).await?;
             match row.map(|row| row.try_get::<i64, _>(0)).transpose() {
                 Ok(None | Some(0)) => return Ok(total),
                 Ok(Some(removed)) => total += u64::try_from(removed).unwrap_or(0),
-                Err(error) => return Err(self.failed(Operation::Configure, error)),
+                Err(error) => return Err(classify(Operation::Configure, self.names(), error)),
             }
         }
     }
 
-    pub(crate) fn tables(&self) -> &Tables {
-        &self.shared.tables
+    pub(crate) fn names(&self) -> &Names {
+        &self.shared.names
     }
 
     pub(crate) fn statements(&self) -> &Statements {
         &self.shared.statements
+    }
+
+    pub(crate) fn connections(&self) -> &Connections {
+        &self.shared.connections
     }
 
     pub(crate) fn has_delete_trigger(&self) -> bool {
@@ -166,28 +132,60 @@ impl PostgresBackend {
         Instant::now() + self.shared.command_timeout
     }
 
-    /// What an error of the driver means here.
-    pub(crate) fn failed(&self, operation: Operation, error: sqlx::Error) -> Error {
-        classify(operation, self.tables(), error)
-    }
-
-    pub(crate) async fn connection(
+    /// Lends a connection. Until it returns, nothing was sent.
+    pub(crate) async fn borrow(
         &self,
         operation: Operation,
+        purpose: Purpose,
         deadline: Instant,
-    ) -> Result<PoolConnection<Postgres>> {
-        match timeout_at(deadline, self.shared.connections.take()).await {
-            Ok(connection) => connection.map_err(|error| self.failed(operation, error)),
+    ) -> Result<Borrowed> {
+        Handle::try_current().map_err(|source| {
+            Error::new(ErrorCode::InvalidArgument, operation)
+                .with_message("called outside a tokio runtime: call it from a task of one")
+                .with_source(source)
+        })?;
+        let connections = &self.shared.connections;
+        match timeout_at(deadline, connections.take(purpose)).await {
+            Ok(Ok(borrowed)) => Ok(borrowed),
+            Ok(Err(Unconnected::Closed)) => Err(closed(operation)),
+            Ok(Err(Unconnected::Refused(refusal))) => Err(refusal.into_error(operation)),
+            Err(_) => Err(match connections.refusal() {
+                Some(refusal) => refusal.into_error(operation),
+                None => no_connection(operation),
+            }),
+        }
+    }
+
+    /// Gives a connection back, or closes it, as the answer to its statement says.
+    pub(crate) fn answer<T>(
+        &self,
+        operation: Operation,
+        borrowed: Borrowed,
+        answer: Result<sqlx::Result<T>, Elapsed>,
+    ) -> Result<T> {
+        match answer {
+            Ok(Ok(answer)) => {
+                borrowed.give_back();
+                Ok(answer)
+            }
+            Ok(Err(error)) => {
+                match verdict(&error) {
+                    Verdict::Keep => borrowed.give_back(),
+                    Verdict::Close => borrowed.condemn(false),
+                    Verdict::CloseAll => borrowed.condemn(true),
+                }
+                Err(classify(operation, self.names(), error))
+            }
             Err(_) => {
-                Err(Error::new(ErrorCode::ServiceUnavailable, operation)
-                    .with_message(NO_CONNECTION))
+                borrowed.condemn(false);
+                Err(timed_out(operation))
             }
         }
     }
 
-    /// Sends a statement over a connection of the pool, and once more where others have undone it: by
-    /// a conflict, at a stricter isolation level than READ COMMITTED, or by filling up the queue of
-    /// notifications at just that moment.
+    /// Sends a statement, and once more if others have undone it: by a conflict, at a stricter
+    /// isolation level than READ COMMITTED, or by filling up the notification queue at just that
+    /// moment. Every single operation goes through here.
     ///
     /// Its values may include how long it may wait for a lock, which depends on how long it took to
     /// get the connection.
@@ -195,51 +193,38 @@ impl PostgresBackend {
         &self,
         operation: Operation,
         statement: &Statement,
+        sent: &Sent,
         values: impl Fn(Value<'a>) -> [Value<'a>; N] + Send + Sync,
     ) -> Result<Option<PgRow>> {
+        let purpose = match operation {
+            Operation::Extend | Operation::Release | Operation::Handoff => Purpose::Lease,
+            _ => Purpose::Attempt,
+        };
         let deadline = self.deadline();
-        let mut connection = self.connection(operation, deadline).await?;
+        let mut borrowed = self.borrow(operation, purpose, deadline).await?;
         let values = || values(Value::Millis(Some(patience(deadline))));
         let answer = async {
-            match statement.fetch(&mut connection, &values()).await {
+            let connection = borrowed.connection();
+            sent.mark();
+            match statement.fetch(connection, &values()).await {
                 Err(error) if is_conflict(&error) => {
-                    statement.fetch_at_read_committed(&mut connection, &values()).await
+                    statement.fetch_at_read_committed(connection, &values()).await
                 }
                 result => result,
             }
         };
-        match timeout_at(deadline, answer).await {
-            Ok(Ok(row)) => {
-                self.shared.connections.put(connection);
-                Ok(row)
-            }
-            Ok(Err(error)) => {
-                self.shared.connections.distrust();
-                Err(self.failed(operation, error))
-            }
-            Err(_) => {
-                self.shared.connections.distrust();
-                // The pool would wait for the answer before it lends this connection again.
-                connection.close_on_drop();
-                Err(timed_out(operation))
-            }
-        }
+        let answer = timeout_at(deadline, answer).await;
+        self.answer(operation, borrowed, answer)
     }
 }
 
 /// Of a release, whose commit need not be on disk before the answer.
 const LAZY_COMMIT: Value<'_> = Value::Text(Some("off"));
 
-/// How long one operation may take, unless the builder says otherwise.
-pub(crate) const COMMAND_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// How long a connection may have been idle to be used without a test.
-const TRUSTED_IDLE: Duration = Duration::from_secs(1);
-
 impl fmt::Debug for PostgresBackend {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("PostgresBackend")
-            .field("tables", self.tables())
+            .field("names", self.names())
             .field("command_timeout", &self.shared.command_timeout)
             .finish_non_exhaustive()
     }
@@ -256,36 +241,53 @@ impl Backend for PostgresBackend {
     }
 
     async fn acquire(&self, key: &Key, id: &LockId, ttl: Ttl) -> Result<Acquired> {
+        self.acquire_marking(key, id, ttl, &Sent::default()).await
+    }
+
+    async fn acquire_marking(
+        &self,
+        key: &Key,
+        id: &LockId,
+        ttl: Ttl,
+        sent: &Sent,
+    ) -> Result<Acquired> {
         let values = |patience| [key.into(), id.into(), Value::ttl(ttl), patience];
-        let row = self.run(Operation::Acquire, &self.statements().acquire, values).await;
-        row.and_then(|row| row::acquired(row, key, id)).map_err(|error| error.with_key(key))
+        let row = self.run(Operation::Acquire, &self.statements().acquire, sent, values).await;
+        row.and_then(|row| record::acquired(row, key, id)).map_err(|error| error.with_key(key))
     }
 
     async fn extend(&self, lease: &Lease, ttl: Ttl) -> Result<Option<Lease>> {
         let values = |patience| [lease.id().into(), Value::ttl(ttl), patience, lease.key().into()];
-        let row = self.run(Operation::Extend, &self.statements().extend, values).await;
+        let row =
+            self.run(Operation::Extend, &self.statements().extend, &Sent::default(), values).await;
         let extended =
-            row.and_then(|row| row.map(|row| row::extended(row, lease.id())).transpose());
+            row.and_then(|row| row.map(|row| record::extended(row, lease.id())).transpose());
         let extended = extended.map_err(|error| error.with_key(lease.key()))?;
         Ok(extended.map(|new| lease.clone().with_expires_at(new.expires_at())))
     }
 
     async fn release(&self, lease: &Lease) -> Result<bool> {
         let values = |patience| [lease.id().into(), LAZY_COMMIT, patience, lease.key().into()];
-        let row = self.run(Operation::Release, &self.statements().release, values).await;
+        let row = self
+            .run(Operation::Release, &self.statements().release, &Sent::default(), values)
+            .await;
         row.map(|row| row.is_some()).map_err(|error| error.with_key(lease.key()))
     }
 
     async fn extend_by_id(&self, id: &LockId, ttl: Ttl) -> Result<Option<Lease>> {
         let values = |patience| [id.into(), Value::ttl(ttl), patience];
-        let row = self.run(Operation::Extend, &self.statements().extend_by_id, values).await;
-        row.and_then(|row| row.map(|row| row::extended(row, id)).transpose())
+        let row = self
+            .run(Operation::Extend, &self.statements().extend_by_id, &Sent::default(), values)
+            .await;
+        row.and_then(|row| row.map(|row| record::extended(row, id)).transpose())
             .map_err(|error| error.with_id(id))
     }
 
     async fn release_by_id(&self, id: &LockId) -> Result<bool> {
         let values = |patience| [id.into(), LAZY_COMMIT, patience];
-        let row = self.run(Operation::Release, &self.statements().release_by_id, values).await;
+        let row = self
+            .run(Operation::Release, &self.statements().release_by_id, &Sent::default(), values)
+            .await;
         row.map(|row| row.is_some()).map_err(|error| error.with_id(id))
     }
 
@@ -302,9 +304,15 @@ impl Backend for PostgresBackend {
     async fn handoff(&self, lease: &Lease, id: &LockId, ttl: Ttl) -> Result<Option<Lease>> {
         let (from, key) = (lease.id().into(), lease.key().into());
         let values = |patience| [from, id.into(), Value::ttl(ttl), patience, key];
-        let row = self.run(Operation::Handoff, &self.statements().handoff, values).await;
-        row.and_then(|row| row.map(|row| row::handed_off(row, lease.key(), id)).transpose())
+        let row = self
+            .run(Operation::Handoff, &self.statements().handoff, &Sent::default(), values)
+            .await;
+        row.and_then(|row| row.map(|row| record::handed_off(row, lease.key(), id)).transpose())
             .map_err(|error| error.with_key(lease.key()))
+    }
+
+    async fn preflight(&self) -> Vec<Finding> {
+        self.check().await
     }
 
     fn notified(&self, key: &Key) -> impl Future<Output = ()> + Send + 'static {
@@ -320,7 +328,8 @@ impl PostgresBackend {
         statement: &Statement,
         name: &str,
     ) -> Result<Option<LockRecord>> {
-        let row = self.run(operation, statement, |_| [Value::Text(Some(name))]).await?;
-        row.map(|row| row::record(operation, row)).transpose()
+        let row =
+            self.run(operation, statement, &Sent::default(), |_| [Value::Text(Some(name))]).await?;
+        row.map(|row| record::record(operation, row)).transpose()
     }
 }

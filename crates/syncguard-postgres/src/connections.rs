@@ -1,101 +1,134 @@
-//! Connections of the pool, kept at hand for a moment between two operations.
+//! The backend's own connections, which every statement goes through.
 //!
-//! The driver's pool asks the server whether a connection is alive each time it is given back. For a
-//! backend with much to do that is as much work as its statements. So a connection that has just
-//! served waits here for the next operation, for some milliseconds, and only while the pool has more
-//! to lend, so that nobody else waits for it.
+//! They are not those of the caller's pool, so that work which holds all connections of the pool
+//! cannot keep a lease from being renewed. And they are not in a pool of the driver, because that
+//! one judges a connection only by asking it: it waits without a limit for a server that does not
+//! answer, and keeps a connection whose session has become useless.
+//!
+//! - *Bounded.* An operation first waits for a permit. While it waits, nothing was sent, and it ends
+//!   with its caller. Attempts and lookups share one set of permits. Renewals and releases may use
+//!   [`RESERVE`] more, so they do not wait behind attempts.
+//! - *Opening outlives the caller.* A task opens a connection. If the caller gives up meanwhile, the
+//!   next one gets it. So callers that give up early do not leave half-open connections behind.
+//! - *Judged by what is heard.* An operation gives its connection back only after an answer that
+//!   leaves it in use. Otherwise it is closed, and so are the idle ones.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+mod borrowed;
+mod opening;
+mod shared;
+mod state;
+
+use std::sync::Arc;
 use std::time::Duration;
 
-use sqlx::pool::PoolConnection;
-use sqlx::postgres::{PgPool, Postgres};
+use sqlx::Connection;
+use sqlx::postgres::{PgConnection, PgPool};
 use tokio::runtime::Handle;
-use tokio::task::AbortHandle;
-use tokio::time::sleep;
+use tokio::sync::{AcquireError, OwnedSemaphorePermit};
+use tokio::time::timeout;
 
-/// How often the pool gets back what is not in use.
-const SWEEP_EVERY: Duration = Duration::from_millis(10);
+pub(crate) use self::borrowed::Borrowed;
+use self::opening::wait_for_one;
+use self::shared::Shared;
+use crate::connect::{self, Refusal};
 
-/// A pool, and the connections of it that are at hand.
-pub(crate) struct Connections {
-    pool: PgPool,
-    at_hand: Arc<Mutex<AtHand>>,
+/// How long a connection may have been idle to be used without a test. Networks forget connections
+/// after minutes, and a test costs a round trip.
+const TRUSTED_IDLE: Duration = Duration::from_secs(1);
+
+/// How long the test of an idle connection may take. A new connection costs less than a long wait.
+const TEST_LIMIT: Duration = Duration::from_millis(500);
+
+/// What an operation is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// An attempt or a lookup, which may wait.
+    Attempt,
+    /// A renewal or a release, on which a lease depends.
+    Lease,
 }
 
-#[derive(Default)]
-struct AtHand {
-    connections: Vec<PoolConnection<Postgres>>,
-    /// The task that empties this, and the runtime that it runs on.
-    sweeper: Option<(AbortHandle, Handle)>,
+/// Why there is no connection.
+#[derive(Clone, Debug)]
+pub(crate) enum Unconnected {
+    /// The caller's pool, which says how to connect, was closed.
+    Closed,
+    /// One could not be opened.
+    Refused(Refusal),
+}
+
+/// The connections of one backend.
+#[derive(Clone, Debug)]
+pub(crate) struct Connections {
+    shared: Arc<Shared>,
 }
 
 impl Connections {
-    pub(crate) fn new(pool: PgPool) -> Self {
-        Self { pool, at_hand: Arc::default() }
+    pub(crate) fn new(pool: PgPool, max: u32, limit: Duration) -> Self {
+        Self { shared: Arc::new(Shared::new(pool, max, limit)) }
     }
 
-    pub(crate) const fn pool(&self) -> &PgPool {
-        &self.pool
+    pub(crate) fn pool(&self) -> &PgPool {
+        &self.shared.pool
     }
 
-    /// A connection that is at hand, or one of the pool.
-    pub(crate) async fn take(&self) -> sqlx::Result<PoolConnection<Postgres>> {
-        let at_hand = lock(&self.at_hand).connections.pop();
-        match at_hand {
-            Some(connection) if !self.pool.is_closed() => Ok(connection),
-            _ => self.pool.acquire().await,
+    /// Takes over a connection that was opened elsewhere.
+    pub(crate) fn adopt(&self, connection: PgConnection) {
+        self.shared.adopt(connection);
+    }
+
+    /// How many there may be at a time.
+    pub(crate) fn max(&self) -> usize {
+        self.shared.max
+    }
+
+    /// Lends a connection, which was tested if it was idle for long. There is no time limit here.
+    ///
+    /// # Cancel safety
+    ///
+    /// If the future is dropped, nothing was sent, and a connection that was being opened for it is
+    /// left to others.
+    pub(crate) async fn take(&self, purpose: Purpose) -> Result<Borrowed, Unconnected> {
+        let shared = &self.shared;
+        let permit = permit(shared, purpose).await.map_err(|_| Unconnected::Closed)?;
+        loop {
+            if shared.pool.is_closed() {
+                shared.state().clear();
+                return Err(Unconnected::Closed);
+            }
+            let idle = shared.state().pop(Handle::current().id());
+            let Some((mut open, since)) = idle else { break };
+            if since.elapsed() <= TRUSTED_IDLE {
+                return Ok(Borrowed::new(open, permit, shared.clone()));
+            }
+            match timeout(TEST_LIMIT.min(shared.limit), open.connection.ping()).await {
+                Ok(Ok(())) => return Ok(Borrowed::new(open, permit, shared.clone())),
+                // The others have been idle for longer.
+                _ => shared.state().clear(),
+            }
         }
+        let open = wait_for_one(shared).await.map_err(Unconnected::Refused)?;
+        Ok(Borrowed::new(open, permit, shared.clone()))
     }
 
-    /// Takes back a connection that has served well.
-    pub(crate) fn put(&self, connection: PoolConnection<Postgres>) {
-        let lends_more = self.pool.num_idle() > 0
-            || self.pool.size() < self.pool.options().get_max_connections();
-        if self.pool.is_closed() || !lends_more {
-            return;
-        }
-        let mut at_hand = lock(&self.at_hand);
-        at_hand.connections.push(connection);
-        // A sweeper also ends with its runtime, if there is more than one.
-        let sweeper = at_hand.sweeper.as_ref();
-        if sweeper.is_none_or(|(task, _)| task.is_finished()) {
-            let runtime = Handle::current();
-            let task = runtime.spawn(sweep(self.at_hand.clone()));
-            at_hand.sweeper = Some((task.abort_handle(), runtime));
-        }
-    }
-
-    /// After a failure: the pool shall test them all.
-    pub(crate) fn distrust(&self) {
-        lock(&self.at_hand).connections.clear();
+    /// Why no connection can be opened now. `None` if those that are open are busy.
+    pub(crate) fn refusal(&self) -> Option<Refusal> {
+        let state = self.shared.state();
+        state.last_refusal().or_else(|| {
+            let options = connect::options_of(&self.shared.pool);
+            state.is_opening().then(|| Refusal::timed_out(&options))
+        })
     }
 }
 
-/// Gives connections back to the pool until there are none at hand.
-async fn sweep(at_hand: Arc<Mutex<AtHand>>) {
-    loop {
-        sleep(SWEEP_EVERY).await;
-        let mut at_hand = lock(&at_hand);
-        if at_hand.connections.is_empty() {
-            at_hand.sweeper = None;
-            return;
-        }
-        at_hand.connections.clear();
+async fn permit(shared: &Shared, purpose: Purpose) -> Result<OwnedSemaphorePermit, AcquireError> {
+    let permits = shared.permits.clone().acquire_owned();
+    match purpose {
+        Purpose::Attempt => permits.await,
+        Purpose::Lease => tokio::select! {
+            biased;
+            permit = permits => permit,
+            permit = shared.reserve.clone().acquire_owned() => permit,
+        },
     }
-}
-
-impl Drop for AtHand {
-    fn drop(&mut self) {
-        // The driver panics where it gives a connection back outside a runtime.
-        if let Some((_, runtime)) = self.sweeper.take() {
-            let _inside = runtime.enter();
-            self.connections.clear();
-        }
-    }
-}
-
-fn lock(at_hand: &Mutex<AtHand>) -> MutexGuard<'_, AtHand> {
-    // No step can panic halfway, so a poisoned list is still whole.
-    at_hand.lock().unwrap_or_else(PoisonError::into_inner)
 }

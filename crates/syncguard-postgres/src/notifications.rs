@@ -29,15 +29,16 @@ mod session;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sqlx::postgres::{PgConnectOptions, PgPool};
+use sqlx::postgres::PgConnectOptions;
 use syncguard_backend::{ListenerTask, NotificationRegistry, Notified};
 use syncguard_core::Key;
 
 use self::channel::name_of;
 use self::listener::Listener;
 use self::route::{NOT_HEARD, Route};
-use crate::statement::Protocol;
-use crate::tables::Tables;
+use crate::connections::Connections;
+use crate::names::Names;
+use crate::operations::Protocol;
 
 /// Who waits in this process, and the task that listens for them, if somebody does.
 #[derive(Debug)]
@@ -48,19 +49,20 @@ pub(crate) struct Notifications {
 }
 
 impl Notifications {
-    /// Listens through the pool, or through `listen_on` if it is given. None if the settings of the
-    /// pool say that it leads through a pooler in transaction mode: no notification arrives there.
+    /// Listens as the statements are sent, or with `listen_on` if it is given. Returns `None` if the
+    /// protocol says that they go through a pooler in transaction mode: no notification arrives there.
     pub(crate) fn through(
-        pool: &PgPool,
+        connections: &Connections,
+        protocol: Protocol,
         listen_on: Option<PgConnectOptions>,
-        tables: &Tables,
+        names: &Names,
         limit: Duration,
     ) -> Option<Self> {
-        if listen_on.is_none() && Protocol::of(pool) == Protocol::Simple {
+        if listen_on.is_none() && protocol == Protocol::Simple {
             tracing::warn!("{NOT_HEARD}");
             return None;
         }
-        let route = Route::new(pool.clone(), listen_on, tables.channel.clone(), limit);
+        let route = Route::new(connections.clone(), listen_on, names.channel.clone(), limit);
         Some(Self {
             interests: NotificationRegistry::new(),
             route: Arc::new(route),

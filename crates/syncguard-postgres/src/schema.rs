@@ -1,15 +1,16 @@
 //! The tables.
 
 use sqlx::postgres::PgConnection;
-use sqlx::{AssertSqlSafe, Executor};
+use sqlx::{AssertSqlSafe, Executor, Row};
 
 use syncguard_core::{Operation, Result};
 use tokio::time::{Instant, timeout_at};
 
 use crate::PostgresBackend;
-use crate::error::{is_creation_race, timed_out};
-use crate::statement::{fill_in, patience};
-use crate::tables::Tables;
+use crate::connections::Purpose;
+use crate::error::is_creation_race;
+use crate::names::Names;
+use crate::operations::{fill_in, patience};
 
 impl PostgresBackend {
     /// Creates the tables and indexes that are missing, and leaves alone what is there.
@@ -27,38 +28,41 @@ impl PostgresBackend {
     ///
     /// Everything missing is created, or nothing.
     pub async fn setup_schema(&self) -> Result<()> {
-        let operation = Operation::Configure;
         let deadline = self.deadline();
-        let mut connection = self.connection(operation, deadline).await?;
-        match timeout_at(deadline, self.create(&mut connection, deadline)).await {
-            Ok(result) => result.map_err(|error| self.failed(operation, error)),
-            Err(_) => {
-                connection.close_on_drop();
-                Err(timed_out(operation))
-            }
-        }
+        let mut borrowed = self.borrow(Operation::Configure, Purpose::Attempt, deadline).await?;
+        let created = self.create(borrowed.connection(), deadline);
+        let created = timeout_at(deadline, created).await;
+        let found_in = self.answer(Operation::Configure, borrowed, created)?;
+        self.warn_of_search_path(found_in.as_deref());
+        Ok(())
     }
 
     /// The statements of [`setup_schema`](Self::setup_schema) as text, for your own migrations.
     #[must_use]
     pub fn schema_sql(&self) -> String {
-        let mut sql = fill_in(include_str!("sql/schema.sql"), self.tables());
+        let mut sql = fill_in(include_str!("operations/sql/schema.sql"), self.names());
         if self.has_delete_trigger() {
-            sql.push_str(&fill_in(include_str!("sql/trigger.sql"), self.tables()));
+            sql.push_str(&fill_in(include_str!("operations/sql/trigger.sql"), self.names()));
         }
         sql
     }
 
-    /// One text is one transaction, so all is there or nothing, and the lock makes processes of this
-    /// client take turns. The other client takes no lock, so a creation of its own can still get in
-    /// between: then everything is there at the next look.
-    async fn create(&self, connection: &mut PgConnection, deadline: Instant) -> sqlx::Result<()> {
-        // Most starts of a service end here: creating an index waits for all writers even when it is
-        // there, and needs a permission that a service seldom has.
-        if self.is_complete(connection).await? {
-            return Ok(());
+    /// Creates what is missing, and returns the schema of the lock table.
+    ///
+    /// One text is one transaction, so everything is created or nothing. An advisory lock makes
+    /// processes of this client take turns. The other client takes no lock, so it can create the same
+    /// objects at the same time. The next attempt then finds them.
+    async fn create(
+        &self,
+        connection: &mut PgConnection,
+        deadline: Instant,
+    ) -> sqlx::Result<Option<String>> {
+        // Most starts of a service end here. Creating an index waits for all writers even if it
+        // exists, and needs a permission that a service seldom has.
+        if let Some(schema) = self.find_all(connection).await? {
+            return Ok(Some(schema));
         }
-        // The limit ends a wait on the server too, where giving up does not.
+        // The limit ends a wait on the server too. Dropping the future does not.
         let create = || {
             format!(
                 "SET LOCAL lock_timeout = {}; \
@@ -70,16 +74,23 @@ impl PostgresBackend {
         for _ in 0..CREATION_RACES {
             match connection.execute(sqlx::raw_sql(AssertSqlSafe(create()))).await {
                 Err(error) if is_creation_race(&error) => {}
-                result => return result.map(drop),
+                Err(error) => return Err(error),
+                Ok(_) => return self.find_all(connection).await,
             }
         }
-        connection.execute(sqlx::raw_sql(AssertSqlSafe(create()))).await.map(drop)
+        connection.execute(sqlx::raw_sql(AssertSqlSafe(create()))).await?;
+        self.find_all(connection).await
     }
 
-    async fn is_complete(&self, connection: &mut PgConnection) -> sqlx::Result<bool> {
-        let Tables { locks, fences, lock_id_index, expires_index, channel, .. } = self.tables();
+    /// Returns the schema of the lock table, if nothing is missing.
+    async fn find_all(&self, connection: &mut PgConnection) -> sqlx::Result<Option<String>> {
+        let names = self.names();
+        let Names { locks, fences, channel, .. } = names;
+        let (lock_id_index, expires_index) =
+            (names.in_schema(&names.lock_id_index), names.in_schema(&names.expires_index));
         let mut found = format!(
-            "SELECT 1 WHERE to_regclass('{locks}') IS NOT NULL \
+            "SELECT nspname::text FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = relnamespace \
+             WHERE c.oid = to_regclass('{locks}') \
              AND to_regclass('{fences}') IS NOT NULL \
              AND to_regclass('{lock_id_index}') IS NOT NULL \
              AND to_regclass('{expires_index}') IS NOT NULL"
@@ -90,10 +101,25 @@ impl PostgresBackend {
                  AND tgname = '{channel}')"
             ));
         }
-        let row = connection.fetch_optional(sqlx::raw_sql(AssertSqlSafe(found)));
-        Ok(row.await?.is_some())
+        let row = connection.fetch_optional(sqlx::raw_sql(AssertSqlSafe(found))).await?;
+        row.map(|row| row.try_get(0)).transpose()
+    }
+
+    /// Warns if the `search_path` alone decides which tables are meant. A pooler may drop the setting,
+    /// and then the same URL names other tables, and two processes hold one key.
+    fn warn_of_search_path(&self, found_in: Option<&str>) {
+        if let (None, Some(schema)) = (&self.names().schema, found_in)
+            && schema != "public"
+        {
+            tracing::warn!(
+                schema,
+                "the search_path of the session decides that the lock tables are in this schema: name \
+                 it with PostgresBackendBuilder::schema, or a process whose pooler drops the setting \
+                 uses other tables"
+            );
+        }
     }
 }
 
-/// Each of four objects can be lost to somebody else at most once.
+/// The other client can be faster with each of four objects at most once.
 const CREATION_RACES: usize = 4;

@@ -5,9 +5,9 @@ use syncguard_core::{Acquired, Error, Key, Lease, LockId, Operation, Result, Ttl
 use tokio::time::timeout;
 
 use crate::PostgresBackend;
-use crate::error::timed_out;
-use crate::row::acquired;
-use crate::statement::Value;
+use crate::error::{classify_in_transaction, timed_out};
+use crate::operations::Value;
+use crate::record::acquired;
 
 impl PostgresBackend {
     /// Takes a key inside a transaction of yours: the lease begins to exist when you commit.
@@ -72,9 +72,11 @@ impl PostgresBackend {
         let id = LockId::random()?;
         let values = [key.into(), (&id).into(), Value::ttl(ttl), Value::Millis(None)];
         let statement = &self.statements().acquire;
-        match timeout(self.command_timeout(), statement.fetch(transaction, &values)).await {
+        match timeout(self.command_timeout(), statement.fetch_in_transaction(transaction, &values))
+            .await
+        {
             Ok(Ok(row)) => acquired(row, key, &id),
-            Ok(Err(error)) => Err(self.failed(Operation::Acquire, error)),
+            Ok(Err(error)) => Err(classify_in_transaction(Operation::Acquire, self.names(), error)),
             Err(_) => Err(timed_out(Operation::Acquire)),
         }
         .map_err(|error| error.with_key(key))
@@ -144,9 +146,11 @@ impl PostgresBackend {
         let (id, key) = (lease.id().into(), lease.key().into());
         let values = [id, Value::Text(None), Value::Millis(None), key];
         let statement = &self.statements().release;
-        match timeout(self.command_timeout(), statement.fetch(transaction, &values)).await {
+        match timeout(self.command_timeout(), statement.fetch_in_transaction(transaction, &values))
+            .await
+        {
             Ok(Ok(row)) => Ok(row.is_some()),
-            Ok(Err(error)) => Err(self.failed(Operation::Release, error)),
+            Ok(Err(error)) => Err(classify_in_transaction(Operation::Release, self.names(), error)),
             Err(_) => Err(timed_out(Operation::Release)),
         }
         .map_err(|error: Error| error.with_key(lease.key()))

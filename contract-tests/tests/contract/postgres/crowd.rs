@@ -20,7 +20,7 @@ async fn w6_ten_thousand_waiters_cost_one_connection_and_one_waiter_lock(
     // This trial does not test durability, and synchronous commits would take most of its time.
     let options = fixture.options().options([("synchronous_commit", "off")]);
     let pool = pool_of(2).connect_lazy_with(options.application_name(&fixture.table));
-    let backend = fixture.on(pool.clone()).build()?;
+    let backend = fixture.named().build(pool.clone())?;
     let key = fresh_key();
     let held = lease(backend.acquire(&key, &fresh_id(), minute()).await)?.expect("it was free");
 

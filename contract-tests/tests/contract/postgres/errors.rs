@@ -10,7 +10,7 @@ use syncguard_postgres::sqlx::{self, ConnectOptions};
 use syncguard_postgres::{Backend, ErrorCode, PostgresBackend};
 
 use super::{
-    Outcome, as_user, backend, cases, execute, fresh_id, fresh_key, lease, minute, pool_of, service,
+    Outcome, as_user, backend, cases, execute, fresh_id, fresh_key, lease, minute, service,
 };
 use contract_tests::servers::Server;
 
@@ -22,8 +22,7 @@ cases![
     too_many_connections_is_rate_limited,
     a_read_only_session_is_unavailable,
     a_statement_timeout_of_the_session_is_a_timeout,
-    an_exhausted_pool_loses_no_lease,
-    a_closed_pool_is_unavailable,
+    a_closed_pool_is_a_permanent_error,
     a_failed_transaction_is_invalid,
     a_lock_id_used_for_two_keys_is_invalid,
 ];
@@ -45,8 +44,8 @@ async fn a_refused_connection_is_unavailable(server: Arc<Server>) -> Outcome {
     assert_eq!(code_of_connect(&nobody).await, ErrorCode::ServiceUnavailable);
 
     let pool = PgPool::connect_lazy_with(nobody);
-    let hasty = PostgresBackend::builder(pool).command_timeout(Duration::from_millis(100));
-    let error = hasty.build()?.get(&fresh_key()).await.unwrap_err();
+    let hasty = PostgresBackend::builder().command_timeout(Duration::from_millis(100));
+    let error = hasty.build(pool)?.get(&fresh_key()).await.unwrap_err();
     assert_eq!(error.code(), ErrorCode::ServiceUnavailable, "{error}");
     Ok(())
 }
@@ -103,26 +102,12 @@ async fn a_statement_timeout_of_the_session_is_a_timeout(server: Arc<Server>) ->
     Ok(())
 }
 
-async fn an_exhausted_pool_loses_no_lease(server: Arc<Server>) -> Outcome {
-    service(&server).await?;
-    let pool = pool_of(1).connect_with(options(&service(&server).await?)).await?;
-    let hasty = PostgresBackend::builder(pool.clone()).command_timeout(Duration::from_millis(200));
-    let hasty = hasty.build()?;
-    let held = pool.acquire().await?;
-    let error = hasty.acquire(&fresh_key(), &fresh_id(), minute()).await.unwrap_err();
-    assert_eq!(error.code(), ErrorCode::ServiceUnavailable, "{error}");
-    assert!(error.to_string().contains("pool"), "{error}");
-    drop(held);
-    assert_eq!(hasty.get(&fresh_key()).await?, None);
-    Ok(())
-}
-
-async fn a_closed_pool_is_unavailable(server: Arc<Server>) -> Outcome {
+async fn a_closed_pool_is_a_permanent_error(server: Arc<Server>) -> Outcome {
     let service = service(&server).await?;
     lease(service.acquire(&fresh_key(), &fresh_id(), minute()).await)?;
     service.pool().close().await;
     let error = service.get(&fresh_key()).await.unwrap_err();
-    assert_eq!(error.code(), ErrorCode::ServiceUnavailable, "{error}");
+    assert_eq!(error.code(), ErrorCode::Aborted, "{error}");
     Ok(())
 }
 

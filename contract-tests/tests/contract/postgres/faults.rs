@@ -18,7 +18,7 @@ cases![
     a_connection_killed_during_a_release_keeps_the_lease,
     an_acquire_that_timed_out_grants_nothing_later,
     a_release_that_timed_out_releases_nothing_later,
-    time_spent_waiting_for_the_pool_shortens_the_lock_timeout,
+    time_spent_waiting_for_a_connection_shortens_the_lock_timeout,
     a_lease_survives_a_restart_of_the_server,
     a_server_that_hangs_is_an_error_after_the_timeout,
     a_backend_may_be_dropped_outside_the_runtime,
@@ -63,6 +63,11 @@ pub(super) async fn until_one_waits(pool: &PgPool, pid: i32) -> sqlx::Result<i32
 pub(super) async fn waiting(pool: &PgPool, pid: i32) -> sqlx::Result<i64> {
     let sql = "SELECT count(*) FROM pg_stat_activity WHERE $1 = ANY (pg_blocking_pids(pid))";
     sqlx::query_scalar(sql).bind(pid).fetch_one(pool).await
+}
+
+/// Waits until a backend has a connection, which can take longer than its command timeout.
+pub(super) async fn connected(backend: &PostgresBackend) {
+    while backend.get(&fresh_key()).await.is_err_and(|error| error.is_transient()) {}
 }
 
 /// Runs an operation that must wait for `key`, kills its connection, and returns its error code.
@@ -126,8 +131,9 @@ async fn a_connection_killed_during_a_release_keeps_the_lease(server: Arc<Server
 
 async fn an_acquire_that_timed_out_grants_nothing_later(server: Arc<Server>) -> Outcome {
     let service = service(&server).await?;
-    let hasty = PostgresBackend::builder(service.pool().clone());
-    let hasty = hasty.command_timeout(Duration::from_millis(600)).build()?;
+    let hasty = PostgresBackend::builder();
+    let hasty = hasty.command_timeout(Duration::from_millis(600)).build(service.pool().clone())?;
+    connected(&hasty).await;
     let key = fresh_key();
     let blocker = Blocker::of(service.pool(), &key).await?;
     let error = hasty.acquire(&key, &fresh_id(), minute()).await.unwrap_err();
@@ -141,8 +147,9 @@ async fn an_acquire_that_timed_out_grants_nothing_later(server: Arc<Server>) -> 
 
 async fn a_release_that_timed_out_releases_nothing_later(server: Arc<Server>) -> Outcome {
     let service = service(&server).await?;
-    let hasty = PostgresBackend::builder(service.pool().clone());
-    let hasty = hasty.command_timeout(Duration::from_millis(600)).build()?;
+    let hasty = PostgresBackend::builder();
+    let hasty = hasty.command_timeout(Duration::from_millis(600)).build(service.pool().clone())?;
+    connected(&hasty).await;
     let key = fresh_key();
     let held = lease(service.acquire(&key, &fresh_id(), minute()).await)?.expect("free");
     let mut transaction = service.pool().begin().await?;
@@ -157,16 +164,26 @@ async fn a_release_that_timed_out_releases_nothing_later(server: Arc<Server>) ->
 }
 
 /// The text of the blocked statement shows the lock timeout that it got.
-async fn time_spent_waiting_for_the_pool_shortens_the_lock_timeout(server: Arc<Server>) -> Outcome {
+async fn time_spent_waiting_for_a_connection_shortens_the_lock_timeout(
+    server: Arc<Server>,
+) -> Outcome {
     let service = service(&server).await?;
     let one = super::backend(&server, 1, |options| options.statement_cache_capacity(0)).await?;
-    let (key, time) = (fresh_key(), Duration::from_millis(200));
+    let (first_key, key, time) = (fresh_key(), fresh_key(), Duration::from_millis(200));
+    let first_blocker = Blocker::of(service.pool(), &first_key).await?;
     let blocker = Blocker::of(service.pool(), &key).await?;
-    let busy = one.pool().acquire().await?;
-    let id = fresh_id();
-    let (acquired, limit) = tokio::join!(one.acquire(&key, &id, minute()), async {
-        sleep(time).await;
-        drop(busy);
+    // The first attempt has the only connection until its blocker ends.
+    let (first_id, id) = (fresh_id(), fresh_id());
+    let first = async {
+        let first = one.acquire(&first_key, &first_id, minute());
+        let (first, _) = tokio::join!(first, async {
+            until_one_waits(service.pool(), first_blocker.pid).await?;
+            sleep(time).await;
+            first_blocker.transaction.rollback().await
+        });
+        first
+    };
+    let (first, acquired, limit) = tokio::join!(first, one.acquire(&key, &id, minute()), async {
         let waiting = until_one_waits(service.pool(), blocker.pid).await?;
         let sql = "SELECT substring(query FROM 'lock_timeout'', ([0-9]+)')::bigint \
             FROM pg_stat_activity WHERE pid = $1";
@@ -174,6 +191,7 @@ async fn time_spent_waiting_for_the_pool_shortens_the_lock_timeout(server: Arc<S
         blocker.transaction.rollback().await?;
         Ok::<_, sqlx::Error>(limit)
     });
+    assert!(lease(first)?.is_some());
     assert!(lease(acquired)?.is_some());
     let limit = Duration::from_millis(limit?.unsigned_abs());
     assert!(limit <= (PATIENCE - time) / 2, "{limit:?}");
@@ -217,11 +235,6 @@ async fn a_server_that_hangs_is_an_error_after_the_timeout(server: Arc<Server>) 
     let backend = own_service(&own.url, Duration::from_millis(500)).await?;
     let key = fresh_key();
     let held = lease(backend.acquire(&key, &fresh_id(), minute()).await)?.expect("free");
-    // The driver returns the connection to the pool in the background.
-    while backend.pool().num_idle() == 0 {
-        sleep(Duration::from_millis(1)).await;
-    }
-
     own.container.pause().await?;
     // The first call fails on an open connection, the next ones because the pool has none left.
     let error = backend.extend(&held, minute()).await.unwrap_err();
@@ -246,7 +259,7 @@ async fn own_service(
     command_timeout: Duration,
 ) -> std::result::Result<PostgresBackend, Box<dyn std::error::Error + Send + Sync>> {
     let pool = pool_of(5).connect_lazy(url)?;
-    let backend = PostgresBackend::builder(pool).command_timeout(command_timeout).build()?;
+    let backend = PostgresBackend::builder().command_timeout(command_timeout).build(pool)?;
     while let Err(error) = backend.setup_schema().await {
         if !error.is_transient() {
             return Err(error.into());

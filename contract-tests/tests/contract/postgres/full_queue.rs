@@ -23,8 +23,8 @@ cases![
 
 async fn a_release_with_a_waiter_succeeds(server: Arc<Server>) -> Outcome {
     let fixture = Fixture::new(&server).await?;
-    let waiter = fixture.builder().build()?;
-    let full = fixture.on(full_queue(&fixture, FULL).await?).build()?;
+    let waiter = fixture.waiter()?;
+    let full = fixture.named().build(full_queue(&fixture, FULL).await?)?;
 
     let (_, held) = fixture.holder().await?;
     let _notification = listening(&waiter, held.key()).await;
@@ -42,9 +42,9 @@ async fn a_release_with_a_waiter_succeeds(server: Arc<Server>) -> Outcome {
 
 async fn a_release_succeeds_if_the_queue_fills_up_after_the_check(server: Arc<Server>) -> Outcome {
     let fixture = Fixture::new(&server).await?;
-    let waiter = fixture.builder().build()?;
+    let waiter = fixture.waiter()?;
     let pool = full_queue(&fixture, "CASE nextval('usage_calls') WHEN 1 THEN 0 ELSE 1 END").await?;
-    let full = fixture.on(pool).build()?;
+    let full = fixture.named().build(pool)?;
 
     let (_, held) = fixture.holder().await?;
     let _notification = listening(&waiter, held.key()).await;
@@ -57,7 +57,7 @@ async fn a_release_succeeds_if_the_queue_fills_up_after_the_check(server: Arc<Se
 
 async fn a_plain_delete_with_the_trigger_succeeds(server: Arc<Server>) -> Outcome {
     let fixture = Fixture::new(&server).await?;
-    let waiter = fixture.builder().delete_trigger(true).build()?;
+    let waiter = fixture.builder().delete_trigger(true).build(fixture.pool.clone())?;
     waiter.setup_schema().await?;
     let full = full_queue(&fixture, FULL).await?;
 

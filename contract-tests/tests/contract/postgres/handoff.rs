@@ -233,7 +233,7 @@ async fn r2_a_handoff_behind_a_takeover_grants_nothing(server: Arc<Server>) -> O
 /// A deferred trigger records how its transaction commits.
 async fn a_handoff_is_on_disk_before_it_is_answered(server: Arc<Server>) -> Outcome {
     let (pool, _) = super::empty_schema(&server).await?;
-    let backend = PostgresBackend::new(pool.clone());
+    let backend = super::patient(pool.clone())?;
     backend.setup_schema().await?;
     execute(
         &pool,

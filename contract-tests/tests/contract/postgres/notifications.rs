@@ -49,17 +49,23 @@ impl Fixture {
             pool,
             buckets: Mutex::default(),
         };
-        fixture.builder().build()?.setup_schema().await?;
+        fixture.named().build(fixture.pool.clone())?.setup_schema().await?;
         Ok(fixture)
     }
 
     /// Returns a builder whose listening connection has a recognizable application name.
     pub(super) fn builder(&self) -> PostgresBackendBuilder {
-        self.on(self.pool.clone()).listen_on(self.options().application_name(&self.table))
+        self.named().listen_on(self.options().application_name(&self.table))
     }
 
-    pub(super) fn on(&self, pool: PgPool) -> PostgresBackendBuilder {
-        PostgresBackend::builder(pool).lock_table(&self.table).command_timeout(PATIENCE)
+    /// Returns a builder for the tables of this trial.
+    pub(super) fn named(&self) -> PostgresBackendBuilder {
+        PostgresBackend::builder().lock_table(&self.table).command_timeout(PATIENCE)
+    }
+
+    /// Builds a backend whose listening connection has a recognizable application name.
+    pub(super) fn waiter(&self) -> Outcome<PostgresBackend> {
+        Ok(self.builder().build(self.pool.clone())?)
     }
 
     pub(super) fn options(&self) -> PgConnectOptions {
@@ -80,7 +86,7 @@ impl Fixture {
     /// Returns a backend with its own pool, as another process would have, and a lease that it
     /// holds.
     pub(super) async fn holder(&self) -> Outcome<(PostgresBackend, Lease)> {
-        let backend = self.on(pool_of(2).connect_lazy_with(self.options())).build()?;
+        let backend = self.named().build(pool_of(2).connect_lazy_with(self.options()))?;
         let held = lease(backend.acquire(&self.key().await?, &fresh_id(), minute()).await)?;
         Ok((backend, held.expect("it was free")))
     }
@@ -182,7 +188,7 @@ pub(super) async fn assert_notified(notification: impl Future<Output = ()>) {
 
 async fn each_kind_of_release_notifies_a_waiter(server: Arc<Server>) -> Outcome {
     let fixture = Fixture::new(&server).await?;
-    let waiter = fixture.builder().build()?;
+    let waiter = fixture.waiter()?;
     assert!(waiter.capabilities().receives_notifications());
 
     let (holder, held) = fixture.holder().await?;
@@ -211,7 +217,7 @@ async fn each_kind_of_release_notifies_a_waiter(server: Arc<Server>) -> Outcome 
         lease(waiter.acquire(&fixture.key().await?, &fresh_id(), minute()).await)?.expect("free");
     let notification = listening(&waiter, own.key()).await;
     let as_text = pool_of(1).connect_lazy_with(fixture.options().statement_cache_capacity(0));
-    assert!(fixture.on(as_text).build()?.release(&own).await?);
+    assert!(fixture.named().build(as_text)?.release(&own).await?);
     assert_notified(notification).await;
     Ok(())
 }
@@ -221,7 +227,7 @@ async fn a_waiter_in_another_process_gets_the_lock_without_its_timer(
     server: Arc<Server>,
 ) -> Outcome {
     let fixture = Fixture::new(&server).await?;
-    let waiter = fixture.builder().build()?;
+    let waiter = fixture.waiter()?;
     let (holder, held) = fixture.holder().await?;
     let locks = LockManager::new(waiter.clone());
     let request = locks.lock(held.key()).wait(PATIENCE);
@@ -238,7 +244,7 @@ async fn a_waiter_in_another_process_gets_the_lock_without_its_timer(
 async fn a_release_without_waiters_sends_no_notification(server: Arc<Server>) -> Outcome {
     let fixture = Fixture::new(&server).await?;
     let mut recorder = fixture.record().await?;
-    let backend = fixture.builder().build()?;
+    let backend = fixture.waiter()?;
     for _ in 0..20 {
         let held = lease(backend.acquire(&fresh_key(), &fresh_id(), minute()).await)?;
         let held = held.expect("it was free");
@@ -261,7 +267,7 @@ async fn a_release_without_waiters_sends_no_notification(server: Arc<Server>) ->
 
 async fn an_uncommitted_release_is_not_missed_by_a_new_waiter(server: Arc<Server>) -> Outcome {
     let fixture = Fixture::new(&server).await?;
-    let waiter = fixture.builder().build()?;
+    let waiter = fixture.waiter()?;
     let (holder, held) = fixture.holder().await?;
     let mut transaction = holder.pool().begin().await?;
     assert!(holder.release_in(&mut transaction, &held).await?);
@@ -282,7 +288,7 @@ async fn an_uncommitted_release_is_not_missed_by_a_new_waiter(server: Arc<Server
 
 async fn a_reconnect_wakes_all_waiters(server: Arc<Server>) -> Outcome {
     let fixture = Fixture::new(&server).await?;
-    let waiter = fixture.builder().build()?;
+    let waiter = fixture.waiter()?;
     let (holder, held) = fixture.holder().await?;
     let mut notification = listening(&waiter, held.key()).await;
     for _ in 0..3 {
@@ -301,7 +307,7 @@ async fn a_reconnect_wakes_all_waiters(server: Arc<Server>) -> Outcome {
 async fn connections_that_end_early_are_one_warning(server: Arc<Server>) -> Outcome {
     let fixture = Fixture::new(&server).await?;
     let warning = logging("syncguard_postgres", |log| async move {
-        let (waiter, key) = (fixture.builder().build()?, fixture.key().await?);
+        let (waiter, key) = (fixture.waiter()?, fixture.key().await?);
         let mut notification = listening(&waiter, &key).await;
         let warning = warning_of_early_ends(&log, async || {
             assert_eq!(fixture.terminate().await?, 1);
@@ -318,7 +324,7 @@ async fn connections_that_end_early_are_one_warning(server: Arc<Server>) -> Outc
 
 async fn one_connection_listens_for_all_keys_and_clones(server: Arc<Server>) -> Outcome {
     let fixture = Fixture::new(&server).await?;
-    let backend = fixture.builder().build()?;
+    let backend = fixture.waiter()?;
     let waiting: Vec<_> = (0..2_000)
         .map(|_| {
             let (clone, key) = (backend.clone(), fresh_key());
@@ -337,7 +343,7 @@ async fn one_connection_listens_for_all_keys_and_clones(server: Arc<Server>) -> 
     assert!((200..=256).contains(&waiter_locks), "{waiter_locks} waiter locks");
     assert_eq!(fixture.connections().await?, 1);
 
-    let (holder, last) = (fixture.on(fixture.pool.clone()).build()?, keys.pop().expect("many"));
+    let (holder, last) = (fixture.named().build(fixture.pool.clone())?, keys.pop().expect("many"));
     let held = lease(holder.acquire(&last, &fresh_id(), minute()).await)?.expect("it was free");
     let notification = backend.clone().notified(&last);
     assert!(holder.release(&held).await?);
@@ -347,7 +353,7 @@ async fn one_connection_listens_for_all_keys_and_clones(server: Arc<Server>) -> 
 
 async fn no_waiter_lock_is_left_without_waiters(server: Arc<Server>) -> Outcome {
     let fixture = Fixture::new(&server).await?;
-    let backend = fixture.builder().build()?;
+    let backend = fixture.waiter()?;
     let [one, two] = [fixture.key().await?, fixture.key().await?];
     let notification = listening(&backend, &one).await;
     drop(listening(&backend, &two).await);
@@ -372,7 +378,7 @@ async fn assert_release_notifies(
     key: &Key,
     notification: impl Future<Output = ()>,
 ) -> Outcome {
-    let holder = fixture.on(fixture.pool.clone()).build()?;
+    let holder = fixture.named().build(fixture.pool.clone())?;
     let held = lease(holder.acquire(key, &fresh_id(), minute()).await)?.expect("it was free");
     assert!(holder.release(&held).await?);
     assert_notified(notification).await;
@@ -382,7 +388,7 @@ async fn assert_release_notifies(
 async fn the_connection_ends_after_a_minute_without_waiters(server: Arc<Server>) -> Outcome {
     let fixture = Fixture::new(&server).await?;
     let warnings = logging("syncguard_postgres", |log| async move {
-        let (backend, key) = (fixture.builder().build()?, fixture.key().await?);
+        let (backend, key) = (fixture.waiter()?, fixture.key().await?);
         let start = Instant::now();
         drop(listening(&backend, &key).await);
         fixture.until(WAITER_LOCKS, 0).await?;
@@ -409,7 +415,7 @@ async fn the_connection_ends_after_a_minute_without_waiters(server: Arc<Server>)
 
 async fn the_connection_ends_with_the_backend_or_its_pool(server: Arc<Server>) -> Outcome {
     let fixture = Fixture::new(&server).await?;
-    let backend = fixture.builder().build()?;
+    let backend = fixture.waiter()?;
     let clone = backend.clone();
     let _notification = listening(&backend, &fixture.key().await?).await;
     drop(backend);
@@ -420,7 +426,7 @@ async fn the_connection_ends_with_the_backend_or_its_pool(server: Arc<Server>) -
 
     let own = pool_of(2).connect_lazy_with(fixture.options());
     let listen_on = fixture.options().application_name(&fixture.table);
-    let backend = fixture.on(own.clone()).listen_on(listen_on).build()?;
+    let backend = fixture.named().listen_on(listen_on).build(own.clone())?;
     let _notification = listening(&backend, &fixture.key().await?).await;
     own.close().await;
     fixture.until(CONNECTIONS, 0).await?;
@@ -429,8 +435,7 @@ async fn the_connection_ends_with_the_backend_or_its_pool(server: Arc<Server>) -
 
 async fn another_runtime_takes_over_when_one_has_ended(server: Arc<Server>) -> Outcome {
     let fixture = Fixture::new(&server).await?;
-    let backend = fixture.on(pool_of(4).connect_lazy_with(fixture.options()));
-    let backend = backend.listen_on(fixture.options().application_name(&fixture.table)).build()?;
+    let backend = fixture.builder().build(pool_of(4).connect_lazy_with(fixture.options()))?;
     let key = fresh_key();
     for several_threads in [false, true] {
         let (backend, key) = (backend.clone(), key.clone());
@@ -455,7 +460,7 @@ async fn a_refused_connection_is_tried_again(server: Arc<Server>) -> Outcome {
     let user = format!("u{}", fresh_id().fingerprint());
     super::execute(&fixture.pool, format!("CREATE ROLE {user} NOLOGIN PASSWORD 'secret'")).await?;
     let listen_on = super::as_user(&fixture.options(), &user).application_name(&fixture.table);
-    let backend = fixture.on(fixture.pool.clone()).listen_on(listen_on).build()?;
+    let backend = fixture.named().listen_on(listen_on).build(fixture.pool.clone())?;
     let key = fresh_key();
     let mut notification = Box::pin(backend.notified(&key));
     assert!(timeout(Duration::from_millis(300), &mut notification).await.is_err());
@@ -470,9 +475,9 @@ async fn a_refused_connection_is_tried_again(server: Arc<Server>) -> Outcome {
 
 async fn without_notifications_no_connection_listens(server: Arc<Server>) -> Outcome {
     let fixture = Fixture::new(&server).await?;
-    let silent = fixture.builder().notifications(false).build()?;
+    let silent = fixture.builder().notifications(false).build(fixture.pool.clone())?;
     let as_text = pool_of(1).connect_lazy_with(fixture.options().statement_cache_capacity(0));
-    let as_text = fixture.on(as_text).build()?;
+    let as_text = fixture.named().build(as_text)?;
     let (holder, held) = fixture.holder().await?;
     for backend in [silent, as_text] {
         assert!(!backend.capabilities().receives_notifications());
@@ -486,7 +491,7 @@ async fn without_notifications_no_connection_listens(server: Arc<Server>) -> Out
 
 async fn the_trigger_notifies_of_a_plain_delete(server: Arc<Server>) -> Outcome {
     let fixture = Fixture::new(&server).await?;
-    let waiter = fixture.builder().delete_trigger(true).build()?;
+    let waiter = fixture.builder().delete_trigger(true).build(fixture.pool.clone())?;
     let (holder, held) = fixture.holder().await?;
     let mut notification = listening(&waiter, held.key()).await;
     fixture.delete(held.key()).await?;

@@ -181,7 +181,7 @@ async fn l1_each_client_finds_and_ends_leases_of_the_other(server: Arc<Server>) 
 /// Reads rows that the TypeScript client wrote, and compares our rows for the same keys.
 async fn rows_of_the_other_client_are_read_and_written_alike(server: Arc<Server>) -> Outcome {
     let (pool, _) = super::empty_schema(&server).await?;
-    let ours = syncguard_postgres::PostgresBackend::new(pool.clone());
+    let ours = super::patient(pool.clone())?;
     ours.setup_schema().await?;
     for (key, id) in [
         ("resource:123", "T2a4dYhUxafPubHmCw_UPw"),

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use syncguard_postgres::sqlx::{AssertSqlSafe, query, query_scalar};
+use syncguard_postgres::sqlx::{AssertSqlSafe, query};
 use syncguard_postgres::{Backend, Lease, PostgresBackend};
 
 use super::notifications::Fixture;
@@ -52,15 +52,17 @@ async fn scans(
     fixture: &Fixture,
     work: impl AsyncFnOnce(PostgresBackend, Lease) -> Outcome,
 ) -> Outcome<i64> {
-    let pool = pool_of(1).connect_lazy_with(fixture.options());
-    let backend = fixture.on(pool.clone()).notifications(false).build()?;
+    let name = format!("plans_{}", fresh_id().fingerprint());
+    let pool = pool_of(1).connect_lazy_with(fixture.options().application_name(&name));
+    let backend = fixture.named().notifications(false).build(pool.clone())?;
     let held = lease(backend.acquire(&fresh_key(), &fresh_id(), minute()).await)?;
     let before = fixture.number(SCANS).await?;
     work(backend, held.expect("it was free")).await?;
     // A session reports its last statistics when it ends.
-    let session: i32 = query_scalar("SELECT pg_backend_pid()").fetch_one(&pool).await?;
     pool.close().await;
-    let ended = format!("SELECT count(*) FROM pg_stat_activity WHERE pid = {session} AND $1 <> ''");
+    let ended = format!(
+        "SELECT count(*) FROM pg_stat_activity WHERE application_name = '{name}' AND $1 <> ''"
+    );
     fixture.until(&ended, 0).await?;
     Ok(fixture.number(SCANS).await? - before)
 }

@@ -40,8 +40,8 @@ pub(super) fn suite(runtime: &Handle, server: &Arc<Server>) -> Vec<Trial> {
             let options = PgConnectOptions::clone(&direct.pool().connect_options());
             let pooler = pooler.get_or_try_init(async || Pooler::start(&options)).await?;
             let pool = pooler.pool(&options).await?;
-            let patient = PostgresBackend::builder(pool).command_timeout(PATIENCE);
-            let backend = patient.build().map_err(|error| error.to_string())?;
+            let patient = PostgresBackend::builder().command_timeout(PATIENCE);
+            let backend = patient.build(pool).map_err(|error| error.to_string())?;
             backend.setup_schema().await.map_err(|error| error.to_string())?;
             Ok::<_, String>(backend)
         }
@@ -55,7 +55,7 @@ async fn a_pooler_is_one_warning_and_gets_no_waiter_lock(server: Arc<Server>) ->
     let pooled = pooler.pool(&fixture.options()).await?;
     let through_pooler = pooler.options(&fixture.options());
     for pool in [pooled, fixture.pool.clone()] {
-        let backend = fixture.on(pool).listen_on(through_pooler.clone()).build()?;
+        let backend = fixture.named().listen_on(through_pooler.clone()).build(pool)?;
         assert!(backend.capabilities().receives_notifications());
         let (waiter, key) = (backend.clone(), fresh_key());
         let warnings = logging("syncguard_postgres", |log| async move {
@@ -109,9 +109,9 @@ async fn a_pool_of_a_pooler_is_one_warning_when_it_is_built(server: Arc<Server>)
     let pooler = Pooler::start(&fixture.options())?;
     let pooled = pooler.pool(&fixture.options()).await?;
     let build = |notifications| {
-        let builder = fixture.on(pooled.clone()).notifications(notifications);
+        let (builder, pool) = (fixture.named().notifications(notifications), pooled.clone());
         logging("syncguard_postgres", |log| async move {
-            let backend = builder.build().unwrap();
+            let backend = builder.build(pool).unwrap();
             assert!(!backend.capabilities().receives_notifications());
             let notification = backend.notified(&fresh_key());
             assert!(timeout(Duration::from_millis(50), notification).await.is_err());
@@ -128,7 +128,7 @@ async fn a_release_through_a_pooler_notifies_a_direct_connection(server: Arc<Ser
     let fixture = Fixture::new(&server).await?;
     let pooler = Pooler::start(&fixture.options())?;
     let pooled = pooler.pool(&fixture.options()).await?;
-    let backend = fixture.on(pooled).listen_on(fixture.options()).build()?;
+    let backend = fixture.named().listen_on(fixture.options()).build(pooled)?;
     let key = fresh_key();
     let held = lease(backend.acquire(&key, &fresh_id(), minute()).await)?.expect("it was free");
     let notification = listening(&backend, &key).await;

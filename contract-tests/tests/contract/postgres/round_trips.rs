@@ -31,8 +31,8 @@ async fn counted(server: &Server, options: fn(PgConnectOptions) -> PgConnectOpti
     let fixture = Fixture::new(server).await?;
     let wire = Wire::to(&fixture.options()).await?;
     let through_wire = options(fixture.options()).host("127.0.0.1").port(wire.port);
-    let pool = pool_of(1).connect_with(through_wire).await?;
-    let backend = fixture.on(pool).notifications(false).build()?;
+    let pool = pool_of(1).connect_lazy_with(through_wire);
+    let backend = fixture.named().notifications(false).build(pool)?;
     // The first use of a statement prepares it.
     every_operation(&backend, &fresh_key()).await?;
     let trips = async |key: &Key| {
@@ -43,7 +43,7 @@ async fn counted(server: &Server, options: fn(PgConnectOptions) -> PgConnectOpti
     assert_eq!(trips(&fresh_key()).await?, OPERATIONS);
 
     // A release that sends a notification takes no extra round trip.
-    let (waiter, key) = (fixture.builder().build()?, fresh_key());
+    let (waiter, key) = (fixture.waiter()?, fresh_key());
     let notification = listening(&waiter, &key).await;
     assert_eq!(trips(&key).await?, OPERATIONS);
     assert_notified(notification).await;

@@ -8,7 +8,7 @@ use syncguard_postgres::sqlx::{self, AssertSqlSafe};
 use syncguard_postgres::{Backend, ErrorCode, PostgresBackend};
 use tokio::task::JoinSet;
 
-use super::faults::{pid, waiting};
+use super::faults::{connected, pid, waiting};
 use super::{
     Outcome, PATIENCE, as_user, cases, empty_schema, end_in, execute, fresh_id, fresh_key, lease,
     minute, pool_of,
@@ -37,7 +37,7 @@ async fn eight_processes_set_up_the_schema_at_once(server: Arc<Server>) -> Outco
             processes.spawn(async move {
                 // Eight new connections at once take their time on a busy machine.
                 let pool = pool_of(1).connect_lazy_with(options);
-                let backend = PostgresBackend::builder(pool).command_timeout(PATIENCE).build()?;
+                let backend = PostgresBackend::builder().command_timeout(PATIENCE).build(pool)?;
                 backend.setup_schema().await?;
                 lease(backend.acquire(&fresh_key(), &fresh_id(), minute()).await)
             });
@@ -74,7 +74,7 @@ async fn columns(pool: &PgPool, schema: &str) -> sqlx::Result<i64> {
 async fn tables_of_the_other_client_stay_unchanged(server: Arc<Server>) -> Outcome {
     let (pool, schema) = empty_schema(&server).await?;
     execute(&pool, OTHER_CLIENTS_TABLES).await?;
-    let backend = PostgresBackend::new(pool.clone());
+    let backend = super::patient(pool.clone())?;
     backend.setup_schema().await?;
     assert_eq!((objects(&pool, &schema).await?, columns(&pool, &schema).await?), (6, 9));
 
@@ -96,12 +96,12 @@ async fn a_complete_schema_needs_no_permission_to_create(server: Arc<Server>) ->
     execute(&pool, format!("CREATE ROLE {user} LOGIN PASSWORD 'secret'")).await?;
     execute(&pool, format!("GRANT USAGE ON SCHEMA {schema} TO {user}")).await?;
     let options = as_user(&pool.connect_options(), &user);
-    let guest = PostgresBackend::new(pool_of(2).connect_with(options).await?);
+    let guest = super::patient(pool_of(2).connect_lazy_with(options))?;
 
     let refused = guest.setup_schema().await.unwrap_err();
     assert_eq!(refused.code(), ErrorCode::AuthFailed, "{refused}");
 
-    PostgresBackend::new(pool.clone()).setup_schema().await?;
+    super::patient(pool.clone())?.setup_schema().await?;
     guest.setup_schema().await?;
     let refused = guest.get(&fresh_key()).await.unwrap_err();
     assert_eq!(refused.code(), ErrorCode::AuthFailed, "{refused}");
@@ -118,8 +118,10 @@ async fn a_set_up_that_timed_out_creates_nothing_later(server: Arc<Server>) -> O
     let mut other = pool.begin().await?;
     let pid = pid(&mut other).await?;
     sqlx::query("CREATE TABLE syncguard_locks (key TEXT)").execute(&mut *other).await?;
-    let hasty = PostgresBackend::builder(pool.clone()).command_timeout(Duration::from_secs(2));
-    let error = hasty.build()?.setup_schema().await.unwrap_err();
+    let hasty = PostgresBackend::builder().command_timeout(Duration::from_secs(2));
+    let hasty = hasty.build(pool.clone())?;
+    connected(&hasty).await;
+    let error = hasty.setup_schema().await.unwrap_err();
     assert_eq!(error.code(), ErrorCode::NetworkTimeout, "{error}");
     assert_eq!(waiting(&pool, pid).await?, 0);
     other.rollback().await?;
@@ -129,7 +131,10 @@ async fn a_set_up_that_timed_out_creates_nothing_later(server: Arc<Server>) -> O
 
 async fn the_schema_sql_works_as_a_migration(server: Arc<Server>) -> Outcome {
     let (pool, schema) = empty_schema(&server).await?;
-    let backend = PostgresBackend::builder(pool.clone()).lock_table("Jobs").build()?;
+    let backend = PostgresBackend::builder()
+        .command_timeout(PATIENCE)
+        .lock_table("Jobs")
+        .build(pool.clone())?;
     execute(&pool, backend.schema_sql()).await?;
     execute(&pool, backend.schema_sql()).await?;
     assert_eq!(objects(&pool, &schema).await?, 6);
@@ -143,7 +148,11 @@ async fn the_schema_sql_works_as_a_migration(server: Arc<Server>) -> Outcome {
 
 async fn an_error_for_missing_tables_names_them_and_the_remedy(server: Arc<Server>) -> Outcome {
     let (pool, _) = empty_schema(&server).await?;
-    let backend = PostgresBackend::builder(pool).lock_table("jobs").fence_table("f").build()?;
+    let backend = PostgresBackend::builder()
+        .command_timeout(PATIENCE)
+        .lock_table("jobs")
+        .fence_table("f")
+        .build(pool)?;
     let (key, id) = (fresh_key(), fresh_id());
     let errors = [
         backend.acquire(&key, &id, minute()).await.unwrap_err(),
@@ -163,9 +172,10 @@ async fn an_error_for_missing_tables_names_them_and_the_remedy(server: Arc<Serve
 async fn tables_may_have_other_names(server: Arc<Server>) -> Outcome {
     let (pool, _) = empty_schema(&server).await?;
     let (long, longer) = ("L".repeat(51), "f".repeat(63));
-    let backend = PostgresBackend::builder(pool.clone()).lock_table(&long).fence_table(&longer);
-    let other = PostgresBackend::new(pool);
-    let backend = backend.build()?;
+    let backend =
+        PostgresBackend::builder().command_timeout(PATIENCE).lock_table(&long).fence_table(&longer);
+    let backend = backend.build(pool.clone())?;
+    let other = super::patient(pool)?;
     backend.setup_schema().await?;
     other.setup_schema().await?;
     let key = fresh_key();
@@ -178,7 +188,7 @@ async fn tables_may_have_other_names(server: Arc<Server>) -> Outcome {
 
 async fn e2_foreign_rows_are_internal_and_never_a_grant(server: Arc<Server>) -> Outcome {
     let (pool, _) = empty_schema(&server).await?;
-    let backend = PostgresBackend::new(pool.clone());
+    let backend = super::patient(pool.clone())?;
     backend.setup_schema().await?;
     for (column, value) in [
         ("fence", "'seven'"),
@@ -206,7 +216,7 @@ async fn e2_foreign_rows_are_internal_and_never_a_grant(server: Arc<Server>) -> 
 
 async fn a6_an_exhausted_counter_is_refused_before_any_write(server: Arc<Server>) -> Outcome {
     let (pool, _) = empty_schema(&server).await?;
-    let backend = PostgresBackend::new(pool.clone());
+    let backend = super::patient(pool.clone())?;
     backend.setup_schema().await?;
     for (counter, granted) in [(899_999_999_999_999_i64, true), (-7, false), (i64::MAX, false)] {
         let (key, id) = (fresh_key(), fresh_id());
@@ -233,7 +243,7 @@ async fn a6_an_exhausted_counter_is_refused_before_any_write(server: Arc<Server>
 
 async fn a_purge_removes_only_rows_that_are_long_dead(server: Arc<Server>) -> Outcome {
     let (pool, _) = empty_schema(&server).await?;
-    let backend = PostgresBackend::new(pool.clone());
+    let backend = super::patient(pool.clone())?;
     backend.setup_schema().await?;
     // Milliseconds until the lease is dead, which is one second after it expires.
     for end in [60_000, -500, -10_000, -100_000] {

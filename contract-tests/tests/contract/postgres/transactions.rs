@@ -19,6 +19,7 @@ cases![
     a_detached_lease_ends_with_the_work,
     a_lost_lease_is_detected_before_the_work_commits,
     an_operation_keeps_the_settings_of_the_transaction,
+    an_operation_leaves_no_settings_in_its_session,
     a_stale_write_is_refused_by_its_fence,
 ];
 
@@ -125,19 +126,41 @@ async fn an_operation_keeps_the_settings_of_the_transaction(server: Arc<Server>)
     assert_eq!(before, after);
     transaction.rollback().await?;
 
-    // A plain operation leaves no settings in its session either.
-    let one = super::backend(&server, 1, |options| options).await?;
-    let held = lease(one.acquire(&key, &fresh_id(), minute()).await)?.expect("free");
+    Ok(())
+}
+
+/// A trigger records the settings of the session in a later statement that sets none.
+async fn an_operation_leaves_no_settings_in_its_session(server: Arc<Server>) -> Outcome {
+    let (pool, _) = super::empty_schema(&server).await?;
+    let one = syncguard_postgres::PostgresBackend::builder().max_connections(1);
+    let one = one.build(pool.clone())?;
+    one.setup_schema().await?;
+    let held = lease(one.acquire(&fresh_key(), &fresh_id(), minute()).await)?.expect("free");
+    lease(one.acquire(&fresh_key(), &fresh_id(), minute()).await)?.expect("free");
     assert!(one.release(&held).await?);
-    let session: String = sqlx::query(settings).fetch_one(one.pool()).await?.try_get(0)?;
-    assert_eq!(before, session);
+    execute(
+        &pool,
+        "UPDATE syncguard_locks SET expires_at_ms = 0; \
+         CREATE TABLE seen (settings TEXT); \
+         CREATE FUNCTION record_settings() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN \
+             INSERT INTO seen VALUES (current_setting('synchronous_commit') || ' ' \
+                 || current_setting('lock_timeout')); \
+             RETURN NULL; END $$; \
+         CREATE TRIGGER record_settings AFTER DELETE ON syncguard_locks \
+             FOR EACH ROW EXECUTE FUNCTION record_settings()",
+    )
+    .await?;
+    assert_eq!(one.purge_expired(Duration::from_secs(60)).await?, 1);
+    let seen: Vec<String> =
+        sqlx::query_scalar("SELECT settings FROM seen").fetch_all(&pool).await?;
+    assert_eq!(seen, ["on 0"]);
     Ok(())
 }
 
 /// Checks the two patterns in the docs of `syncguard_postgres::fencing`.
 async fn a_stale_write_is_refused_by_its_fence(server: Arc<Server>) -> Outcome {
     let (pool, _) = super::empty_schema(&server).await?;
-    let backend = syncguard_postgres::PostgresBackend::new(pool.clone());
+    let backend = super::patient(pool.clone())?;
     backend.setup_schema().await?;
     execute(
         &pool,

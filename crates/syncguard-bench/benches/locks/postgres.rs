@@ -38,8 +38,8 @@ pub(crate) async fn uncontended(url: &str, pace: Pace) -> Outcome {
         [1, 16, 64].into_iter().partition(|tasks| connections(*tasks) <= available);
     let most = tasks.last().copied().unwrap_or(1);
 
-    let pool = PostgresBackend::pool_options().max_connections(u32::try_from(most + 1)?);
-    let backend = PostgresBackend::new(pool.connect(url).await?);
+    let backend = PostgresBackend::builder().max_connections(u32::try_from(most + 1)?);
+    let backend = backend.connect(url).await?;
     backend.setup_schema().await?;
     let contestants = [
         floor::same_statements(url),

@@ -25,7 +25,7 @@ impl Listener {
 
     /// Runs until it is aborted, or the pool is closed.
     pub(super) async fn run(mut self) {
-        let pool = self.route.pool.clone();
+        let pool = self.route.connections.pool().clone();
         tokio::select! {
             () = pool.close_event() => {}
             () = self.listen() => {}

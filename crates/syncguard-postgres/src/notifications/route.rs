@@ -3,15 +3,18 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use sqlx::postgres::{PgConnectOptions, PgPool};
+use sqlx::postgres::PgConnectOptions;
 use tokio::time::Instant;
+
+use crate::connect;
+use crate::connections::Connections;
 
 /// How the listening session connects.
 #[derive(Debug)]
 pub(super) struct Route {
-    /// Statements go through it.
-    pub(super) pool: PgPool,
-    /// The address of the server for the listening session, if it is not that of the pool.
+    /// Statements go through them.
+    pub(super) connections: Connections,
+    /// The options of the listening session, if they are not those of the others.
     pub(super) listen_on: Option<PgConnectOptions>,
     pub(super) channel: String,
     /// For connecting, and for each statement.
@@ -22,12 +25,20 @@ pub(super) struct Route {
 
 impl Route {
     pub(super) fn new(
-        pool: PgPool,
+        connections: Connections,
         listen_on: Option<PgConnectOptions>,
         channel: String,
         limit: Duration,
     ) -> Self {
-        Self { pool, listen_on, channel, limit, deaf_until: Mutex::default() }
+        Self { connections, listen_on, channel, limit, deaf_until: Mutex::default() }
+    }
+
+    /// How the listening session connects now.
+    pub(super) fn options(&self) -> PgConnectOptions {
+        match &self.listen_on {
+            Some(options) => connect::adapt(options),
+            None => connect::options_of(self.connections.pool()),
+        }
     }
 
     /// Whether no notification arrives, as far as is known.

@@ -4,13 +4,15 @@ use std::collections::BTreeSet;
 use std::io;
 use std::time::Duration;
 
-use sqlx::postgres::{PgConnectOptions, PgListener, PgPool, PgPoolOptions, PgRow};
+use sqlx::postgres::{PgListener, PgPool, PgPoolOptions, PgRow};
 use sqlx::{AssertSqlSafe, Executor, Row};
 use syncguard_core::LockId;
 use tokio::time::{Instant, timeout};
 
 use super::channel::Bucket;
 use super::route::Route;
+use crate::connections::Purpose;
+use crate::tls;
 
 /// A session of the server that listens to the channel, with the signs it has put up.
 pub(super) struct Session {
@@ -42,6 +44,8 @@ impl From<sqlx::Error> for Failure {
 impl Session {
     /// Connects, proves that a notification sent the way of the statements arrives, and listens.
     pub(super) async fn open(route: &Route) -> Result<Self, Failure> {
+        let options = route.options();
+        tls::choose_provider(&options);
         let pool = PgPoolOptions::new()
             .max_connections(1)
             .acquire_timeout(route.limit)
@@ -50,10 +54,7 @@ impl Session {
             .test_before_acquire(false)
             // When the listener gives it back, it is to be closed.
             .after_release(|_, _| Box::pin(async { Ok(false) }))
-            .connect_lazy_with(match &route.listen_on {
-                Some(options) => options.clone(),
-                None => PgConnectOptions::clone(&route.pool.connect_options()),
-            });
+            .connect_lazy_with(options);
         let connect = PgListener::connect_with(&pool);
         let mut listener = within(route.limit, connect).await?;
         // The signs end with the connection, so a lost connection means a new session.
@@ -79,16 +80,21 @@ impl Session {
     async fn prove(&mut self, route: &Route) -> Result<(), Failure> {
         let probe = format!("syncguard_{}", random()?.as_str());
         let send = async {
-            let mut other = route.pool.acquire().await?;
+            let Ok(mut borrowed) = route.connections.take(Purpose::Attempt).await else {
+                // The attempts of the waiters fail as well, and say why.
+                return Err(sqlx::Error::PoolTimedOut);
+            };
+            let other = borrowed.connection();
             let here = pid(&mut self.listener).await?;
             let there = pid(&mut *other).await?;
-            if here == there || here != pid(&mut self.listener).await? {
-                return Ok(false);
+            let heard = here != there && here == pid(&mut self.listener).await?;
+            if heard {
+                self.listener.listen(&probe).await?;
+                let notify = format!("SELECT pg_notify('{probe}', '')");
+                sqlx::raw_sql(AssertSqlSafe(notify)).execute(other).await?;
             }
-            self.listener.listen(&probe).await?;
-            let notify = format!("SELECT pg_notify('{probe}', '')");
-            sqlx::raw_sql(AssertSqlSafe(notify)).execute(&mut *other).await?;
-            Ok(true)
+            borrowed.give_back();
+            Ok(heard)
         };
         if !within(route.limit, send).await? {
             return Err(Failure::Deaf);

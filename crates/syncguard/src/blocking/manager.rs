@@ -45,7 +45,7 @@ impl LockManager {
     /// `connect` is the future that makes the backend. It is polled on the calling thread, inside the
     /// runtime of this manager, because drivers tie their connections to a runtime. So make a
     /// connection pool of your own in an `async` block here, for example
-    /// `async { PostgresBackend::builder(PgPoolOptions::new().connect_lazy_with(options)).build() }`.
+    /// `async { PostgresBackend::builder().build(PgPoolOptions::new().connect_lazy_with(options)) }`.
     ///
     /// # Errors
     ///

@@ -1,4 +1,4 @@
-//! What the rows of an answer mean.
+//! The stored form of a lease: what the rows of an answer mean.
 
 use std::time::Duration;
 

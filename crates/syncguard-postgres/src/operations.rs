@@ -1,4 +1,4 @@
-//! The statements of one backend, and the two ways to send them.
+//! The statements of a backend, and the two ways to send them.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use sqlx::{AssertSqlSafe, ConnectOptions};
 use syncguard_core::{Fence, Key, LockId, Ttl};
 use tokio::time::Instant;
 
-use crate::tables::Tables;
+use crate::names::Names;
 
 /// The statements, with the names of the tables filled in.
 #[derive(Debug)]
@@ -22,11 +22,13 @@ pub(crate) struct Statements {
     pub(crate) get: Statement,
     pub(crate) find: Statement,
     pub(crate) purge: Statement,
+    pub(crate) preflight: Statement,
+    pub(crate) protocol: Protocol,
 }
 
 impl Statements {
-    pub(crate) fn new(tables: &Tables, protocol: Protocol) -> Self {
-        let statement = |template: &str| Statement { text: render(template, tables), protocol };
+    pub(crate) fn new(names: &Names, protocol: Protocol) -> Self {
+        let statement = |template: &str| Statement { text: render(template, names), protocol };
         // An index of random ids stays large where many leases came and went, and the planner then
         // takes it for cheaper to read a table of few rows from end to end, however large that is
         // by now. The keys stay the same, and so does their index: where the key is known, it finds
@@ -36,19 +38,21 @@ impl Statements {
             let lease = format!("l.key = {key} AND l.lock_id = $1");
             statement(&template.replace("{the_lease}", &lease))
         };
-        let extend = include_str!("sql/extend.sql");
-        let release = include_str!("sql/release.sql");
-        let look_up = include_str!("sql/look_up.sql");
+        let extend = include_str!("operations/sql/extend.sql");
+        let release = include_str!("operations/sql/release.sql");
+        let look_up = include_str!("operations/sql/look_up.sql");
         Self {
-            acquire: statement(include_str!("sql/acquire.sql")),
+            acquire: statement(include_str!("operations/sql/acquire.sql")),
             extend: by_key(extend, "$4"),
             extend_by_id: by_id(extend),
             release: by_key(release, "$4"),
             release_by_id: by_id(release),
-            handoff: by_key(include_str!("sql/handoff.sql"), "$5"),
+            handoff: by_key(include_str!("operations/sql/handoff.sql"), "$5"),
             get: statement(&look_up.replace("{by}", "key")),
             find: statement(&look_up.replace("{by}", "lock_id")),
-            purge: statement(include_str!("sql/purge.sql")),
+            purge: statement(include_str!("operations/sql/purge.sql")),
+            preflight: statement(include_str!("operations/sql/preflight.sql")),
+            protocol,
         }
     }
 }
@@ -147,13 +151,27 @@ impl Statement {
         values: &[Value<'_>],
     ) -> sqlx::Result<Option<PgRow>> {
         match self.protocol {
-            Protocol::Prepared => self.prepared(values).fetch_optional(connection).await,
+            Protocol::Prepared => self.with_parameters(values).fetch_optional(connection).await,
             Protocol::Simple => fetch_text(connection, self.with_literals(values)).await,
         }
     }
 
-    /// The same at READ COMMITTED, whatever the session's default: there no row is too new, so a
-    /// statement never conflicts with others.
+    /// Sends it over a connection of the caller, whose driver may log the text of slow statements. So
+    /// the values are never part of the text.
+    ///
+    /// In the simple protocol this takes a second round trip. Even a pooler runs both in one session,
+    /// because they are in one transaction.
+    pub(crate) async fn fetch_in_transaction(
+        &self,
+        connection: &mut PgConnection,
+        values: &[Value<'_>],
+    ) -> sqlx::Result<Option<PgRow>> {
+        let query = self.with_parameters(values);
+        query.persistent(self.protocol == Protocol::Prepared).fetch_optional(connection).await
+    }
+
+    /// Sends it at READ COMMITTED, whatever the session's default is. There a statement never
+    /// conflicts with others, because no row is too new for it.
     ///
     /// The two statements are one text, and so one transaction and one round trip.
     pub(crate) async fn fetch_at_read_committed(
@@ -166,7 +184,7 @@ impl Statement {
         fetch_text(connection, text).await
     }
 
-    fn prepared<'q>(&self, values: &[Value<'q>]) -> Query<'q, Postgres, PgArguments> {
+    fn with_parameters<'q>(&self, values: &[Value<'q>]) -> Query<'q, Postgres, PgArguments> {
         let query = sqlx::query(AssertSqlSafe(Arc::clone(&self.text)));
         values.iter().fold(query, |query, value| match *value {
             Value::Text(text) => query.bind(text),
@@ -188,21 +206,22 @@ async fn fetch_text(connection: &mut PgConnection, text: String) -> sqlx::Result
 }
 
 /// Fills in the names, and drops the comments, which are for readers of this crate.
-fn render(template: &str, tables: &Tables) -> Arc<str> {
+fn render(template: &str, names: &Names) -> Arc<str> {
     let lines = template.lines().map(str::trim);
     let code: Vec<_> = lines.filter(|line| !line.starts_with("--")).collect();
-    fill_in(&code.join(" "), tables).into()
+    fill_in(&code.join(" "), names).into()
 }
 
 /// Fills in the names.
-pub(crate) fn fill_in(template: &str, tables: &Tables) -> String {
+pub(crate) fn fill_in(template: &str, names: &Names) -> String {
     template
-        .replace("{locks}", &tables.locks)
-        .replace("{fences}", &tables.fences)
-        .replace("{lock_id_index}", &tables.lock_id_index)
-        .replace("{expires_index}", &tables.expires_index)
-        .replace("{freed}", &tables.freed)
-        .replace("{channel}", &tables.channel)
+        .replace("{locks}", &names.locks)
+        .replace("{fences}", &names.fences)
+        .replace("{lock_id_index}", &names.lock_id_index)
+        .replace("{expires_index}", &names.expires_index)
+        .replace("{trigger}", &names.trigger)
+        .replace("{freed}", &names.freed)
+        .replace("{channel}", &names.channel)
         .replace("{now}", NOW)
         .replace("{max_fence}", &Fence::MAX_GRANTED.get().to_string())
 }
@@ -263,7 +282,7 @@ mod tests {
 
     #[test]
     fn every_name_is_filled_in() {
-        let statements = Statements::new(&Tables::default(), Protocol::Prepared);
+        let statements = Statements::new(&Names::default(), Protocol::Prepared);
         let text = format!("{statements:?}");
         let names = ["{locks}", "{now}", "{the_lease}", "--"];
         assert!(names.iter().all(|name| !text.contains(name)), "{text}");
