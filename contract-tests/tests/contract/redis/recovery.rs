@@ -75,7 +75,9 @@ async fn silent(server: Arc<Server>) -> Outcome {
         assert!(!guard.is_lost());
     }
     // Only a keep-alive uses the connection.
+    let connections = forwarder.accepted();
     forwarder.silence_open();
+    until("not replaced", async || forwarder.accepted() > connections).await;
     let before = kept[0].expires_at();
     until("not renewed", async || kept[0].expires_at() > before).await;
     for guard in kept {
