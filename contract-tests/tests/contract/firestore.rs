@@ -64,7 +64,7 @@ use cases;
 type Running = std::pin::Pin<Box<dyn Future<Output = ()>>>;
 type Case = (&'static str, fn(Emulator) -> Running);
 
-pub(crate) fn trials(runtime: &Handle, server: &Arc<Server>) -> Vec<Trial> {
+pub(crate) fn trials(runtime: &Handle, server: &Arc<Server>, quiet: &Arc<Server>) -> Vec<Trial> {
     let suite = |name, notifications| {
         let clients = server.clients(move |url| async move {
             let (builder, project) = match url.strip_prefix(REAL) {
@@ -80,11 +80,13 @@ pub(crate) fn trials(runtime: &Handle, server: &Arc<Server>) -> Vec<Trial> {
     let mut all = suite("firestore", false);
     all.extend(suite("firestore_notifications", true));
 
-    let emulators = Arc::new(server.clients(|url| async move {
-        let emulator = Emulator::at(&url);
-        emulator.builder().connect(PROJECT).await?.clock_offset().await?;
-        Ok::<_, Error>(emulator)
-    }));
+    let [emulators, quiet] = [server, quiet].map(|server| {
+        Arc::new(server.clients(|url| async move {
+            let emulator = Emulator::at(&url);
+            emulator.builder().connect(PROJECT).await?.clock_offset().await?;
+            Ok::<_, Error>(emulator)
+        }))
+    });
     let sections = [
         ("clocks", clocks::CASES),
         ("contention", contention::CASES),
@@ -99,6 +101,7 @@ pub(crate) fn trials(runtime: &Handle, server: &Arc<Server>) -> Vec<Trial> {
     ];
     for (section, cases) in sections {
         for (name, case) in cases {
+            let emulators = if section == "recovery" { &quiet } else { &emulators };
             let (runtime, emulators) = (runtime.clone(), emulators.clone());
             let trial = Trial::test(format!("firestore::{section}::{name}"), move || {
                 runtime.block_on(async {

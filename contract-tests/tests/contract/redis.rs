@@ -75,7 +75,12 @@ struct Raw(Client);
 
 impl Raw {
     async fn connect(url: &str) -> std::result::Result<Self, RedisError> {
-        let client = Builder::from_config(Config::from_url(url)?).build()?;
+        let mut builder = Builder::from_config(Config::from_url(url)?);
+        // A command on a connection that was closed would otherwise wait for ever.
+        builder.with_performance_config(|performance| {
+            performance.default_command_timeout = Duration::from_secs(20);
+        });
+        let client = builder.build()?;
         client.init().await?;
         Ok(Self(client))
     }

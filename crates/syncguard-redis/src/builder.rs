@@ -16,6 +16,10 @@ use crate::url;
 /// How often a command follows where the nodes of a cluster send it: as by fred's default.
 const REDIRECTIONS: u32 = 5;
 
+/// The longest command timeout. No lease of a usual TTL outlives it, and no time computed from it
+/// overflows.
+const LONGEST_TIMEOUT: Duration = Duration::from_secs(3_600);
+
 /// Options of a [`RedisBackend`], ended by [`connect`](Self::connect) or [`build`](Self::build).
 ///
 /// # Default
@@ -174,9 +178,9 @@ impl RedisBackendBuilder {
     /// Checks the options that no type checks.
     fn check(&self) -> Result<()> {
         // For fred, no time at all means no limit.
-        if self.command_timeout.is_zero() {
+        if self.command_timeout.is_zero() || self.command_timeout > LONGEST_TIMEOUT {
             return Err(Error::new(ErrorCode::InvalidArgument, Operation::Configure)
-                .with_message("the command timeout must not be zero"));
+                .with_message("the command timeout must be more than zero and at most an hour"));
         }
         Ok(())
     }
@@ -229,7 +233,9 @@ mod tests {
         let text = refused(builder(), "redis-cluster://127.0.0.1:1").await;
         assert!(text.contains("hash tag"), "{text}");
         refused(builder().key_prefix("fence"), "redis://127.0.0.1:1").await;
-        refused(builder().command_timeout(Duration::ZERO), "redis://127.0.0.1:1").await;
+        for timeout in [Duration::ZERO, Duration::MAX] {
+            refused(builder().command_timeout(timeout), "redis://127.0.0.1:1").await;
+        }
     }
 
     #[test]

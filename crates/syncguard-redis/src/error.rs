@@ -1,104 +1,21 @@
 //! What fred and the server report, as the codes of SyncGuard.
 
+mod texts;
+
 use std::borrow::Cow;
 
 use fred::error::{Error as RedisError, ErrorKind};
 use syncguard_core::{Error, ErrorCode, Operation};
+
+use texts::{After, TEXTS, TLS};
+pub(crate) use texts::{ENDED, NO_RUNTIME};
 
 use After::{Keep, Replace};
 use ErrorCode::{
     AuthFailed, Internal, InvalidArgument, NetworkTimeout, RateLimited, ServiceUnavailable,
 };
 
-/// The reason of a connection that ended and for which fred gives none.
-pub(crate) const ENDED: &str = "The connection ended.";
-
-/// The reason of a call outside a runtime, in which fred would panic.
-pub(crate) const NO_RUNTIME: &str = "There is no tokio runtime.";
-
 const NO_ANSWER: &str = "no answer within the command timeout: the connection is replaced";
-
-/// What happens to a connection after an error.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum After {
-    /// The connection stays in use: the error is about the request alone.
-    Keep,
-    /// The connection is replaced before the next command, and the topology is asked for again.
-    Replace,
-}
-
-/// Errors that come as text, by the start of the text: those of the server in its own spelling,
-/// those of our scripts, and the few of fred that have no kind of their own. They go before the
-/// kinds. A leading `ERR` is left out.
-///
-/// Only what says [`Keep`] leaves a connection in use. Among the others are those of a server that
-/// was demoted or cut off (`READONLY`, `NOREPLICAS`): another server may be the master now.
-#[rustfmt::skip] // A table: one row a line.
-const TEXTS: &[(&str, ErrorCode, After, &str)] = &[
-    ("NOAUTH", AuthFailed, Replace, "the server requires a password: add it to the URL"),
-    ("WRONGPASS", AuthFailed, Replace, "the user name or the password is wrong, or the user is disabled"),
-    ("NOPERM", AuthFailed, Keep, "a permission is missing"),
-    ("The user executing the script can't run", AuthFailed, Keep, "a permission is missing: let the user run all commands that the documentation of syncguard-redis lists"),
-    ("The user executing the script can't access", AuthFailed, Keep, "a permission is missing: let the user access all keys with the prefix of the locks"),
-    ("ACL failure in script:", AuthFailed, Keep, "a permission is missing"),
-    ("DENIED", AuthFailed, Replace, "the server accepts connections from its own host only: set a password or turn its protected mode off"),
-    ("AUTH <password> called without any password configured", AuthFailed, Replace, "the server has no password: remove it from the URL"),
-    ("Client sent AUTH, but no password is set", AuthFailed, Replace, "the server has no password: remove it from the URL"),
-    ("unknown command", InvalidArgument, Keep, "the server or a proxy before it does not allow a command"),
-    ("Unknown Redis command called from", InvalidArgument, Keep, "the server does not allow a command that the scripts of locks need"),
-    ("Unknown command called from", InvalidArgument, Keep, "the server does not allow a command that the scripts of locks need"),
-    ("This Redis command is not allowed from", InvalidArgument, Keep, "the server does not allow a command that the scripts of locks need"),
-    ("Error compiling script", InvalidArgument, Keep, "the server cannot run the scripts of locks: it must be Redis 6 or later, or compatible with it"),
-    ("DB index is out of range", InvalidArgument, Replace, "the server has no database with the number in the URL"),
-    ("invalid DB index", InvalidArgument, Replace, "the server has no database with the number in the URL"),
-    ("SELECT is not allowed in cluster mode", InvalidArgument, Replace, "a cluster has database 0 only: remove the database from the URL"),
-    ("This instance has cluster support disabled", InvalidArgument, Replace, "the server is no cluster: use a URL that begins with redis://"),
-    ("NOPROTO", InvalidArgument, Replace, "the server does not speak RESP3: configure the client for RESP2"),
-    ("LOADING", ServiceUnavailable, Replace, "the server is loading its data"),
-    ("READONLY", ServiceUnavailable, Replace, "the server is a read-only replica"),
-    ("MASTERDOWN", ServiceUnavailable, Replace, "the server is a replica that has lost its master"),
-    ("NOREPLICAS", ServiceUnavailable, Replace, "the server has too few replicas to take writes"),
-    ("MISCONF", ServiceUnavailable, Replace, "the server cannot persist its data, so it takes no writes: check its disk"),
-    ("BUSY", ServiceUnavailable, Keep, "the server is busy with a script"),
-    ("UNBLOCKED", ServiceUnavailable, Replace, "the server interrupted the command, because its role changed"),
-    ("CLUSTERDOWN", ServiceUnavailable, Replace, "the cluster is down"),
-    ("TRYAGAIN", ServiceUnavailable, Keep, "the cluster is moving these keys"),
-    ("Too many redirections.", ServiceUnavailable, Keep, "the cluster is moving these keys"),
-    ("MOVED", ServiceUnavailable, Replace, "the cluster has moved these keys"),
-    ("ASK", ServiceUnavailable, Replace, "the cluster is moving these keys"),
-    ("Script attempted to access a non local key", ServiceUnavailable, Replace, "the cluster is moving these keys"),
-    ("Script attempted to execute a command while the cluster is down", ServiceUnavailable, Replace, "the cluster is down"),
-    ("Script attempted to execute a write command while the cluster is down", ServiceUnavailable, Replace, "the cluster is down"),
-    ("Too many failed write attempts.", ServiceUnavailable, Replace, "the connection was lost"),
-    ("Failed to route command.", ServiceUnavailable, Replace, "the connection was lost"),
-    ("Missing expected connection.", ServiceUnavailable, Replace, "the connection was lost"),
-    (ENDED, ServiceUnavailable, Replace, "the connection was lost"),
-    ("channel closed", ServiceUnavailable, Replace, "the connection was lost, or replaced because it no longer answered"),
-    ("Failed to send command to router.", ServiceUnavailable, Replace, "the connection was lost"),
-    ("Client is not initialized.", ServiceUnavailable, Replace, "the connection was lost"),
-    ("Missing primary address in response from sentinel node.", InvalidArgument, Replace, "the sentinels know no master with this name: check sentinelServiceName"),
-    ("Failed to connect to all sentinel nodes.", ServiceUnavailable, Replace, "no sentinel accepts a connection with these credentials"),
-    (NO_RUNTIME, InvalidArgument, Keep, "there is no tokio runtime: call this from inside one"),
-    ("OOM", RateLimited, Keep, "the server is out of memory for writes: raise its maxmemory"),
-    ("max number of clients", RateLimited, Replace, "the server has too many connections: raise its maxclients"),
-    ("CROSSSLOT", InvalidArgument, Keep, "the server is a cluster: use a URL that begins with redis-cluster:// and a key prefix with a hash tag"),
-    ("NOSCRIPT", Internal, Keep, "the server forgot a script that it was just sent"),
-    ("WRONGTYPE", Internal, Keep, "a key of this lock holds a value of another type: check what else uses the prefix"),
-    ("value is not an integer or out of range", Internal, Keep, "the fence counter of this key is no number: check what else uses the prefix"),
-    ("SGRECORD", Internal, Keep, "the value under the lock key is no lock record: check what else uses the prefix"),
-    ("SGINDEX", Internal, Keep, "the value under the id key does not name this lock: check what else uses the prefix"),
-    ("SGFENCE", Internal, Keep, "the fence counter of this key is used up, or no counter"),
-];
-
-/// TLS failures that no retry cures, by what rustls reports. fred reports them as failures of the
-/// connection.
-#[rustfmt::skip] // A table: one row a line.
-const TLS: &[(&str, &str)] = &[
-    ("InvalidCertificate(", "the server's certificate cannot be verified: install the root of its certificate authority on this system, and connect by a name that the certificate has"),
-    ("AlertReceived(", "the server refused the TLS handshake: check whether it requires a client certificate, and which versions of TLS it supports"),
-    ("InvalidMessage(InvalidContentType)", "the server does not speak TLS on this port: use its TLS port, or a URL that begins with redis://"),
-    ("InvalidDnsNameError", "the host in the URL is no name or address that a certificate can have"),
-];
 
 /// An error of fred, judged.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -358,5 +275,113 @@ mod tests {
         let error = classify(RedisError::new(ErrorKind::IO, "reset"), Operation::Get);
         let source = std::error::Error::source(&error).unwrap();
         assert!(source.downcast_ref::<RedisError>().is_some());
+    }
+
+    #[test]
+    fn e_errors_from_inside_a_script_of_redis_6() {
+        let inside = "ERR Error running script (call to f_1271fed6b06f437e667be3101ee19c5076ca9cc4): @user_script:1: ";
+        for (text, expected) in [
+            (
+                "@user_script: 1: -OOM command not allowed when used memory > 'maxmemory'.",
+                "RateLimited",
+            ),
+            (
+                "@user_script: 1: -READONLY You can't write against a read only replica.",
+                "ServiceUnavailable",
+            ),
+            (
+                "@user_script: 1: -NOREPLICAS Not enough good replicas to write.",
+                "ServiceUnavailable",
+            ),
+            (
+                "@user_script: 1: The user executing the script can't run this command or subcommand",
+                "AuthFailed",
+            ),
+            (
+                "@user_script: 1: The user executing the script can't access at least one of the keys mentioned in the command arguments",
+                "AuthFailed",
+            ),
+            ("@user_script: 1: Unknown Redis command called from Lua script", "InvalidArgument"),
+            ("WRONGTYPE Operation against a key holding the wrong kind of value", "Internal"),
+        ] {
+            let error = RedisError::new(ErrorKind::Unknown, format!("{inside}{text}"));
+            assert_eq!(Fault::of(&error).code.as_str(), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn f2_only_listed_errors_leave_a_connection_in_use() {
+        let keeps =
+            |kind, text: &'static str| Fault::of(&RedisError::new(kind, text)).keeps_connection();
+        for text in [
+            "OOM command not allowed when used memory > 'maxmemory'.",
+            "NOPERM this user has no permissions to run the 'evalsha' command",
+            "BUSY Redis is busy running a script.",
+            "TRYAGAIN Multiple keys request during rehashing of slot",
+            "WRONGTYPE Operation against a key holding the wrong kind of value",
+            "SGRECORD the value under the lock key is no lock record",
+        ] {
+            assert!(keeps(ErrorKind::Unknown, text), "{text}");
+        }
+        for text in [
+            "READONLY You can't write against a read only replica.",
+            "NOREPLICAS Not enough good replicas to write.",
+            "MASTERDOWN Link with MASTER is down",
+            "LOADING Redis is loading the dataset in memory",
+            "MISCONF Redis is configured to save RDB snapshots",
+            "NOAUTH Authentication required.",
+            "UNBLOCKED force unblock from blocking operation",
+            "CLUSTERDOWN Hash slot not served",
+            "MOVED 3999 127.0.0.1:6381",
+            "ERR something that nobody has heard of",
+            "NEWCODE of a later version",
+        ] {
+            assert!(!keeps(ErrorKind::Unknown, text), "{text}");
+        }
+        for kind in [ErrorKind::IO, ErrorKind::Timeout, ErrorKind::Canceled, ErrorKind::Protocol] {
+            assert!(!keeps(kind, "some text"));
+        }
+    }
+
+    #[test]
+    fn e_a_certificate_that_cannot_be_verified_is_no_outage() {
+        let text = "Custom { kind: InvalidData, error: InvalidCertificate(UnknownIssuer) }";
+        let fault = Fault::of(&RedisError::new(ErrorKind::IO, text));
+        assert_eq!(fault.code, InvalidArgument);
+        assert!(fault.message.contains("certificate"), "{}", fault.message);
+        // Through Sentinel, fred changes the kind.
+        assert_eq!(Fault::of(&RedisError::new(ErrorKind::Sentinel, text)), fault);
+    }
+
+    #[test]
+    fn k4_what_a_server_quotes_is_cut_off() {
+        let text = "ERR unknown command 'AUTH', with args beginning with: 'hunter2' ";
+        let error = classify(RedisError::new(ErrorKind::Unknown, text), Operation::Connect);
+        assert!(!format!("{error:?}").contains("hunter2"), "{error:?}");
+        let text = "ERR no such key 'syncguard:payment' or 'ESnTeidab-RJPmWy0DBYhQ'";
+        let secrets = ["syncguard:payment", "ESnTeidab-RJPmWy0DBYhQ", "30000"];
+        let error = redacted(RedisError::new(ErrorKind::Unknown, text), &secrets);
+        assert_eq!(error.details(), "ERR no such key '..' or '..'");
+    }
+
+    #[test]
+    fn e1_a_missing_permission_is_named() {
+        for (text, part) in [
+            ("NOPERM this user has no permissions to run the 'evalsha' command", "evalsha"),
+            ("NOPERM User p has no permissions to run the 'incr' command", "incr"),
+            (
+                "ERR ACL failure in script: User p has no permissions to run the 'incr' command script: on @user_script:1.",
+                "incr",
+            ),
+            (
+                "ERR ACL failure in script: No permissions to access a key script: on @user_script:1.",
+                "keys",
+            ),
+            ("NOPERM No permissions to access a channel", "channels"),
+        ] {
+            let fault = Fault::of(&RedisError::new(ErrorKind::Unknown, text));
+            assert_eq!(fault.code, AuthFailed, "{text}");
+            assert!(fault.message.contains(part), "{text}: {}", fault.message);
+        }
     }
 }

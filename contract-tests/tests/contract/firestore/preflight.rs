@@ -29,7 +29,9 @@ async fn a_preflight_of_an_emulator_finds_no_error_and_writes_nothing(emulator: 
     let (proxy, backend) = emulator.through_proxy().await;
     let findings = backend.preflight().await;
     let [database, clock, permissions, index] = levels(&findings)[..] else { panic!() };
-    assert_eq!((database, clock), (Level::Fine, Level::Fine), "{findings:?}");
+    assert_eq!(database, Level::Fine, "{findings:?}");
+    // The first answer of an emulator can take too long to tell.
+    assert!(matches!(clock, Level::Fine | Level::Unknown), "{findings:?}");
     // An emulator allows everything, so nothing is known of the real service.
     assert_eq!(permissions, Level::Unknown, "{findings:?}");
     assert!(matches!(index, Level::Fine | Level::Unknown), "{findings:?}");
@@ -44,7 +46,14 @@ async fn a_preflight_of_an_emulator_finds_no_error_and_writes_nothing(emulator: 
 async fn a_clock_that_is_off_is_an_error(emulator: Emulator) {
     for (off, level) in [(700, Level::Warning), (5_000, Level::Error)] {
         let builder = emulator.builder().clock(system_minus(Duration::from_millis(off)));
-        let findings = builder.connect(PROJECT).await.unwrap().preflight().await;
+        let backend = builder.connect(PROJECT).await.unwrap();
+        let findings = loop {
+            let findings = backend.preflight().await;
+            // On a busy machine, an answer can take too long to tell.
+            if levels(&findings)[1] != Level::Unknown {
+                break findings;
+            }
+        };
         assert_eq!(levels(&findings)[1], level, "{findings:?}");
         assert!(findings[1].fact().contains("behind"), "{findings:?}");
     }

@@ -6,8 +6,10 @@ use std::time::Duration;
 use libtest_mimic::Trial;
 use serde_json::Value as Json;
 use syncguard_redis::fred::interfaces::ClientLike;
-use syncguard_redis::fred::prelude::{Builder, Config};
+use syncguard_redis::fred::prelude::{Builder, Config, Value};
+use syncguard_redis::fred::types::{ClusterHash, CustomCommand};
 use syncguard_redis::{Acquired, Backend, ErrorCode, Fence, Key, Lease, RedisBackend, Timestamp};
+use tokio::time::{Instant, sleep};
 
 use super::{Cases, Outcome, Raw, assert_code, fresh_id, fresh_key, granted, long, take, ttl};
 use contract_tests::servers::Server;
@@ -246,7 +248,7 @@ async fn tolerance(server: Arc<Server>) -> Outcome {
 }
 
 /// Returns the server's clock in milliseconds.
-pub(super) async fn now(raw: &Raw) -> u64 {
+async fn now(raw: &Raw) -> u64 {
     let [seconds, micros] = &raw.run(&["TIME"]).await.into_array()[..] else { panic!() };
     seconds.as_u64().unwrap() * 1_000 + micros.as_u64().unwrap() / 1_000
 }
@@ -498,6 +500,19 @@ async fn own_clients(server: Arc<Server>) -> Outcome {
         }
         assert!(backend.release(&lease).await?);
     }
+    // A command that blocks the client of the caller delays no lock.
+    let backend = RedisBackend::new(client.clone())?;
+    let blocking = CustomCommand::new_static("BLPOP", ClusterHash::FirstKey, true);
+    let blocked = client.custom::<Value, _>(blocking, vec!["an-empty-list", "2"]);
+    let start = Instant::now();
+    let (blocked, lease) = tokio::join!(blocked, async {
+        sleep(Duration::from_millis(100)).await;
+        let lease = take(&backend, &fresh_key()).await;
+        assert!(start.elapsed() < Duration::from_secs(2));
+        lease
+    });
+    assert!(blocked?.is_null());
+    assert!(backend.release(&lease?).await?);
     // Dropping the backend does not close the client of the caller, and the backend does not need it.
     let _: String = client.ping(None).await?;
     client.quit().await?;

@@ -247,9 +247,8 @@ async fn away(server: Arc<Server>) -> Outcome {
     forwarder.cut();
     until("still connected", async || take(&backend, &fresh_key()).await.is_err()).await;
 
-    let start = Instant::now();
-    let (mut attempts, mut abandoned) = (0, Vec::new());
-    while start.elapsed() < Duration::from_secs(2) {
+    let mut abandoned = Vec::new();
+    for _ in 0..500 {
         let (key, id, sent) = (fresh_key(), fresh_id(), Sent::default());
         {
             let mut attempt = pin!(backend.acquire_marking(&key, &id, long(), &sent));
@@ -258,12 +257,10 @@ async fn away(server: Arc<Server>) -> Outcome {
         }
         assert!(!sent.is_marked());
         abandoned.push(key);
-        attempts += 1;
         sleep(Duration::from_millis(1)).await;
     }
     // As few connections as without the callers that left.
     assert!(forwarder.accepted() < 100, "{} connections", forwarder.accepted());
-    assert!(attempts > 100);
 
     // A waiting call is served as soon as the server is back, and no call that left.
     let (key, id, sent) = (fresh_key(), fresh_id(), Sent::default());
