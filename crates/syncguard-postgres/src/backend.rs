@@ -5,21 +5,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::Row;
-use sqlx::postgres::{PgPool, PgRow};
+use sqlx::postgres::PgPool;
 use syncguard_backend::Notified;
 use syncguard_core::{
-    Acquired, Backend, Capabilities, Clock, Error, ErrorCode, Finding, Key, Lease, LockId,
-    LockRecord, Operation, Result, Sent, Ttl,
+    Acquired, Backend, Capabilities, Clock, Finding, Key, Lease, LockId, LockRecord, Operation,
+    Result, Sent, Ttl,
 };
-use tokio::runtime::Handle;
+use tokio::time::Instant;
 use tokio::time::error::Elapsed;
-use tokio::time::{Instant, timeout_at};
 
-use crate::connections::{Borrowed, Connections, Purpose, Unconnected};
-use crate::error::{Verdict, classify, closed, is_conflict, no_connection, timed_out, verdict};
+use crate::connections::{Borrowed, Connections, Purpose};
+use crate::database::Database;
+use crate::error::classify;
+use crate::groups::{Acquire, Extend, GroupCommit, Groups};
 use crate::names::Names;
 use crate::notifications::Notifications;
-use crate::operations::{Statement, Statements, Value, patience};
+use crate::operations::{Statement, Statements, Value};
 use crate::record;
 
 /// Stores locks in a Postgres database.
@@ -32,10 +33,8 @@ pub struct PostgresBackend {
 }
 
 struct Shared {
-    connections: Connections,
-    names: Names,
-    statements: Statements,
-    command_timeout: Duration,
+    database: Arc<Database>,
+    groups: Groups,
     /// `None` if they are off.
     notifications: Option<Notifications>,
     delete_trigger: bool,
@@ -43,28 +42,18 @@ struct Shared {
 
 /// The parts of a backend, which the builder has checked.
 pub(crate) struct Parts {
-    pub(crate) connections: Connections,
-    pub(crate) names: Names,
-    pub(crate) statements: Statements,
-    pub(crate) command_timeout: Duration,
+    pub(crate) database: Database,
+    pub(crate) group_commit: Option<GroupCommit>,
     pub(crate) notifications: Option<Notifications>,
     pub(crate) delete_trigger: bool,
 }
 
 impl PostgresBackend {
     pub(crate) fn of(parts: Parts) -> Self {
-        let Parts { connections, names, statements, command_timeout, .. } = parts;
-        let Parts { notifications, delete_trigger, .. } = parts;
-        Self {
-            shared: Arc::new(Shared {
-                connections,
-                names,
-                statements,
-                command_timeout,
-                notifications,
-                delete_trigger,
-            }),
-        }
+        let Parts { database, group_commit, notifications, delete_trigger } = parts;
+        let database = Arc::new(database);
+        let groups = Groups::new(&database, group_commit);
+        Self { shared: Arc::new(Shared { database, groups, notifications, delete_trigger }) }
     }
 
     /// Returns the pool that the backend was built on, or the one that
@@ -75,7 +64,7 @@ impl PostgresBackend {
     /// is closed.
     #[must_use]
     pub fn pool(&self) -> &PgPool {
-        self.shared.connections.pool()
+        self.database().connections.pool()
     }
 
     /// Removes the rows of leases that expired more than `older_than` ago, and says how many.
@@ -97,8 +86,8 @@ impl PostgresBackend {
         let values = |_| [Value::Millis(Some(older_than))];
         let mut total = 0;
         loop {
-            let purge = &self.shared.statements.purge;
-            let row = self.run(Operation::Configure, purge, &Sent::default(), values).await?;
+            let purge = &self.statements().purge;
+            let row = self.database().run(Operation::Configure, purge, values).await?;
             match row.map(|row| row.try_get::<i64, _>(0)).transpose() {
                 Ok(None | Some(0)) => return Ok(total),
                 Ok(Some(removed)) => total += u64::try_from(removed).unwrap_or(0),
@@ -108,15 +97,15 @@ impl PostgresBackend {
     }
 
     pub(crate) fn names(&self) -> &Names {
-        &self.shared.names
+        &self.database().names
     }
 
     pub(crate) fn statements(&self) -> &Statements {
-        &self.shared.statements
+        &self.database().statements
     }
 
     pub(crate) fn connections(&self) -> &Connections {
-        &self.shared.connections
+        &self.database().connections
     }
 
     pub(crate) fn has_delete_trigger(&self) -> bool {
@@ -124,108 +113,42 @@ impl PostgresBackend {
     }
 
     pub(crate) fn command_timeout(&self) -> Duration {
-        self.shared.command_timeout
+        self.database().command_timeout
     }
 
     /// When an operation that begins now must have ended.
     pub(crate) fn deadline(&self) -> Instant {
-        Instant::now() + self.shared.command_timeout
+        self.database().deadline()
     }
 
-    /// Lends a connection. Until it returns, nothing was sent.
     pub(crate) async fn borrow(
         &self,
         operation: Operation,
         purpose: Purpose,
         deadline: Instant,
     ) -> Result<Borrowed> {
-        Handle::try_current().map_err(|source| {
-            Error::new(ErrorCode::InvalidArgument, operation)
-                .with_message("called outside a tokio runtime: call it from a task of one")
-                .with_source(source)
-        })?;
-        let connections = &self.shared.connections;
-        match timeout_at(deadline, connections.take(purpose)).await {
-            Ok(Ok(borrowed)) => Ok(borrowed),
-            Ok(Err(Unconnected::Closed)) => Err(closed(operation)),
-            Ok(Err(Unconnected::Refused(refusal))) => Err(refusal.into_error(operation)),
-            Err(_) => Err(match connections.refusal() {
-                Some(refusal) => refusal.into_error(operation),
-                None => no_connection(operation),
-            }),
-        }
+        self.database().borrow(operation, purpose, deadline).await
     }
 
-    /// Gives a connection back, or closes it, as the answer to its statement says.
     pub(crate) fn answer<T>(
         &self,
         operation: Operation,
         borrowed: Borrowed,
         answer: Result<sqlx::Result<T>, Elapsed>,
     ) -> Result<T> {
-        match answer {
-            Ok(Ok(answer)) => {
-                borrowed.give_back();
-                Ok(answer)
-            }
-            Ok(Err(error)) => {
-                match verdict(&error) {
-                    Verdict::Keep => borrowed.give_back(),
-                    Verdict::Close => borrowed.condemn(false),
-                    Verdict::CloseAll => borrowed.condemn(true),
-                }
-                Err(classify(operation, self.names(), error))
-            }
-            Err(_) => {
-                borrowed.condemn(false);
-                Err(timed_out(operation))
-            }
-        }
+        self.database().answer(operation, borrowed, answer)
     }
 
-    /// Sends a statement, and once more if others have undone it: by a conflict, at a stricter
-    /// isolation level than READ COMMITTED, or by filling up the notification queue at just that
-    /// moment. Every single operation goes through here.
-    ///
-    /// Its values may include how long it may wait for a lock, which depends on how long it took to
-    /// get the connection.
-    async fn run<'a, const N: usize>(
-        &self,
-        operation: Operation,
-        statement: &Statement,
-        sent: &Sent,
-        values: impl Fn(Value<'a>) -> [Value<'a>; N] + Send + Sync,
-    ) -> Result<Option<PgRow>> {
-        let purpose = match operation {
-            Operation::Extend | Operation::Release | Operation::Handoff => Purpose::Lease,
-            _ => Purpose::Attempt,
-        };
-        let deadline = self.deadline();
-        let mut borrowed = self.borrow(operation, purpose, deadline).await?;
-        let values = || values(Value::Millis(Some(patience(deadline))));
-        let answer = async {
-            let connection = borrowed.connection();
-            sent.mark();
-            match statement.fetch(connection, &values()).await {
-                Err(error) if is_conflict(&error) => {
-                    statement.fetch_at_read_committed(connection, &values()).await
-                }
-                result => result,
-            }
-        };
-        let answer = timeout_at(deadline, answer).await;
-        self.answer(operation, borrowed, answer)
+    fn database(&self) -> &Arc<Database> {
+        &self.shared.database
     }
 }
-
-/// Of a release, whose commit need not be on disk before the answer.
-const LAZY_COMMIT: Value<'_> = Value::Text(Some("off"));
 
 impl fmt::Debug for PostgresBackend {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("PostgresBackend")
             .field("names", self.names())
-            .field("command_timeout", &self.shared.command_timeout)
+            .field("command_timeout", &self.command_timeout())
             .finish_non_exhaustive()
     }
 }
@@ -251,43 +174,34 @@ impl Backend for PostgresBackend {
         ttl: Ttl,
         sent: &Sent,
     ) -> Result<Acquired> {
-        let values = |patience| [key.into(), id.into(), Value::ttl(ttl), patience];
-        let row = self.run(Operation::Acquire, &self.statements().acquire, sent, values).await;
-        row.and_then(|row| record::acquired(row, key, id)).map_err(|error| error.with_key(key))
+        let attempt = Acquire { key: key.clone(), id: id.clone(), ttl };
+        let acquired = self.shared.groups.acquires.run(attempt, sent).await;
+        acquired.map_err(|error| error.with_key(key))
     }
 
     async fn extend(&self, lease: &Lease, ttl: Ttl) -> Result<Option<Lease>> {
-        let values = |patience| [lease.id().into(), Value::ttl(ttl), patience, lease.key().into()];
-        let row =
-            self.run(Operation::Extend, &self.statements().extend, &Sent::default(), values).await;
-        let extended =
-            row.and_then(|row| row.map(|row| record::extended(row, lease.id())).transpose());
-        let extended = extended.map_err(|error| error.with_key(lease.key()))?;
-        Ok(extended.map(|new| lease.clone().with_expires_at(new.expires_at())))
+        let renewal = Extend { lease: lease.clone(), ttl };
+        let extended = self.shared.groups.extends.run(renewal, &Sent::default()).await;
+        extended.map_err(|error| error.with_key(lease.key()))
     }
 
     async fn release(&self, lease: &Lease) -> Result<bool> {
-        let values = |patience| [lease.id().into(), LAZY_COMMIT, patience, lease.key().into()];
-        let row = self
-            .run(Operation::Release, &self.statements().release, &Sent::default(), values)
-            .await;
-        row.map(|row| row.is_some()).map_err(|error| error.with_key(lease.key()))
+        let released = self.shared.groups.releases.run(lease.clone(), &Sent::default()).await;
+        released.map_err(|error| error.with_key(lease.key()))
     }
 
     async fn extend_by_id(&self, id: &LockId, ttl: Ttl) -> Result<Option<Lease>> {
         let values = |patience| [id.into(), Value::ttl(ttl), patience];
-        let row = self
-            .run(Operation::Extend, &self.statements().extend_by_id, &Sent::default(), values)
-            .await;
+        let row =
+            self.database().run(Operation::Extend, &self.statements().extend_by_id, values).await;
         row.and_then(|row| row.map(|row| record::extended(row, id)).transpose())
             .map_err(|error| error.with_id(id))
     }
 
     async fn release_by_id(&self, id: &LockId) -> Result<bool> {
-        let values = |patience| [id.into(), LAZY_COMMIT, patience];
-        let row = self
-            .run(Operation::Release, &self.statements().release_by_id, &Sent::default(), values)
-            .await;
+        let values = |patience| [id.into(), Value::LAZY_COMMIT, patience];
+        let row =
+            self.database().run(Operation::Release, &self.statements().release_by_id, values).await;
         row.map(|row| row.is_some()).map_err(|error| error.with_id(id))
     }
 
@@ -304,9 +218,7 @@ impl Backend for PostgresBackend {
     async fn handoff(&self, lease: &Lease, id: &LockId, ttl: Ttl) -> Result<Option<Lease>> {
         let (from, key) = (lease.id().into(), lease.key().into());
         let values = |patience| [from, id.into(), Value::ttl(ttl), patience, key];
-        let row = self
-            .run(Operation::Handoff, &self.statements().handoff, &Sent::default(), values)
-            .await;
+        let row = self.database().run(Operation::Handoff, &self.statements().handoff, values).await;
         row.and_then(|row| row.map(|row| record::handed_off(row, lease.key(), id)).transpose())
             .map_err(|error| error.with_key(lease.key()))
     }
@@ -328,8 +240,7 @@ impl PostgresBackend {
         statement: &Statement,
         name: &str,
     ) -> Result<Option<LockRecord>> {
-        let row =
-            self.run(operation, statement, &Sent::default(), |_| [Value::Text(Some(name))]).await?;
+        let row = self.database().run(operation, statement, |_| [Value::Text(Some(name))]).await?;
         row.map(|row| record::record(operation, row)).transpose()
     }
 }

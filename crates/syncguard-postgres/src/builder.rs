@@ -10,6 +10,8 @@ use tokio::time::timeout;
 use crate::backend::{Parts, PostgresBackend};
 use crate::connect::{self, Refusal};
 use crate::connections::Connections;
+use crate::database::Database;
+use crate::groups::{self, GroupCommit};
 use crate::names::{FENCE_TABLE, LOCK_TABLE, Names};
 use crate::notifications::Notifications;
 use crate::operations::{Protocol, Statements};
@@ -46,6 +48,7 @@ pub struct PostgresBackendBuilder {
     fence_table: String,
     command_timeout: Duration,
     max_connections: Option<u32>,
+    group_commit: Option<GroupCommit>,
     notifications: bool,
     listen_on: Option<PgConnectOptions>,
     delete_trigger: bool,
@@ -60,6 +63,7 @@ impl PostgresBackend {
             fence_table: FENCE_TABLE.to_owned(),
             command_timeout: COMMAND_TIMEOUT,
             max_connections: None,
+            group_commit: Some(groups::DEFAULT),
             notifications: true,
             listen_on: None,
             delete_trigger: false,
@@ -138,6 +142,25 @@ impl PostgresBackendBuilder {
     /// none is idle, and closed after a minute without use.
     pub fn max_connections(mut self, connections: u32) -> Self {
         self.max_connections = Some(connections);
+        self
+    }
+
+    /// Sets how concurrent operations share statements: at most `lanes` statements of a kind (attempts,
+    /// renewals, releases) are under way at a time, each with at most `most` operations. The default is
+    /// 2 lanes and 128 operations. A value of 0 counts as 1.
+    ///
+    /// While fewer are under way, an operation is sent at once and alone. Otherwise it waits until one
+    /// of them is answered, and goes out with all others that wait. So a commit serves many locks when
+    /// there is much to do, and nothing is delayed when there is not. More lanes suit a server that is
+    /// far away.
+    pub fn group_commit(mut self, lanes: usize, most: usize) -> Self {
+        self.group_commit = Some(GroupCommit { lanes, cap: most });
+        self
+    }
+
+    /// Sends each operation in a statement of its own.
+    pub fn without_group_commit(mut self) -> Self {
+        self.group_commit = None;
         self
     }
 
@@ -246,12 +269,12 @@ impl PostgresBackendBuilder {
             let (listen_on, limit) = (self.listen_on, self.command_timeout);
             Notifications::through(&connections, protocol, listen_on, &names, limit)
         });
+        let statements = Statements::new(&names, protocol);
+        let command_timeout = self.command_timeout;
         PostgresBackend::of(Parts {
+            database: Database { connections, names, statements, command_timeout },
+            group_commit: self.group_commit,
             notifications: notifications.flatten(),
-            statements: Statements::new(&names, protocol),
-            connections,
-            names,
-            command_timeout: self.command_timeout,
             delete_trigger: self.delete_trigger,
         })
     }

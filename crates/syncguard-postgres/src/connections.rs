@@ -23,6 +23,7 @@ use std::time::Duration;
 
 use sqlx::Connection;
 use sqlx::postgres::{PgConnection, PgPool};
+use syncguard_core::Operation;
 use tokio::runtime::Handle;
 use tokio::sync::{AcquireError, OwnedSemaphorePermit};
 use tokio::time::timeout;
@@ -46,6 +47,15 @@ pub(crate) enum Purpose {
     Attempt,
     /// A renewal or a release, on which a lease depends.
     Lease,
+}
+
+impl Purpose {
+    pub(crate) const fn of(operation: Operation) -> Self {
+        match operation {
+            Operation::Extend | Operation::Release | Operation::Handoff => Self::Lease,
+            _ => Self::Attempt,
+        }
+    }
 }
 
 /// Why there is no connection.
@@ -80,6 +90,17 @@ impl Connections {
     /// How many there may be at a time.
     pub(crate) fn max(&self) -> usize {
         self.shared.max
+    }
+
+    /// Lends a connection that can be used at once, if there is one.
+    pub(crate) fn take_idle(&self, purpose: Purpose) -> Option<Borrowed> {
+        let shared = &self.shared;
+        if shared.pool.is_closed() {
+            return None;
+        }
+        let permit = permit_at_once(shared, purpose)?;
+        let open = shared.state().pop_used_within(TRUSTED_IDLE, Handle::current().id())?;
+        Some(Borrowed::new(open, permit, shared.clone()))
     }
 
     /// Lends a connection, which was tested if it was idle for long. There is no time limit here.
@@ -131,4 +152,10 @@ async fn permit(shared: &Shared, purpose: Purpose) -> Result<OwnedSemaphorePermi
             permit = shared.reserve.clone().acquire_owned() => permit,
         },
     }
+}
+
+fn permit_at_once(shared: &Shared, purpose: Purpose) -> Option<OwnedSemaphorePermit> {
+    let reserved = || shared.reserve.clone().try_acquire_owned().ok();
+    let permit = shared.permits.clone().try_acquire_owned().ok();
+    permit.or_else(|| (purpose == Purpose::Lease).then(reserved).flatten())
 }

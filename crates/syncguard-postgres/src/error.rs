@@ -65,6 +65,11 @@ pub(crate) fn is_conflict(error: &sqlx::Error) -> bool {
     matches!(sqlstate(error).as_deref(), Some("40001" | "40P01" | "54000"))
 }
 
+/// Whether the server refused a value of the statement, such as a key that its encoding lacks.
+pub(crate) fn concerns_a_value(error: &sqlx::Error) -> bool {
+    sqlstate(error).is_some_and(|code| code.starts_with("22") || code.starts_with("23"))
+}
+
 /// Whether another process was creating the same table or index.
 pub(crate) fn is_creation_race(error: &sqlx::Error) -> bool {
     matches!(sqlstate(error).as_deref(), Some("23505" | "42P07" | "42710"))

@@ -14,9 +14,12 @@ use crate::names::Names;
 #[derive(Debug)]
 pub(crate) struct Statements {
     pub(crate) acquire: Statement,
+    pub(crate) acquire_many: Statement,
     pub(crate) extend: Statement,
+    pub(crate) extend_many: Statement,
     pub(crate) extend_by_id: Statement,
     pub(crate) release: Statement,
+    pub(crate) release_many: Statement,
     pub(crate) release_by_id: Statement,
     pub(crate) handoff: Statement,
     pub(crate) get: Statement,
@@ -43,9 +46,12 @@ impl Statements {
         let look_up = include_str!("operations/sql/look_up.sql");
         Self {
             acquire: statement(include_str!("operations/sql/acquire.sql")),
+            acquire_many: statement(include_str!("operations/sql/acquire_many.sql")),
             extend: by_key(extend, "$4"),
+            extend_many: statement(include_str!("operations/sql/extend_many.sql")),
             extend_by_id: by_id(extend),
             release: by_key(release, "$4"),
+            release_many: statement(include_str!("operations/sql/release_many.sql")),
             release_by_id: by_id(release),
             handoff: by_key(include_str!("operations/sql/handoff.sql"), "$5"),
             get: statement(&look_up.replace("{by}", "key")),
@@ -93,13 +99,22 @@ impl Protocol {
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Value<'a> {
     Text(Option<&'a str>),
+    Texts(&'a [&'a str]),
     Millis(Option<i64>),
+    AllMillis(&'a [i64]),
+}
+
+/// A TTL in ms, which is far below the limit of the type.
+pub(crate) fn millis(ttl: Ttl) -> i64 {
+    i64::try_from(ttl.as_millis()).unwrap_or(i64::MAX)
 }
 
 impl Value<'_> {
+    /// Of a release, whose commit need not be on disk before the answer.
+    pub(crate) const LAZY_COMMIT: Self = Self::Text(Some("off"));
+
     pub(crate) fn ttl(ttl: Ttl) -> Self {
-        // A TTL is far below the limit.
-        Self::Millis(Some(i64::try_from(ttl.as_millis()).unwrap_or(i64::MAX)))
+        Self::Millis(Some(millis(ttl)))
     }
 
     /// The value as a part of a statement. Hexadecimal digits need no quoting, whatever the settings
@@ -111,7 +126,15 @@ impl Value<'_> {
                 let hex: String = text.bytes().map(|byte| format!("{byte:02x}")).collect();
                 format!("convert_from(decode('{hex}', 'hex'), 'UTF8')")
             }
+            Self::Texts(texts) => {
+                let texts = texts.iter().map(|text| Self::Text(Some(text)).literal());
+                format!("ARRAY[{}]::text[]", texts.collect::<Vec<_>>().join(","))
+            }
             Self::Millis(Some(millis)) => millis.to_string(),
+            Self::AllMillis(all) => {
+                let all = all.iter().map(i64::to_string);
+                format!("ARRAY[{}]::bigint[]", all.collect::<Vec<_>>().join(","))
+            }
         }
     }
 }
@@ -156,6 +179,31 @@ impl Statement {
         }
     }
 
+    /// Sends a statement with many rows.
+    pub(crate) async fn fetch_all(
+        &self,
+        connection: &mut PgConnection,
+        values: &[Value<'_>],
+    ) -> sqlx::Result<Vec<PgRow>> {
+        match self.protocol {
+            Protocol::Prepared => self.with_parameters(values).fetch_all(connection).await,
+            Protocol::Simple => {
+                let text = AssertSqlSafe(self.with_literals(values));
+                sqlx::raw_sql(text).fetch_all(connection).await
+            }
+        }
+    }
+
+    /// Sends a statement with many rows at READ COMMITTED.
+    pub(crate) async fn fetch_all_at_read_committed(
+        &self,
+        connection: &mut PgConnection,
+        values: &[Value<'_>],
+    ) -> sqlx::Result<Vec<PgRow>> {
+        let text = AssertSqlSafe(self.at_read_committed(values));
+        sqlx::raw_sql(text).fetch_all(connection).await
+    }
+
     /// Sends it over a connection of the caller, whose driver may log the text of slow statements. So
     /// the values are never part of the text.
     ///
@@ -179,16 +227,21 @@ impl Statement {
         connection: &mut PgConnection,
         values: &[Value<'_>],
     ) -> sqlx::Result<Option<PgRow>> {
+        fetch_text(connection, self.at_read_committed(values)).await
+    }
+
+    fn at_read_committed(&self, values: &[Value<'_>]) -> String {
         let text = self.with_literals(values);
-        let text = format!("SET TRANSACTION ISOLATION LEVEL READ COMMITTED; {text}");
-        fetch_text(connection, text).await
+        format!("SET TRANSACTION ISOLATION LEVEL READ COMMITTED; {text}")
     }
 
     fn with_parameters<'q>(&self, values: &[Value<'q>]) -> Query<'q, Postgres, PgArguments> {
         let query = sqlx::query(AssertSqlSafe(Arc::clone(&self.text)));
         values.iter().fold(query, |query, value| match *value {
             Value::Text(text) => query.bind(text),
+            Value::Texts(texts) => query.bind(texts),
             Value::Millis(millis) => query.bind(millis),
+            Value::AllMillis(all) => query.bind(all),
         })
     }
 

@@ -33,11 +33,26 @@ impl Columns {
         millis.map(Timestamp::from_millis).ok_or_else(|| self.corrupt())
     }
 
-    /// What is stored was not written by a SyncGuard client (E2).
     fn corrupt(&self) -> Error {
-        Error::new(ErrorCode::Internal, self.operation)
-            .with_message("the stored lock cannot be read")
+        corrupt(self.operation)
     }
+}
+
+/// A column of yes or no.
+pub(crate) fn flag(row: &PgRow, index: usize, operation: Operation) -> Result<bool> {
+    row.try_get(index).map_err(|error| corrupt(operation).with_source(error))
+}
+
+/// Whether a row of `extend_many.sql` has a renewed lease.
+pub(crate) fn is_live(row: &PgRow, operation: Operation) -> Result<bool> {
+    let expires_at: Option<i64> =
+        row.try_get(2).map_err(|error| corrupt(operation).with_source(error))?;
+    Ok(expires_at.is_some())
+}
+
+/// What is stored was not written by a SyncGuard client (E2).
+fn corrupt(operation: Operation) -> Error {
+    Error::new(ErrorCode::Internal, operation).with_message("the stored lock cannot be read")
 }
 
 /// The answer of `acquire.sql`.

@@ -80,6 +80,14 @@ impl State {
         Some(self.idle.remove(at))
     }
 
+    /// Takes an idle connection of this runtime that was used within this time.
+    pub(super) fn pop_used_within(&mut self, limit: Duration, runtime: Id) -> Option<Open> {
+        // The one used last is the last one.
+        let at = self.idle.iter().rposition(|(open, _)| open.runtime == runtime)?;
+        let recent = self.idle.get(at).is_some_and(|(_, since)| since.elapsed() <= limit);
+        recent.then(|| self.idle.remove(at).0)
+    }
+
     /// Gives a connection to the first one who waits for it, or keeps it.
     pub(super) fn deliver(&mut self, mut open: Open, max: usize) {
         if open.generation != self.generation {
