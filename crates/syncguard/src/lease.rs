@@ -46,7 +46,7 @@ struct State {
     deadline: Instant,
     /// The server may keep the lease until then, whatever the holder relies on.
     stands_until: Instant,
-    /// When a keep-alive renews: after a third of the TTL (H4).
+    /// When a keep-alive renews (H4).
     renew_at: Instant,
     phase: Phase,
 }
@@ -94,7 +94,7 @@ impl HeldLease {
             ttl,
             deadline: timing.deadline(sent, ttl),
             stands_until: after(sent, ttl.as_duration()),
-            renew_at: after(sent, ttl.as_duration() / 3),
+            renew_at: renewal(sent, ttl),
             phase: Phase::Held,
         };
         Self {
@@ -173,7 +173,7 @@ impl HeldLease {
         // A shorter TTL may take effect although its reply gets lost.
         state.deadline = state.deadline.min(self.timing.deadline(now, ttl));
         state.stands_until = state.stands_until.max(after(now, ttl.as_duration()));
-        state.renew_at = state.renew_at.min(after(now, ttl.as_duration() / 3));
+        state.renew_at = state.renew_at.min(renewal(now, ttl));
         let lease = state.lease.clone();
         drop(state);
         self.changed.notify_waiters();
@@ -189,7 +189,7 @@ impl HeldLease {
         }
         state.deadline = self.timing.deadline(sent, ttl);
         state.stands_until = after(sent, ttl.as_duration());
-        state.renew_at = after(sent, ttl.as_duration() / 3);
+        state.renew_at = renewal(sent, ttl);
         (state.lease, state.ttl) = (lease, ttl);
         drop(state);
         self.changed.notify_waiters();
@@ -283,6 +283,19 @@ impl HeldLease {
         // No code that can panic runs while this mutex is held, so poisoning cannot occur.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// When a lease is renewed: after a third of its TTL, or up to a sixteenth of that earlier, so that the
+/// leases of this process with the same TTL are renewed together. A backend can then renew many of them
+/// in one request.
+fn renewal(sent: Instant, ttl: Ttl) -> Instant {
+    static EPOCH: OnceLock<Instant> = OnceLock::new();
+    let third = ttl.as_duration() / 3;
+    let (due, step) = (after(sent, third), third / 16);
+    let since = due.saturating_duration_since(*EPOCH.get_or_init(|| sent)).as_nanos();
+    // Zero if the TTL is too short to be divided.
+    let early = since.checked_rem(step.as_nanos()).unwrap_or_default();
+    due - Duration::from_nanos(u64::try_from(early).unwrap_or_default())
 }
 
 /// A moment that cannot be represented never comes.

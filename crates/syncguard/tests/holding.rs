@@ -26,7 +26,10 @@ async fn h4_a_keep_alive_renews_at_a_third_of_the_ttl() {
     sleep(3 * TTL + 50 * MS).await;
     let renewals = instants(&backend, Operation::Extend);
     let times: Vec<_> = renewals.iter().map(|call| millis(start, *call)).collect();
-    assert_eq!(times, [300, 600, 900, 1_200, 1_500, 1_800, 2_100, 2_400, 2_700]);
+    assert!((280..=301).contains(&times[0]), "{times:?}");
+    let expected: Vec<_> = (0..9).map(|n| times[0] + n * 300).collect();
+    let late = times.iter().zip(&expected).map(|(time, expected)| time.abs_diff(*expected));
+    assert!(times.len() == 9 && late.max() <= Some(1), "{times:?}");
     assert!(!guard.is_lost());
     assert!(guard.release().await.unwrap());
 
@@ -36,6 +39,23 @@ async fn h4_a_keep_alive_renews_at_a_third_of_the_ttl() {
         renewals.len(),
         "expected no renewal after the release"
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn h4_leases_are_renewed_together() {
+    let backend = plain();
+    let locks = LockManager::builder(backend.clone()).ttl(30_000 * MS).keep_alive().build();
+    let mut guards = Vec::new();
+    for n in 0..100 {
+        guards.push(locks.lock(format!("key {n}").as_str()).acquire().await.unwrap());
+        sleep(MS).await;
+    }
+    sleep(11_000 * MS).await;
+    let mut renewals = instants(&backend, Operation::Extend);
+    assert_eq!(renewals.len(), 100);
+    renewals.dedup();
+    assert!(renewals.len() <= 2, "expected at most two moments for 100 ms, got {renewals:?}");
+    drop(guards);
 }
 
 #[tokio::test(start_paused = true)]
@@ -51,7 +71,7 @@ async fn h4_a_failed_renewal_is_no_loss() {
     next_all(&backend, Operation::Extend, failures);
     sleep(2 * TTL).await;
     assert!(!guard.is_lost());
-    // The first renewal fails at 300 ms. Each retry follows after a twelfth of the TTL.
+    // The first renewal fails at about 300 ms. Each retry follows after a twelfth of the TTL.
     assert!(backend.count(Operation::Extend) > failures.len());
 }
 
@@ -82,7 +102,7 @@ async fn h5_loss_is_signalled_as_soon_as_the_backend_says_so() {
     let guard = locks.lock("key").ttl(TTL).keep_alive().acquire().await.unwrap();
     assert!(locks.release_by_id(guard.id()).await.unwrap());
     guard.lost().await;
-    assert_eq!(millis(start, Instant::now()), 300);
+    assert!((280..=301).contains(&millis(start, Instant::now())));
     assert!(!guard.release().await.unwrap());
 }
 

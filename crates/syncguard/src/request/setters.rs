@@ -68,7 +68,8 @@ impl LockRequest {
         self
     }
 
-    /// Renews the lease at a third of its TTL for as long as the guard lives. Default for `run`.
+    /// Renews the lease after each third of its TTL, or a little earlier, for as long as the guard
+    /// lives. Default for `run`.
     ///
     /// A renewal that fails is not a loss: it is tried again until the lease is over. Stop the work
     /// when [`LockGuard::lost`](crate::LockGuard::lost) resolves. [`run`](Self::run) does that for
