@@ -8,6 +8,7 @@ mod crowd;
 mod errors;
 mod faults;
 mod full_queue;
+mod group_commit;
 mod handoff;
 mod notifications;
 mod other_client;
@@ -89,6 +90,23 @@ pub(crate) fn trials(runtime: &Handle) -> Vec<Trial> {
     all.extend(suite("postgres_serializable", CAPABILITIES, |options| {
         options.options([("default_transaction_isolation", "serializable")])
     }));
+    for (name, lanes) in [("postgres_one_lane", Some(1)), ("postgres_alone", None)] {
+        let server = server.clone();
+        all.extend(contract_tests::trials(runtime, name, CAPABILITIES, move || {
+            let server = server.clone();
+            async move {
+                let pool = pool(&server, 3, |options| options).await?;
+                let builder = PostgresBackend::builder().command_timeout(PATIENCE);
+                let builder = match lanes {
+                    Some(lanes) => builder.group_commit(lanes, 100),
+                    None => builder.without_group_commit(),
+                };
+                let backend = builder.build(pool).map_err(|error| error.to_string())?;
+                backend.setup_schema().await.map_err(|error| error.to_string())?;
+                Ok::<_, String>(backend)
+            }
+        }));
+    }
     all.extend(pooler::suite(runtime, &server));
 
     let own = [
@@ -97,6 +115,7 @@ pub(crate) fn trials(runtime: &Handle) -> Vec<Trial> {
         errors::cases(),
         faults::cases(),
         full_queue::cases(),
+        group_commit::cases(),
         handoff::cases(),
         notifications::cases(),
         other_client::cases(),
@@ -141,6 +160,16 @@ async fn backend(
     connections: u32,
     options: impl Fn(PgConnectOptions) -> PgConnectOptions + Sync,
 ) -> std::result::Result<PostgresBackend, String> {
+    let pool = pool(server, connections, options).await?;
+    patient(pool).map_err(|error| error.to_string())
+}
+
+/// Creates a pool that connects when it is used.
+async fn pool(
+    server: &Server,
+    connections: u32,
+    options: impl Fn(PgConnectOptions) -> PgConnectOptions + Sync,
+) -> std::result::Result<PgPool, String> {
     static UP: AtomicBool = AtomicBool::new(false);
     // Passwords cost time, so only the first connection is made in advance.
     let connect = async |url: String| {
@@ -151,7 +180,7 @@ async fn backend(
         url.parse::<PgConnectOptions>()
     };
     let options = options(server.client(&connect).await?);
-    patient(pool_of(connections).connect_lazy_with(options)).map_err(|error| error.to_string())
+    Ok(pool_of(connections).connect_lazy_with(options))
 }
 
 /// Creates a backend with a time limit that a busy machine keeps.

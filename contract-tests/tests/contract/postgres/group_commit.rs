@@ -1,0 +1,278 @@
+//! Group commit: operations that share a statement keep their own answers.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use syncguard_memory::MemoryBackend;
+use syncguard_postgres::sqlx::postgres::PgPool;
+use syncguard_postgres::sqlx::{self, AssertSqlSafe};
+use syncguard_postgres::{Acquired, Backend, ErrorCode, Key, Lease, LockId, PostgresBackend, Ttl};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use contract_tests::servers::Server;
+
+use super::{Outcome, cases, empty_schema, execute, fresh_id, fresh_key, lease, minute, service};
+
+cases![
+    a_busy_key_is_answered_alone_and_holds_nobody_up,
+    a_value_that_the_tables_refuse_fails_alone,
+    of_many_attempts_on_one_key_one_is_granted,
+    random_operations_have_the_answers_of_the_memory_backend,
+    renewals_and_releases_of_lost_leases_fail_alone,
+    statements_of_many_and_of_one_never_deadlock,
+];
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// One statement at a time, so that whatever arrives meanwhile shares the next one.
+fn grouped(pool: &PgPool) -> super::Result<PostgresBackend> {
+    let builder = PostgresBackend::builder().command_timeout(super::PATIENCE);
+    builder.group_commit(1, 100).build(pool.clone())
+}
+
+async fn a_busy_key_is_answered_alone_and_holds_nobody_up(server: Arc<Server>) -> Outcome {
+    let service = service(&server).await?;
+    let backend = grouped(service.pool())?;
+    let busy = fresh_key();
+    let mut open = service.pool().begin().await?;
+    lease(service.acquire_in(&mut open, &busy, minute()).await)?.expect("the key was free");
+    let mut others = JoinSet::new();
+    let waiting = spawn_acquire(&backend, &busy);
+    for _ in 0..20 {
+        let backend = backend.clone();
+        others.spawn(async move { backend.acquire(&fresh_key(), &fresh_id(), minute()).await });
+    }
+    while let Some(acquired) = timeout(20 * SECOND, others.join_next()).await? {
+        lease(acquired?)?.expect("the key was free");
+    }
+    assert!(!waiting.is_finished(), "the transaction still holds the key");
+    open.rollback().await?;
+    lease(waiting.await?)?.expect("the key is free again");
+    Ok(())
+}
+
+fn spawn_acquire(
+    backend: &PostgresBackend,
+    key: &Key,
+) -> tokio::task::JoinHandle<super::Result<Acquired>> {
+    let (backend, key) = (backend.clone(), key.clone());
+    tokio::spawn(async move { backend.acquire(&key, &fresh_id(), minute()).await })
+}
+
+async fn a_value_that_the_tables_refuse_fails_alone(server: Arc<Server>) -> Outcome {
+    let (pool, _) = empty_schema(&server).await?;
+    let backend = grouped(&pool)?;
+    backend.setup_schema().await?;
+    execute(&pool, "ALTER TABLE syncguard_locks ADD CHECK (key <> 'refused')").await?;
+    let mut attempts = JoinSet::new();
+    for n in 0..30 {
+        let name = if n % 10 == 5 { "refused".to_owned() } else { format!("key {n}") };
+        let (backend, key) = (backend.clone(), Key::new(&name)?);
+        attempts.spawn(async move {
+            let acquired = backend.acquire(&key, &fresh_id(), minute()).await;
+            (key, lease(acquired))
+        });
+    }
+    while let Some(answer) = attempts.join_next().await {
+        let (key, acquired) = answer?;
+        match key.as_str() {
+            "refused" => assert_eq!(acquired.unwrap_err().code(), ErrorCode::InvalidArgument),
+            _ => assert!(acquired?.is_some()),
+        }
+    }
+    Ok(())
+}
+
+async fn of_many_attempts_on_one_key_one_is_granted(server: Arc<Server>) -> Outcome {
+    let service = service(&server).await?;
+    let backend = grouped(service.pool())?;
+    for _ in 0..5 {
+        let key = fresh_key();
+        let mut attempts = JoinSet::new();
+        for _ in 0..16 {
+            let (backend, key) = (backend.clone(), key.clone());
+            attempts.spawn(async move { backend.acquire(&key, &fresh_id(), minute()).await });
+        }
+        let mut granted = 0;
+        while let Some(acquired) = attempts.join_next().await {
+            granted += usize::from(lease(acquired?)?.is_some());
+        }
+        assert_eq!(granted, 1);
+    }
+    Ok(())
+}
+
+async fn renewals_and_releases_of_lost_leases_fail_alone(server: Arc<Server>) -> Outcome {
+    let service = service(&server).await?;
+    let backend = grouped(service.pool())?;
+    let mut leases = Vec::new();
+    for _ in 0..20 {
+        let acquired = backend.acquire(&fresh_key(), &fresh_id(), minute()).await;
+        leases.push(lease(acquired)?.expect("the key was free"));
+    }
+    for lost in leases.iter().step_by(3) {
+        assert!(service.release(lost).await?);
+    }
+    let is_lost = |n: usize| n.is_multiple_of(3);
+    let renewals = leases.iter().map(|lease| backend.extend(lease, minute()));
+    for (n, renewed) in futures_of(renewals).await.into_iter().enumerate() {
+        assert_eq!(renewed?.is_none(), is_lost(n));
+    }
+    let releases = leases.iter().map(|lease| backend.release(lease));
+    for (n, released) in futures_of(releases).await.into_iter().enumerate() {
+        assert_eq!(released?, !is_lost(n));
+    }
+    Ok(())
+}
+
+/// Polls all of them in one task until each has ended.
+async fn futures_of<F: Future>(futures: impl Iterator<Item = F>) -> Vec<F::Output> {
+    let mut futures: Vec<_> = futures.map(|future| (Box::pin(future), None)).collect();
+    std::future::poll_fn(|cx| {
+        for (future, output) in &mut futures {
+            if output.is_none()
+                && let std::task::Poll::Ready(ready) = future.as_mut().poll(cx)
+            {
+                *output = Some(ready);
+            }
+        }
+        match futures.iter().all(|(_, output)| output.is_some()) {
+            true => std::task::Poll::Ready(()),
+            false => std::task::Poll::Pending,
+        }
+    })
+    .await;
+    futures.into_iter().filter_map(|(_, output)| output).collect()
+}
+
+/// Each task works on a key of its own, so the memory backend says what every answer must be. All tasks
+/// share statements.
+async fn random_operations_have_the_answers_of_the_memory_backend(server: Arc<Server>) -> Outcome {
+    let service = service(&server).await?;
+    let backend = grouped(service.pool())?;
+    let mut tasks = JoinSet::new();
+    for _ in 0..24 {
+        let backend = backend.clone();
+        tasks.spawn(async move {
+            let (memory, key) = (MemoryBackend::new(), fresh_key());
+            let ids = [fresh_id(), fresh_id(), fresh_id()];
+            let mut leases: HashMap<LockId, (Lease, Lease)> = HashMap::new();
+            for _ in 0..40 {
+                let id = ids[fastrand::usize(..ids.len())].clone();
+                match (fastrand::u8(..4), leases.get(&id).cloned()) {
+                    (0 | 1, _) => {
+                        let stored = lease(backend.acquire(&key, &id, minute()).await)?;
+                        let modelled = lease(memory.acquire(&key, &id, minute()).await)?;
+                        assert_eq!(stored.is_some(), modelled.is_some());
+                        if let Some(both) = stored.zip(modelled) {
+                            assert_eq!(both.0.fence(), both.1.fence());
+                            leases.insert(id, both);
+                        }
+                    }
+                    (2, Some((stored, modelled))) => {
+                        let ttl: Ttl = (30 * SECOND).try_into()?;
+                        let renewed = backend.extend(&stored, ttl).await?;
+                        assert_eq!(
+                            renewed.is_some(),
+                            memory.extend(&modelled, ttl).await?.is_some()
+                        );
+                    }
+                    (3, Some((stored, modelled))) => {
+                        let released = backend.release(&stored).await?;
+                        assert_eq!(released, memory.release(&modelled).await?);
+                    }
+                    _ => {}
+                }
+            }
+            Outcome::Ok(())
+        });
+    }
+    while let Some(ended) = tasks.join_next().await {
+        ended??;
+    }
+    Ok(())
+}
+
+/// Statements of many, of one, and transactions of a caller on the same few keys. The server counts
+/// deadlocks, also those that a repeat would hide.
+async fn statements_of_many_and_of_one_never_deadlock(server: Arc<Server>) -> Outcome {
+    let service = service(&server).await?;
+    let name = format!("trial_{}", fresh_id().fingerprint());
+    execute(service.pool(), format!("CREATE DATABASE {name}")).await?;
+    let options = service.pool().connect_options().as_ref().clone().database(&name);
+    let pool = super::pool_of(20).connect_with(options).await?;
+    let (one, two) = (grouped(&pool)?, grouped(&pool)?);
+    one.setup_schema().await?;
+    let builder = PostgresBackend::builder().command_timeout(super::PATIENCE);
+    let alone = builder.without_group_commit().build(pool.clone())?;
+    let keys: Arc<Vec<_>> = Arc::new((0..12).map(|_| fresh_key()).collect());
+    let mut tasks = JoinSet::new();
+    for n in 0..32 {
+        let backend = [&one, &two, &alone][n % 3].clone();
+        let keys = keys.clone();
+        tasks.spawn(async move {
+            for _ in 0..40 {
+                let key = &keys[fastrand::usize(..keys.len())];
+                let acquired = backend.acquire(key, &fresh_id(), minute()).await;
+                if let Some(held) = lease(acquired)? {
+                    backend.extend(&held, minute()).await?;
+                    assert!(backend.release(&held).await?);
+                }
+            }
+            Outcome::Ok(())
+        });
+    }
+    for _ in 0..4 {
+        let (alone, keys) = (alone.clone(), keys.clone());
+        tasks.spawn(async move {
+            for _ in 0..20 {
+                let mut transaction = alone.pool().begin().await?;
+                let key = &keys[fastrand::usize(..keys.len())];
+                lease(alone.acquire_in(&mut transaction, key, minute()).await)?;
+                transaction.rollback().await?;
+            }
+            Outcome::Ok(())
+        });
+    }
+    while let Some(ended) = tasks.join_next().await {
+        ended??;
+    }
+    assert_eq!(deadlocks(&pool, &name, 0).await?, 0);
+
+    // The control: two transactions that take the same two locks in different orders.
+    let mut first = pool.begin().await?;
+    let mut second = pool.begin().await?;
+    execute_in(&mut first, "SELECT pg_advisory_xact_lock(1)").await?;
+    execute_in(&mut second, "SELECT pg_advisory_xact_lock(2)").await?;
+    let (crossed, back) = tokio::join!(
+        execute_in(&mut first, "SELECT pg_advisory_xact_lock(2)"),
+        execute_in(&mut second, "SELECT pg_advisory_xact_lock(1)"),
+    );
+    assert!(crossed.is_err() || back.is_err(), "the server breaks a deadlock");
+    drop((first, second));
+    assert_eq!(deadlocks(&pool, &name, 1).await?, 1);
+    Ok(())
+}
+
+async fn execute_in(
+    transaction: &mut sqlx::Transaction<'_, sqlx::Postgres>,
+    sql: &'static str,
+) -> sqlx::Result<()> {
+    sqlx::query(sql).execute(&mut **transaction).await.map(drop)
+}
+
+/// Reads how many deadlocks the server broke. It publishes the number after a moment.
+async fn deadlocks(pool: &PgPool, database: &str, expected: i64) -> sqlx::Result<i64> {
+    let sql = format!("SELECT deadlocks FROM pg_stat_database WHERE datname = '{database}'");
+    let mut counted = 0;
+    for _ in 0..50 {
+        counted = sqlx::query_scalar(AssertSqlSafe(sql.clone())).fetch_one(pool).await?;
+        if counted >= expected && expected > 0 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(if expected > 0 { 100 } else { 40 })).await;
+    }
+    Ok(counted)
+}
