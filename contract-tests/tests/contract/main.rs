@@ -41,6 +41,14 @@ fn main() -> std::io::Result<ExitCode> {
     let capabilities =
         Capabilities::new(Clock::Server).with_end_at_ttl().with_handoff().with_notifications();
     all.extend(trials(runtime.handle(), "redis", capabilities, clients));
+    let one_lane = |url: String| async move {
+        RedisBackend::builder().group_commit(1, 100).connect(&url).await
+    };
+    all.extend(trials(runtime.handle(), "redis_one_lane", capabilities, redis.clients(one_lane)));
+    let alone = |url: String| async move {
+        RedisBackend::builder().without_group_commit().connect(&url).await
+    };
+    all.extend(trials(runtime.handle(), "redis_alone", capabilities, redis.clients(alone)));
     all.extend(redis::trials(runtime.handle(), &redis));
 
     all.extend(postgres::trials(runtime.handle()));

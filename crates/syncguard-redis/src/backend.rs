@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use fred::bytes_utils::Str;
 use fred::types::Value;
-use fred::types::config::Options;
 use syncguard_backend::Notified;
 use syncguard_core::{
     Acquired, Backend, Capabilities, Clock, Error, ErrorCode, Fence, Finding, Key, Lease, Level,
@@ -14,7 +13,7 @@ use syncguard_core::{
 };
 
 use crate::connection::{Connections, InFlight};
-use crate::error::{self, Fault};
+use crate::groups::{Call, Groups};
 use crate::names::Names;
 use crate::notifications::Notifications;
 use crate::operations::{self, Script};
@@ -25,7 +24,7 @@ use crate::record;
 #[derive(Clone)]
 pub struct RedisBackend {
     connections: Connections,
-    options: Options,
+    groups: Groups,
     names: Names,
     notifications: Option<Arc<Notifications>>,
 }
@@ -33,11 +32,11 @@ pub struct RedisBackend {
 impl RedisBackend {
     pub(crate) fn from_parts(
         connections: Connections,
-        options: Options,
+        groups: Groups,
         names: Names,
         notifications: Option<Notifications>,
     ) -> Self {
-        Self { connections, options, names, notifications: notifications.map(Arc::new) }
+        Self { connections, groups, names, notifications: notifications.map(Arc::new) }
     }
 
     /// How a release is told to those who wait, for the script.
@@ -64,40 +63,19 @@ impl RedisBackend {
         }
     }
 
-    /// Runs a script. All operations go through here.
+    /// Runs a script, alone or in one call with others. All operations go through here.
     ///
     /// Until there is a connection, nothing is sent and `sent` is not marked.
     async fn call<const K: usize, const A: usize>(
         &self,
         operation: Operation,
-        script: &Script,
+        script: &'static Script,
         keys: [String; K],
         args: [String; A],
         sent: &Sent,
     ) -> Result<Value> {
-        let connection = self.connections.next();
-        let established = match connection.established().await {
-            Ok(established) => established,
-            Err(cause) => return Err(connection.connector().error(cause, operation)),
-        };
-        let (keys, args) = (keys.map(Str::from), args.map(Str::from));
-        sent.mark();
-        let in_flight = InFlight::new(connection, &established);
-        let answer = script.call(established.client(), &self.options, &keys, &args).await;
-        in_flight.heard();
-        answer.map_err(|cause| {
-            let mut fault = Fault::of(&cause);
-            if !fault.keeps_connection() {
-                connection.condemn(&established, cause.kind());
-                if established.was_silent() {
-                    fault = Fault::silence();
-                }
-            }
-            let secrets: Vec<&str> = keys.iter().chain(&args).map(|text| &**text).collect();
-            Error::new(fault.code, operation)
-                .with_message(fault.message)
-                .with_source(error::redacted(cause, &secrets))
-        })
+        let (keys, args) = (keys.map(Str::from).into(), args.map(Str::from).into());
+        self.groups.run(Call { operation, script, keys, args }, sent).await
     }
 }
 
@@ -234,7 +212,7 @@ impl Backend for RedisBackend {
                 notifications: self.notifications.is_some(),
             };
             let findings =
-                preflight::findings(established.client(), &self.options, &expected).await;
+                preflight::findings(established.client(), self.groups.options(), &expected).await;
             in_flight.heard();
             findings
         };

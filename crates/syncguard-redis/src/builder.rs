@@ -8,6 +8,7 @@ use syncguard_core::{Error, ErrorCode, Operation, Result};
 use crate::backend::RedisBackend;
 use crate::connect::{Connection, Connector};
 use crate::connection::Connections;
+use crate::groups::{self, GroupCommit, Groups};
 use crate::names::Names;
 use crate::notifications::Notifications;
 use crate::operations::FIRST_KEY;
@@ -27,12 +28,14 @@ const LONGEST_TIMEOUT: Duration = Duration::from_secs(3_600);
 /// - key prefix: `syncguard`
 /// - command timeout: 3 seconds
 /// - notifications: yes
+/// - concurrent operations share calls, at most 2 at a time with 64 operations each
 #[derive(Clone, Debug)]
 #[must_use = "options do nothing until `connect` or `build`"]
 pub struct RedisBackendBuilder {
     key_prefix: String,
     command_timeout: Duration,
     notifications: bool,
+    group_commit: Option<GroupCommit>,
 }
 
 impl Default for RedisBackendBuilder {
@@ -41,6 +44,7 @@ impl Default for RedisBackendBuilder {
             key_prefix: "syncguard".to_owned(),
             command_timeout: Duration::from_secs(3),
             notifications: true,
+            group_commit: Some(groups::DEFAULT),
         }
     }
 }
@@ -112,6 +116,25 @@ impl RedisBackendBuilder {
     /// has no pub/sub, or if one more connection per waiting process is too many.
     pub fn notifications(mut self, notifications: bool) -> Self {
         self.notifications = notifications;
+        self
+    }
+
+    /// Sets how concurrent operations share calls: at most `lanes` calls are under way at a time, each
+    /// with at most `most` operations. The default is 2 lanes and 64 operations. A value of 0 counts
+    /// as 1.
+    ///
+    /// While fewer are under way, an operation is sent at once and alone. Otherwise it waits until one
+    /// of them is answered, and goes out with all others that wait. So a call serves many locks when
+    /// there is much to do, and nothing is delayed when there is not. A call of many operations keeps
+    /// the server from serving others meanwhile, for some microseconds per operation.
+    pub fn group_commit(mut self, lanes: usize, most: usize) -> Self {
+        self.group_commit = Some(GroupCommit { lanes, cap: most });
+        self
+    }
+
+    /// Sends each operation in a call of its own.
+    pub fn without_group_commit(mut self) -> Self {
+        self.group_commit = None;
         self
     }
 
@@ -189,10 +212,16 @@ impl RedisBackendBuilder {
         // All clients of a pool have one configuration.
         let clustered = connectors.iter().any(Connector::is_clustered);
         let names = Names::new(&self.key_prefix, clustered)?;
-        let options = self.options(clustered);
         let listener = connectors.first().filter(|_| self.notifications).cloned();
+        let connections = Connections::new(connectors);
+        let groups = Groups::new(
+            connections.clone(),
+            self.options(clustered),
+            self.command_timeout,
+            self.group_commit,
+        );
         let notifications = listener.map(Notifications::new);
-        Ok(RedisBackend::from_parts(Connections::new(connectors), options, names, notifications))
+        Ok(RedisBackend::from_parts(connections, groups, names, notifications))
     }
 
     fn options(&self, clustered: bool) -> Options {

@@ -95,7 +95,12 @@ impl Connection {
     }
 
     fn is_up(&self) -> bool {
-        self.0.state().up().is_some()
+        self.up().is_some()
+    }
+
+    /// Returns the connection if it is up.
+    pub(crate) fn up(&self) -> Option<Arc<Established>> {
+        self.0.state().up()
     }
 
     /// Waits until the connection is up, at most for the time limit. Fails earlier if the server

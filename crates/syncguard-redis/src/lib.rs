@@ -220,6 +220,7 @@ mod builder;
 mod connect;
 mod connection;
 mod error;
+mod groups;
 mod names;
 mod notifications;
 mod operations;

@@ -21,6 +21,7 @@
 //! | `record` | the decoded record, if it had to be decoded |
 //! | `live` | whether the record is live now |
 
+use std::ptr;
 use std::sync::OnceLock;
 
 use fred::bytes_utils::Str;
@@ -64,12 +65,30 @@ pub(crate) static GET: Script = Script::new(&[include_str!("operations/get.lua")
 /// Keys: index, prefix. Answers as [`GET`].
 pub(crate) static FIND: Script = Script::new(&[include_str!("operations/find.lua")]);
 
+/// Keys and arguments of many of the others: see `many.lua`.
+pub(crate) static MANY: Script = Script {
+    parts: &[include_str!("operations/many.lua")],
+    functions: &[
+        ("acquire", &ACQUIRE),
+        ("extend", &EXTEND),
+        ("handoff", &HAND_OVER),
+        ("release", &RELEASE),
+        ("extend_by_id", &EXTEND_BY_ID),
+        ("release_by_id", &RELEASE_BY_ID),
+        ("get", &GET),
+        ("find", &FIND),
+    ],
+    loaded: OnceLock::new(),
+};
+
 /// Where the first key stands among the words of a call, which tells a cluster's node.
 pub(crate) const FIRST_KEY: ClusterHash = ClusterHash::Offset(2);
 
 /// One script.
 pub(crate) struct Script {
     parts: &'static [&'static str],
+    /// Other scripts, as functions that the parts can call by name.
+    functions: &'static [(&'static str, &'static Self)],
     loaded: OnceLock<Loaded>,
 }
 
@@ -81,7 +100,7 @@ struct Loaded {
 
 impl Script {
     const fn new(parts: &'static [&'static str]) -> Self {
-        Self { parts, loaded: OnceLock::new() }
+        Self { parts, functions: &[], loaded: OnceLock::new() }
     }
 
     /// Runs the script: one round trip, or two when the server does not know it yet.
@@ -89,17 +108,17 @@ impl Script {
     /// The command is a custom one because fred drops the options of `EVALSHA`: without them it
     /// would wait for ever and send the script again after a lost connection. The options must say
     /// where the [`FIRST_KEY`] stands, since fred drops that of a custom command.
-    pub(crate) async fn call<const K: usize, const A: usize>(
+    pub(crate) async fn call(
         &self,
         client: &Client,
         options: &Options,
-        keys: &[Str; K],
-        args: &[Str; A],
+        keys: &[Str],
+        args: &[Str],
     ) -> Result<Value, Error> {
         let Loaded { source, sha } = self.loaded();
         let client = client.with_options(options);
         let send = |name, script: &Str| {
-            let numbers = [script.clone(), Str::from(K.to_string())];
+            let numbers = [script.clone(), Str::from(keys.len().to_string())];
             let values = numbers.iter().chain(keys).chain(args).cloned();
             let command = CustomCommand::new_static(name, ClusterHash::FirstKey, false);
             client.custom(command, values.map(Value::String).collect())
@@ -118,10 +137,22 @@ impl Script {
         })
     }
 
+    /// The name by which [`MANY`] knows this script.
+    pub(crate) fn name(&self) -> Option<&'static str> {
+        MANY.functions.iter().find(|(_, script)| ptr::eq(*script, self)).map(|(name, _)| *name)
+    }
+
     /// The text, with the constants of the contract filled in.
     fn source(&self) -> String {
-        self.parts
-            .concat()
+        let mut text = String::new();
+        if !self.functions.is_empty() {
+            text += "local operations = {}\n";
+        }
+        for (name, script) in self.functions {
+            // The parameters hide the keys and arguments of the whole call.
+            text += &format!("operations.{name} = function(KEYS, ARGV)\n{}end\n", script.source());
+        }
+        (text + &self.parts.concat())
             .replace("@ID@", &"[%w_-]".repeat(LockId::LEN))
             .replace("@FENCE@", &"%d".repeat(15))
             .replace("@MAX_FENCE@", &Fence::MAX_GRANTED.get().to_string())
@@ -136,8 +167,9 @@ mod tests {
     use super::*;
 
     /// Every script, by the name of its snapshot.
-    fn scripts() -> [(&'static str, &'static Script); 8] {
+    fn scripts() -> [(&'static str, &'static Script); 9] {
         [
+            ("many", &MANY),
             ("acquire", &ACQUIRE),
             ("extend", &EXTEND),
             ("extend_by_id", &EXTEND_BY_ID),

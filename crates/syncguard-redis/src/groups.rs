@@ -1,0 +1,212 @@
+//! Group commit: operations that arrive together share a call.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use fred::bytes_utils::Str;
+use fred::error::{Error as RedisError, ErrorKind};
+use fred::types::Value;
+use fred::types::config::Options;
+use syncguard_backend::{Combiner, Requests};
+use syncguard_core::{Error, ErrorCode, Operation, Result, Sent};
+use tokio::runtime::Handle;
+use tokio::time::timeout;
+
+use crate::connection::{Connection, Connections, Established, InFlight};
+use crate::error::{self, Fault, NO_RUNTIME};
+use crate::operations::{MANY, Script};
+
+/// How many calls are under way at a time, and how many operations one has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct GroupCommit {
+    pub(crate) lanes: usize,
+    pub(crate) cap: usize,
+}
+
+/// A call of so many operations keeps the server busy for less than a millisecond.
+pub(crate) const DEFAULT: GroupCommit = GroupCommit { lanes: 2, cap: 64 };
+
+/// One operation: a script with its keys and arguments.
+pub(crate) struct Call {
+    pub(crate) operation: Operation,
+    pub(crate) script: &'static Script,
+    pub(crate) keys: Vec<Str>,
+    pub(crate) args: Vec<Str>,
+}
+
+/// Sends operations, alone or together.
+#[derive(Clone, Debug)]
+pub(crate) struct Groups {
+    sender: Sender,
+    /// `None` if each operation has a call of its own.
+    combiner: Option<Combiner<Sender>>,
+    command_timeout: Duration,
+}
+
+impl Groups {
+    pub(crate) fn new(
+        connections: Connections,
+        options: Options,
+        command_timeout: Duration,
+        group_commit: Option<GroupCommit>,
+    ) -> Self {
+        let sender = Sender { connections, options };
+        let combiner = group_commit
+            .map(|GroupCommit { lanes, cap }| Combiner::new(sender.clone(), lanes, cap));
+        Self { sender, combiner, command_timeout }
+    }
+
+    /// The options of every command.
+    pub(crate) const fn options(&self) -> &Options {
+        &self.sender.options
+    }
+
+    /// Sends an operation, and marks `sent` when there is a connection for it.
+    pub(crate) async fn run(&self, call: Call, sent: &Sent) -> Result<Value> {
+        let operation = call.operation;
+        let Some(combiner) = &self.combiner else {
+            return self.alone(call, sent).await;
+        };
+        if Handle::try_current().is_err() {
+            let cause = RedisError::new(ErrorKind::Config, NO_RUNTIME);
+            return Err(error::classify(cause, operation));
+        }
+        // The wait for a connection and the call have a limit each. The wait for a lane has none.
+        let answer = timeout(self.command_timeout * 3, combiner.run(call, sent)).await;
+        answer
+            .unwrap_or_else(|_| {
+                Err(Error::new(ErrorCode::ServiceUnavailable, operation)
+                    .with_message("the operations before this one had no answer in time"))
+            })
+            .map_err(|error| error.with_operation(operation))
+    }
+
+    async fn alone(&self, call: Call, sent: &Sent) -> Result<Value> {
+        let link =
+            self.sender.link().await.map_err(|error| error.with_operation(call.operation))?;
+        sent.mark();
+        self.sender.send_one(&link, &call).await
+    }
+}
+
+/// A connection, and its present state.
+pub(crate) struct Link {
+    connection: Connection,
+    established: Arc<Established>,
+}
+
+/// Sends calls.
+#[derive(Clone, Debug)]
+pub(crate) struct Sender {
+    connections: Connections,
+    options: Options,
+}
+
+impl Requests for Sender {
+    type Operation = Call;
+    type Answer = Value;
+    type Connection = Link;
+
+    fn connection_at_hand(&self) -> Option<Link> {
+        let connection = self.connections.next().clone();
+        let established = connection.up()?;
+        Some(Link { connection, established })
+    }
+
+    async fn connect(&self) -> Result<Link> {
+        self.link().await
+    }
+
+    async fn send(&self, link: Link, calls: Vec<Call>) -> Vec<Result<Value>> {
+        if let [call] = &calls[..] {
+            return vec![self.send_one(&link, call).await];
+        }
+        self.send_many(&link, &calls).await
+    }
+
+    fn abandoned(&self) -> Error {
+        Error::new(ErrorCode::NetworkTimeout, Operation::Connect)
+            .with_message("the runtime that sent the command has ended: try again")
+    }
+}
+
+impl Sender {
+    async fn link(&self) -> Result<Link> {
+        let connection = self.connections.next().clone();
+        match connection.established().await {
+            Ok(established) => Ok(Link { connection, established }),
+            Err(cause) => Err(connection.connector().error(cause, Operation::Connect)),
+        }
+    }
+
+    async fn send_one(&self, link: &Link, call: &Call) -> Result<Value> {
+        let in_flight = InFlight::new(&link.connection, &link.established);
+        let client = link.established.client();
+        let answer = call.script.call(client, &self.options, &call.keys, &call.args).await;
+        in_flight.heard();
+        answer.map_err(|cause| link.failed(cause, call.operation, &[call]))
+    }
+
+    async fn send_many(&self, link: &Link, calls: &[Call]) -> Vec<Result<Value>> {
+        let (mut keys, mut args) = (Vec::new(), Vec::new());
+        for call in calls {
+            let counts =
+                [call.keys.len(), call.args.len()].map(|count| Str::from(count.to_string()));
+            args.push(Str::from_static(call.script.name().unwrap_or_default()));
+            args.extend(counts.into_iter().chain(call.args.iter().cloned()));
+            keys.extend(call.keys.iter().cloned());
+        }
+        let in_flight = InFlight::new(&link.connection, &link.established);
+        let answer = MANY.call(link.established.client(), &self.options, &keys, &args).await;
+        in_flight.heard();
+        match answer {
+            Ok(Value::Array(parts)) if parts.len() == calls.len() * 2 => {
+                let parts = parts.chunks_exact(2).zip(calls);
+                parts.map(|(answer, call)| link.answer(answer, call)).collect()
+            }
+            Ok(_) => {
+                let cause =
+                    || RedisError::new(ErrorKind::Parse, "Not one answer for each operation.");
+                calls.iter().map(|call| Err(error::classify(cause(), call.operation))).collect()
+            }
+            Err(cause) => {
+                let all: Vec<_> = calls.iter().collect();
+                let error = link.failed(cause, Operation::Connect, &all);
+                let each = |call: &Call| Err(error.clone().with_operation(call.operation));
+                calls.iter().map(each).collect()
+            }
+        }
+    }
+}
+
+impl Link {
+    /// The answer to one operation of a call.
+    fn answer(&self, answer: &[Value], call: &Call) -> Result<Value> {
+        match answer {
+            [Value::Integer(0), answer] => Ok(answer.clone()),
+            [_, text] => {
+                let text = text.as_string().unwrap_or_default();
+                let cause = RedisError::new(ErrorKind::Unknown, text);
+                Err(self.failed(cause, call.operation, &[call]))
+            }
+            _ => Err(error::classify(RedisError::new(ErrorKind::Parse, ""), call.operation)),
+        }
+    }
+
+    /// The error for a call that failed. The connection is replaced unless the error is about the call
+    /// alone.
+    fn failed(&self, cause: RedisError, operation: Operation, calls: &[&Call]) -> Error {
+        let mut fault = Fault::of(&cause);
+        if !fault.keeps_connection() {
+            self.connection.condemn(&self.established, cause.kind());
+            if self.established.was_silent() {
+                fault = Fault::silence();
+            }
+        }
+        let texts = calls.iter().flat_map(|call| call.keys.iter().chain(&call.args));
+        let secrets: Vec<&str> = texts.map(|text| &**text).collect();
+        Error::new(fault.code, operation)
+            .with_message(fault.message)
+            .with_source(error::redacted(cause, &secrets))
+    }
+}
