@@ -6,6 +6,7 @@ mod crowd;
 mod errors;
 mod failover;
 mod faults;
+mod group_commit;
 mod handoff;
 mod moving_slot;
 mod nodes;
@@ -41,6 +42,7 @@ pub(crate) fn trials(runtime: &Handle, server: &Arc<Server>) -> Vec<Trial> {
     let cases = Cases { runtime: runtime.clone(), server: server.clone() };
     let mut all = records::trials(&cases);
     all.extend(faults::trials(&cases));
+    all.extend(group_commit::trials(&cases));
     all.extend(handoff::trials(&cases));
     all.extend(notifications::trials(&cases));
     all.extend(moving_slot::trials(&cases));
