@@ -19,8 +19,10 @@ const LOCK_TIMEOUT_MS: i64 = 2_500;
 
 pub(super) fn same_statements(url: &str) -> Contestant {
     let connections = Connections::new(url);
-    let acquire = render(include_str!("../../../../syncguard-postgres/src/operations/sql/acquire.sql"));
-    let release = render(include_str!("../../../../syncguard-postgres/src/operations/sql/release.sql"));
+    let acquire =
+        render(include_str!("../../../../syncguard-postgres/src/operations/sql/acquire.sql"));
+    let release =
+        render(include_str!("../../../../syncguard-postgres/src/operations/sql/release.sql"));
     Contestant::new("same statements, bare sqlx", move |key| {
         let (connections, acquire, release) =
             (connections.clone(), acquire.clone(), release.clone());
