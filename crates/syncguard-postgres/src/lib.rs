@@ -42,8 +42,9 @@
 //!
 //! # What an operation costs
 //!
-//! Each operation is one statement, one transaction and one round trip. A held lock holds no
-//! connection. The first use of a statement on a connection prepares it, with a trip of its own. A
+//! Each operation is one statement, one transaction and one round trip. Under load, attempts, renewals
+//! and releases that arrive together share a statement, and so a commit to disk: see
+//! [`group_commit`](PostgresBackendBuilder::group_commit). A held lock holds no connection. The first use of a statement on a connection prepares it, with a trip of its own. A
 //! connection that was idle for over a second is tested first, with one more trip.
 //!
 //! An operation may be dropped at any point: its statement is carried out in full or not at all. One
@@ -67,11 +68,11 @@
 //! | fault | until its end | recovery |
 //! |---|---|---|
 //! | the server restarts | `ServiceUnavailable` at once, or within half a second | 0.2 to 0.9 s |
-//! | failover, the primary was killed | the same | 1.1 s |
+//! | failover, the primary was killed | the same | 0.5 to 1.1 s |
 //! | failover, the primary hangs | `NetworkTimeout` after the command timeout | 0.6 s, at most one command timeout |
-//! | switchover, connections lead to what is now a standby | `ServiceUnavailable` (read-only) at once | 1.7 s |
-//! | the server hangs and goes on | `NetworkTimeout` after the command timeout | 0.8 s |
-//! | the network drops packets in silence | the same | 0.9 s, at most 1 s plus the time to connect |
+//! | switchover, connections lead to what is now a standby | `ServiceUnavailable` (read-only) at once | 0.8 to 1.7 s |
+//! | the server hangs and goes on | `NetworkTimeout` after the command timeout | 0.2 to 0.8 s |
+//! | the network drops packets in silence | the same | 0.9 to 1.2 s |
 //! | a network forgot the idle connections | none: one test of at most 0.5 s, then new connections | |
 //! | your pool is full | none: the backend has connections of its own | |
 //! | too many connections on the server | attempts wait for a connection that is open; without one, `RateLimited` | at the next attempt |

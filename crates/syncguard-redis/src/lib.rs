@@ -59,7 +59,8 @@
 //! The backend makes a connection of its own, with the configuration of the URL or of your client,
 //! and all locks share it. A second one receives [notifications](#waiting). Give the backend a
 //! `Client` rather than a `Pool`: one connection carries tens of thousands of operations per second,
-//! and it keeps the commands of a lock in order. Your own client is only a template. You need not connect
+//! and it keeps the commands of a lock in order. Operations that arrive together share a call under
+//! load: see [`group_commit`](RedisBackendBuilder::group_commit). Your own client is only a template. You need not connect
 //! it, its reconnect policy does not matter, and its blocking commands delay no renewal.
 //!
 //! A connection is made when an operation needs it, and an operation is sent only over a connection
@@ -78,10 +79,8 @@
 //! | event | locks work again | the lease |
 //! |---|---|---|
 //! | the server restarts | 4 ms to 7 ms after it accepts connections, at most 1 s | is kept if the server [persists](#how-durable-a-lock-is) it |
-//! | Sentinel, master killed (`down-after-milliseconds` 2000) | after 3.4 s to 3.7 s | is kept |
-//! | Sentinel, master hung | after 6.2 s to 6.4 s | is kept |
-//! | Cluster, master killed (`cluster-node-timeout` 2000) | after 3.6 s to 4.7 s | is kept |
-//! | Cluster, master hung | after 6.1 s to 6.2 s | is kept |
+//! | Sentinel or Cluster, master killed (`down-after-milliseconds` or `cluster-node-timeout` 2000) | after 3.4 s to 4.7 s | is kept |
+//! | Sentinel or Cluster, master hung | after 6.1 s to 6.4 s | is kept |
 //! | the network swallows one connection | after 4.0 s if called every second: the command timeout and that second | is kept, from a TTL of 10 s |
 //! | the server hangs | when it goes on, or within 1 s of that | is kept if it goes on in time |
 //! | a master is demoted and keeps its connections | at the second attempt | is kept |
