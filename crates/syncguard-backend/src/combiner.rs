@@ -32,8 +32,21 @@ pub trait Requests: Send + Sync + Sized + 'static {
     /// If there is none in time. All operations that wait then fail with this error.
     fn connect(&self) -> impl Future<Output = Result<Self::Connection>> + Send;
 
-    /// Sends operations in one request, and returns their answers in the same order. It must end
-    /// within a time limit.
+    /// Sends the operation of a caller that found a free lane. It must end within a time limit.
+    fn send_alone(
+        &self,
+        connection: Self::Connection,
+        operation: Self::Operation,
+    ) -> impl Future<Output = Result<Self::Answer>> + Send {
+        async {
+            let mut answers = self.send(connection, vec![operation]).await;
+            answers.pop().unwrap_or_else(|| Err(self.abandoned()))
+        }
+    }
+
+    /// Sends operations that waited, which may be a single one, in one request, and returns their
+    /// answers in the same order. It must end within a time limit, and should not wait for other
+    /// clients: the lane is not free until it ends.
     fn send(
         &self,
         connection: Self::Connection,
@@ -124,9 +137,9 @@ impl<R: Requests> Combiner<R> {
             Begun::First(turn, operation) => match shared.requests.connection_at_hand() {
                 Some(connection) => {
                     sent.mark();
-                    let mut answers = shared.requests.send(connection, vec![operation]).await;
+                    let answer = shared.requests.send_alone(connection, operation).await;
                     drop(turn);
-                    return answers.pop().unwrap_or_else(|| Err(shared.requests.abandoned()));
+                    return answer;
                 }
                 // A task waits for the connection, because this caller may leave before it is there.
                 None => shared.lock().enqueue(shared, operation, sent),

@@ -123,17 +123,26 @@ impl<K: Kind> Requests for Sender<K> {
         self.database.borrow(K::OPERATION, Purpose::of(K::OPERATION), deadline).await
     }
 
+    async fn send_alone(
+        &self,
+        connection: Borrowed,
+        (operation, deadline): (K::Operation, Instant),
+    ) -> Result<Option<K::Answer>> {
+        let statement = K::at_once(&self.database.statements);
+        let values = |patience| K::values(&operation, patience);
+        let row = self.database.send(connection, K::OPERATION, statement, deadline, values).await?;
+        K::answer_at_once(row, &operation)
+    }
+
+    // Also for a single operation: unlike the statement of one, that of many does not wait for a lock
+    // while others wait for the lane.
     async fn send(
         &self,
         connection: Borrowed,
         operations: Vec<(K::Operation, Instant)>,
     ) -> Vec<Result<Option<K::Answer>>> {
         let deadline = operations.iter().map(|(_, deadline)| *deadline).max();
-        let deadline = deadline.unwrap_or_else(Instant::now);
-        if let [(operation, _)] = &operations[..] {
-            return vec![self.send_one(connection, operation, deadline).await.map(Some)];
-        }
-        self.send_many(connection, &operations, deadline).await
+        self.send_many(connection, &operations, deadline.unwrap_or_else(Instant::now)).await
     }
 
     fn abandoned(&self) -> Error {
@@ -143,18 +152,6 @@ impl<K: Kind> Requests for Sender<K> {
 }
 
 impl<K: Kind> Sender<K> {
-    async fn send_one(
-        &self,
-        connection: Borrowed,
-        operation: &K::Operation,
-        deadline: Instant,
-    ) -> Result<K::Answer> {
-        let statement = K::alone(&self.database.statements);
-        let values = |patience| K::values(operation, patience);
-        let row = self.database.send(connection, K::OPERATION, statement, deadline, values).await?;
-        K::answer(row, operation)
-    }
-
     async fn send_many(
         &self,
         mut connection: Borrowed,

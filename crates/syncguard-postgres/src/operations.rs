@@ -14,6 +14,8 @@ use crate::names::Names;
 #[derive(Debug)]
 pub(crate) struct Statements {
     pub(crate) acquire: Statement,
+    /// As `acquire`, but says that the key is busy where that one waits for others.
+    pub(crate) acquire_at_once: Statement,
     pub(crate) acquire_many: Statement,
     pub(crate) extend: Statement,
     pub(crate) extend_many: Statement,
@@ -41,11 +43,13 @@ impl Statements {
             let lease = format!("l.key = {key} AND l.lock_id = $1");
             statement(&template.replace("{the_lease}", &lease))
         };
+        let acquire = include_str!("operations/sql/acquire.sql");
         let extend = include_str!("operations/sql/extend.sql");
         let release = include_str!("operations/sql/release.sql");
         let look_up = include_str!("operations/sql/look_up.sql");
         Self {
-            acquire: statement(include_str!("operations/sql/acquire.sql")),
+            acquire: statement(&acquire.replace("{turn}", WAIT_FOR_THE_TURN)),
+            acquire_at_once: statement(&acquire.replace("{turn}", TRY_THE_TURN)),
             acquire_many: statement(include_str!("operations/sql/acquire_many.sql")),
             extend: by_key(extend, "$4"),
             extend_many: statement(include_str!("operations/sql/extend_many.sql")),
@@ -62,6 +66,14 @@ impl Statements {
         }
     }
 }
+
+const WAIT_FOR_THE_TURN: &str = "SELECT pg_advisory_xact_lock(hashtext($1)) FROM patience \
+    WHERE NOT EXISTS (SELECT FROM held)";
+
+/// OFFSET keeps the planner from taking the lock of a held key first.
+const TRY_THE_TURN: &str = "SELECT FROM \
+    (SELECT FROM patience WHERE NOT EXISTS (SELECT FROM held) OFFSET 0) AS free \
+    WHERE pg_try_advisory_xact_lock(hashtext($1))";
 
 /// How a statement is sent: one round trip either way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -337,7 +349,7 @@ mod tests {
     fn every_name_is_filled_in() {
         let statements = Statements::new(&Names::default(), Protocol::Prepared);
         let text = format!("{statements:?}");
-        let names = ["{locks}", "{now}", "{the_lease}", "--"];
+        let names = ["{locks}", "{now}", "{the_lease}", "{turn}", "--"];
         assert!(names.iter().all(|name| !text.contains(name)), "{text}");
     }
 }

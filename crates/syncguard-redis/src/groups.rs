@@ -75,8 +75,13 @@ impl Groups {
         let answer = timeout(self.command_timeout * 3, combiner.run(call, sent)).await;
         answer
             .unwrap_or_else(|_| {
-                Err(Error::new(ErrorCode::ServiceUnavailable, operation)
-                    .with_message("the operations before this one had no answer in time"))
+                let (code, message) = if sent.is_marked() {
+                    (ErrorCode::NetworkTimeout, "the server did not answer in time")
+                } else {
+                    let message = "the operations before this one had no answer in time";
+                    (ErrorCode::ServiceUnavailable, message)
+                };
+                Err(Error::new(code, operation).with_message(message))
             })
             .map_err(|error| error.with_operation(operation))
     }
@@ -115,6 +120,10 @@ impl Requests for Sender {
 
     async fn connect(&self) -> Result<Link> {
         self.link().await
+    }
+
+    async fn send_alone(&self, link: Link, call: Call) -> Result<Value> {
+        self.send_one(&link, &call).await
     }
 
     async fn send(&self, link: Link, calls: Vec<Call>) -> Vec<Result<Value>> {

@@ -10,7 +10,7 @@ use syncguard_postgres::sqlx::{self, AssertSqlSafe};
 use syncguard_postgres::{
     Acquired, Backend, ErrorCode, Fence, Key, Lease, LockId, PostgresBackend, Ttl,
 };
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::timeout;
 
 use contract_tests::servers::Server;
@@ -37,28 +37,30 @@ fn grouped(pool: &PgPool) -> super::Result<PostgresBackend> {
 async fn a_busy_key_is_answered_alone_and_holds_nobody_up(server: Arc<Server>) -> Outcome {
     let service = service(&server).await?;
     let backend = grouped(service.pool())?;
-    let busy = fresh_key();
+    let busy = [fresh_key(), fresh_key(), fresh_key()];
     let mut open = service.pool().begin().await?;
-    lease(service.acquire_in(&mut open, &busy, minute()).await)?.expect("the key was free");
+    for key in &busy {
+        lease(service.acquire_in(&mut open, key, minute()).await)?.expect("the key was free");
+    }
     let mut others = JoinSet::new();
-    let waiting = spawn_acquire(&backend, &busy);
+    let waiting = busy.each_ref().map(|key| spawn_acquire(&backend, key));
     for _ in 0..20 {
         let backend = backend.clone();
         others.spawn(async move { backend.acquire(&fresh_key(), &fresh_id(), minute()).await });
     }
-    while let Some(acquired) = timeout(20 * SECOND, others.join_next()).await? {
+    // A lane that waited for a busy key would be taken for half of the command timeout.
+    while let Some(acquired) = timeout(10 * SECOND, others.join_next()).await? {
         lease(acquired?)?.expect("the key was free");
     }
-    assert!(!waiting.is_finished(), "the transaction still holds the key");
+    assert!(!waiting.iter().any(JoinHandle::is_finished), "the transaction still holds the keys");
     open.rollback().await?;
-    lease(waiting.await?)?.expect("the key is free again");
+    for waiting in waiting {
+        lease(waiting.await?)?.expect("the key is free again");
+    }
     Ok(())
 }
 
-fn spawn_acquire(
-    backend: &PostgresBackend,
-    key: &Key,
-) -> tokio::task::JoinHandle<super::Result<Acquired>> {
+fn spawn_acquire(backend: &PostgresBackend, key: &Key) -> JoinHandle<super::Result<Acquired>> {
     let (backend, key) = (backend.clone(), key.clone());
     tokio::spawn(async move { backend.acquire(&key, &fresh_id(), minute()).await })
 }

@@ -18,6 +18,18 @@ pub(crate) trait Kind: fmt::Debug + Send + Sync + 'static {
     fn values<'a>(operation: &'a Self::Operation, patience: Value<'a>) -> Vec<Value<'a>>;
     fn answer(row: Option<PgRow>, operation: &Self::Operation) -> Result<Self::Answer>;
 
+    /// The statement of one operation that should not wait for others.
+    fn at_once(statements: &Statements) -> &Statement {
+        Self::alone(statements)
+    }
+    /// `None` if the operation must be sent alone and wait.
+    fn answer_at_once(
+        row: Option<PgRow>,
+        operation: &Self::Operation,
+    ) -> Result<Option<Self::Answer>> {
+        Self::answer(row, operation).map(Some)
+    }
+
     fn together(statements: &Statements) -> &Statement;
     /// What no two operations of a statement may have in common.
     fn subject(operation: &Self::Operation) -> &str;
@@ -73,6 +85,17 @@ impl Kind for Acquires {
 
     fn answer(row: Option<PgRow>, operation: &Acquire) -> Result<Acquired> {
         record::acquired(row, &operation.key, &operation.id)
+    }
+
+    fn at_once(statements: &Statements) -> &Statement {
+        &statements.acquire_at_once
+    }
+
+    fn answer_at_once(row: Option<PgRow>, operation: &Acquire) -> Result<Option<Acquired>> {
+        match row {
+            Some(row) if Self::is_busy(&row)? => Ok(None),
+            row => Self::answer(row, operation).map(Some),
+        }
     }
 
     fn together(statements: &Statements) -> &Statement {

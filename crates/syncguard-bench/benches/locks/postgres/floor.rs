@@ -128,6 +128,11 @@ impl Connections {
 fn render(template: &str) -> Arc<str> {
     let text = template
         .replace("{the_lease}", "l.key = $4 AND l.lock_id = $1")
+        .replace(
+            "{turn}",
+            "SELECT pg_advisory_xact_lock(hashtext($1)) FROM patience \
+             WHERE NOT EXISTS (SELECT FROM held)",
+        )
         .replace("{now}", "floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint")
         .replace("{locks}", "syncguard_locks")
         .replace("{fences}", "syncguard_fence_counters")

@@ -1,5 +1,7 @@
--- Takes a key. $1 key, $2 lock id, $3 TTL in ms, $4 limit for each wait on a lock, in ms; NULL
--- leaves the caller's settings alone. One row: what was granted, or how long another lease still has.
+-- Takes a key. {turn} waits for its advisory lock, or takes it only if it can be had at once: see
+-- operations.rs. $1 key, $2 lock id, $3 TTL in ms, $4 limit for each wait on a lock, in ms; NULL
+-- leaves the caller's settings alone. One row: what was granted, or how long another lease still has, or
+-- that the lock could not be had.
 --
 -- Why this is atomic. A statement's subqueries see the rows of its snapshot, which is older than
 -- the end of the wait in `turn`. So each of the two answers rests on what it may rest on:
@@ -34,9 +36,7 @@ patience AS MATERIALIZED (
         THEN set_config('lock_timeout', $4::bigint::text, true) END
 ),
 turn AS MATERIALIZED (
-    SELECT pg_advisory_xact_lock(hashtext($1))
-    FROM patience
-    WHERE NOT EXISTS (SELECT FROM held)
+    {turn}
 ),
 instant AS MATERIALIZED (
     SELECT {now} AS now_ms FROM turn
@@ -67,6 +67,7 @@ granted AS (
 -- A grant is durable before it is answered. An attempt that comes too late has only counted, so the
 -- next one in the queue need not wait for the disk.
 SELECT granted.fence, granted.expires_at_ms, held.remaining_ms, counter.fence AS counted,
+    held.remaining_ms IS NULL AND NOT EXISTS (SELECT FROM turn) AS busy,
     CASE WHEN granted.fence IS NULL AND $4::bigint IS NOT NULL
         THEN set_config('synchronous_commit', 'off', true) END
 FROM (SELECT) AS one
