@@ -7,7 +7,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use crate::{
-    Acquired, Backend, Capabilities, Finding, Key, Lease, LockId, LockRecord, Result, Sent, Ttl,
+    Acquired, Backend, Capabilities, Finding, Key, Lease, LockId, LockRecord, Publication, Result,
+    Sent, Ttl,
 };
 
 /// Holds any backend behind one type, so that code needs no generic parameter for it.
@@ -103,6 +104,18 @@ impl Backend for AnyBackend {
         self.0.notified(key)
     }
 
+    async fn publish(&self, lease: &Lease, publication: &Publication, ttl: Ttl) -> Result<bool> {
+        self.0.publish(lease, publication, ttl).await
+    }
+
+    async fn withdraw(&self, lease: &Lease) -> Result<()> {
+        self.0.withdraw(lease).await
+    }
+
+    async fn published(&self, key: &Key) -> Result<Option<Publication>> {
+        self.0.published(key).await
+    }
+
     async fn preflight(&self) -> Vec<Finding> {
         self.0.preflight().await
     }
@@ -141,6 +154,14 @@ trait Erased: fmt::Debug + Send + Sync {
         ttl: Ttl,
     ) -> BoxFuture<'a, Result<Option<Lease>>>;
     fn notified(&self, key: &Key) -> BoxFuture<'static, ()>;
+    fn publish<'a>(
+        &'a self,
+        lease: &'a Lease,
+        publication: &'a Publication,
+        ttl: Ttl,
+    ) -> BoxFuture<'a, Result<bool>>;
+    fn withdraw<'a>(&'a self, lease: &'a Lease) -> BoxFuture<'a, Result<()>>;
+    fn published<'a>(&'a self, key: &'a Key) -> BoxFuture<'a, Result<Option<Publication>>>;
     fn preflight(&self) -> BoxFuture<'_, Vec<Finding>>;
 }
 
@@ -207,6 +228,23 @@ impl<B: Backend> Erased for B {
 
     fn notified(&self, key: &Key) -> BoxFuture<'static, ()> {
         Box::pin(Backend::notified(self, key))
+    }
+
+    fn publish<'a>(
+        &'a self,
+        lease: &'a Lease,
+        publication: &'a Publication,
+        ttl: Ttl,
+    ) -> BoxFuture<'a, Result<bool>> {
+        Box::pin(Backend::publish(self, lease, publication, ttl))
+    }
+
+    fn withdraw<'a>(&'a self, lease: &'a Lease) -> BoxFuture<'a, Result<()>> {
+        Box::pin(Backend::withdraw(self, lease))
+    }
+
+    fn published<'a>(&'a self, key: &'a Key) -> BoxFuture<'a, Result<Option<Publication>>> {
+        Box::pin(Backend::published(self, key))
     }
 
     fn preflight(&self) -> BoxFuture<'_, Vec<Finding>> {

@@ -5,8 +5,8 @@ use std::future::{Future, pending, ready};
 use std::time::Duration;
 
 use crate::{
-    Capabilities, Error, ErrorCode, Finding, Key, Lease, LockId, LockRecord, Operation, Result,
-    Sent, Ttl,
+    Capabilities, Error, ErrorCode, Finding, Key, Lease, LockId, LockRecord, Operation,
+    Publication, Result, Sent, Ttl,
 };
 
 /// The answer to an attempt to acquire a key.
@@ -265,6 +265,70 @@ pub trait Backend: fmt::Debug + Send + Sync + 'static {
     fn notified(&self, key: &Key) -> impl Future<Output = ()> + Send + 'static {
         let _ = key;
         pending()
+    }
+
+    /// Stores what the holder of `lease` publishes for its key, for `ttl`.
+    ///
+    /// Returns false, and changes nothing, if a publication of this key with a higher fence is stored.
+    /// Otherwise the publication replaces what is stored, also data that cannot be read. The lock
+    /// record stays as it is, and the method does not check whether the lease is live: readers do.
+    ///
+    /// The lock manager calls this method only if
+    /// [`Capabilities::publishes`](crate::Capabilities::publishes) returns true.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the store fails. The publication may have been stored. The default body
+    /// returns [`ErrorCode::Internal`], for backends that do not support publishing.
+    ///
+    /// # Cancel safety
+    ///
+    /// If the future is dropped, the store may still store the publication.
+    fn publish(
+        &self,
+        lease: &Lease,
+        publication: &Publication,
+        ttl: Ttl,
+    ) -> impl Future<Output = Result<bool>> + Send {
+        let _ = (publication, ttl);
+        let error = Error::new(ErrorCode::Internal, Operation::Publish).with_key(lease.key());
+        ready(Err(error.with_message(
+            "this backend does not support publishing: check its capabilities before the call",
+        )))
+    }
+
+    /// Removes what is stored for the key of `lease`, unless its fence is above that of the lease.
+    ///
+    /// If nothing is stored, nothing happens. The default body does nothing.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the store fails. The publication may have been removed.
+    ///
+    /// # Cancel safety
+    ///
+    /// If the future is dropped, the publication is either removed or unchanged.
+    fn withdraw(&self, lease: &Lease) -> impl Future<Output = Result<()>> + Send {
+        let _ = lease;
+        ready(Ok(()))
+    }
+
+    /// Returns what is stored for `key`, unless it has expired.
+    ///
+    /// An expiry counts as that of a lease does (T2). The answer says nothing about the lock: the
+    /// caller compares the fence with that of the live lease. The default body finds nothing.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the store fails, and [`ErrorCode::Internal`] if the stored data cannot be
+    /// read (E2).
+    ///
+    /// # Cancel safety
+    ///
+    /// The method only reads, so the future may be dropped at any time.
+    fn published(&self, key: &Key) -> impl Future<Output = Result<Option<Publication>>> + Send {
+        let _ = key;
+        ready(Ok(None))
     }
 
     /// Checks how the store is set up, and returns one finding per check.

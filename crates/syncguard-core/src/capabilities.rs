@@ -29,13 +29,14 @@ pub struct Capabilities {
     sends_notifications: bool,
     receives_notifications: bool,
     supports_handoff: bool,
+    publishes: bool,
 }
 
 impl Capabilities {
     /// Describes a backend that uses this clock and has no optional capability.
     ///
     /// Its leases stay live until [`TOLERANCE`](crate::TOLERANCE) after their expiry. It neither
-    /// sends nor receives notifications, and it does not support handoff.
+    /// sends nor receives notifications, and it supports neither handoff nor publishing.
     #[must_use]
     pub const fn new(clock: Clock) -> Self {
         Self {
@@ -44,6 +45,7 @@ impl Capabilities {
             sends_notifications: false,
             receives_notifications: false,
             supports_handoff: false,
+            publishes: false,
         }
     }
 
@@ -83,6 +85,13 @@ impl Capabilities {
         self
     }
 
+    /// Declares that the store keeps what a leader [publishes](crate::Backend::publish).
+    #[must_use]
+    pub const fn with_publishing(mut self) -> Self {
+        self.publishes = true;
+        self
+    }
+
     /// Returns whose clock decides whether a lease is live.
     #[must_use]
     pub const fn clock(&self) -> Clock {
@@ -113,5 +122,11 @@ impl Capabilities {
     #[must_use]
     pub const fn supports_handoff(&self) -> bool {
         self.supports_handoff
+    }
+
+    /// Returns whether the backend stores what a leader publishes.
+    #[must_use]
+    pub const fn publishes(&self) -> bool {
+        self.publishes
     }
 }

@@ -5,7 +5,7 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::sync::Arc;
 
-use crate::Fingerprint;
+use crate::{Fingerprint, Operation};
 
 /// A `Result` whose error is by default the [`Error`] of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -97,69 +97,6 @@ impl ErrorCode {
 }
 
 impl fmt::Display for ErrorCode {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
-/// Names the operation that failed with an [`Error`], or that an event reports.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Operation {
-    /// Acquiring a lock: one attempt.
-    Acquire,
-    /// Configuring a backend: its options and tables.
-    Configure,
-    /// Connecting to the store for the first time.
-    Connect,
-    /// Extending a lease.
-    Extend,
-    /// Looking up a lease by its id.
-    Find,
-    /// Looking up a lease by its key.
-    Get,
-    /// Ending a lease and granting its key to the next waiter.
-    Handoff,
-    /// Holding a lease. The only event of this operation says that the lease was lost.
-    Hold,
-    /// Reading a fence or a lock id from a text.
-    Parse,
-    /// Checking the configuration of the store.
-    Preflight,
-    /// Releasing a lease.
-    Release,
-    /// Running a closure while holding a lock.
-    Run,
-    /// Finishing background work.
-    Shutdown,
-    /// Waiting for a lock: the time in the queue and all attempts.
-    Wait,
-}
-
-impl Operation {
-    /// Returns the name of the operation, in lower case.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Acquire => "acquire",
-            Self::Configure => "configure",
-            Self::Connect => "connect",
-            Self::Extend => "extend",
-            Self::Find => "find",
-            Self::Get => "get",
-            Self::Handoff => "handoff",
-            Self::Hold => "hold",
-            Self::Parse => "parse",
-            Self::Preflight => "preflight",
-            Self::Release => "release",
-            Self::Run => "run",
-            Self::Shutdown => "shutdown",
-            Self::Wait => "wait",
-        }
-    }
-}
-
-impl fmt::Display for Operation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
     }

@@ -80,6 +80,17 @@ impl KeySpace {
         self.name(&format!("fence:{base_key}"))
     }
 
+    /// Returns the name of what a leader publishes beside the lock named `base_key`.
+    ///
+    /// It contains a NUL character. Keys contain none, so no lock, fence counter or index entry has
+    /// this name (N8). It starts with the prefix, and so with its hash tag. A name that is too long is
+    /// replaced by a hash and a NUL, which may take one byte of the reserve.
+    #[must_use]
+    pub fn publication_key(&self, base_key: &str) -> String {
+        let name = format!("{}leader\0{base_key}", self.prefix);
+        if name.len() <= self.limit { name } else { self.hashed(&name) + "\0" }
+    }
+
     /// Returns the name of the index entry that maps a lock id to its key.
     #[must_use]
     pub fn id_key(&self, id: &LockId) -> String {
@@ -117,5 +128,29 @@ impl From<InvalidPrefix> for Error {
     fn from(invalid: InvalidPrefix) -> Self {
         Self::new(ErrorCode::InvalidArgument, Operation::Configure)
             .with_message(invalid.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_publication_has_a_name_that_no_key_has() {
+        for prefix in ["", "app", &"p".repeat(951)] {
+            let names = KeySpace::new(prefix, 1_000, 26).unwrap();
+            let mut all = Vec::new();
+            for key in ["k", "leader:k", &"k".repeat(512), &format!("{}l", "k".repeat(511))] {
+                let base = names.base_key(&Key::new(key).unwrap());
+                let name = names.publication_key(&base);
+                assert!(name.starts_with(names.prefix()) && name.contains('\0'), "{name:?}");
+                assert!(name.len() <= 974 + 1, "{name:?}");
+                assert!(!names.fence_key(&base).contains('\0'));
+                all.push(name);
+            }
+            all.sort();
+            all.dedup();
+            assert_eq!(all.len(), 4, "{prefix}");
+        }
     }
 }

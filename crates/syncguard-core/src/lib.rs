@@ -30,6 +30,7 @@
 //! | [`KeySpace`] | the names of keys in a store, the same in every SyncGuard client |
 //! | [`is_live`], [`TOLERANCE`] | whether a lease still counts |
 //! | [`Error`], [`ErrorCode`], [`Operation`] | why an operation failed |
+//! | [`Publication`] | what a leader publishes beside its lock |
 //! | [`Sent`] | whether a request has left the process |
 //! | [`Finding`], [`Level`] | what a preflight finds out about a store |
 //! | [`Fingerprint`] | short names for logs |
@@ -54,6 +55,8 @@ mod key;
 mod key_space;
 mod lease;
 mod lock_id;
+mod operation;
+mod publication;
 mod sent;
 mod subject;
 mod timestamp;
@@ -62,7 +65,7 @@ mod ttl;
 pub use any_backend::AnyBackend;
 pub use backend::{Acquired, Backend};
 pub use capabilities::{Capabilities, Clock};
-pub use error::{Error, ErrorCode, Operation, Result};
+pub use error::{Error, ErrorCode, Result};
 pub use fence::{Fence, InvalidFence};
 pub use finding::{Finding, Level};
 pub use fingerprint::Fingerprint;
@@ -70,6 +73,8 @@ pub use key::{InvalidKey, Key};
 pub use key_space::{InvalidPrefix, KeySpace};
 pub use lease::{Lease, LockRecord};
 pub use lock_id::{InvalidLockId, LockId};
+pub use operation::Operation;
+pub use publication::{InvalidPublication, Publication};
 pub use sent::Sent;
 pub use timestamp::{TOLERANCE, Timestamp, is_live};
 pub use ttl::{InvalidTtl, Ttl};

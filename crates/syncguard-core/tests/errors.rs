@@ -5,7 +5,9 @@
 use std::error::Error as _;
 use std::time::Duration;
 
-use syncguard_core::{Error, ErrorCode, Fence, Key, KeySpace, LockId, Operation, Result, Ttl};
+use syncguard_core::{
+    Error, ErrorCode, Fence, Key, KeySpace, LockId, Operation, Publication, Result, Ttl,
+};
 
 #[test]
 fn e1_display_names_operation_key_and_code_and_leaves_the_source_to_source() {
@@ -42,6 +44,9 @@ fn e1_invalid_values_become_errors_through_the_question_mark() {
     fn prefix() -> Result<KeySpace> {
         Ok(KeySpace::new("too-long", 10, 0)?)
     }
+    fn publication() -> Result<Publication> {
+        Ok(Publication::new(Fence::new(7)?, "a\0b", "")?)
+    }
     fn ttl() -> Result<Ttl> {
         Ok(Duration::ZERO.try_into()?)
     }
@@ -50,6 +55,7 @@ fn e1_invalid_values_become_errors_through_the_question_mark() {
         id().unwrap_err(),
         key().unwrap_err(),
         prefix().unwrap_err(),
+        publication().unwrap_err(),
         ttl().unwrap_err(),
     ];
     for error in &errors {
@@ -57,7 +63,7 @@ fn e1_invalid_values_become_errors_through_the_question_mark() {
         assert!(error.message().is_some());
     }
     let operations = errors.map(|error| error.operation().as_str());
-    assert_eq!(operations, ["parse", "parse", "acquire", "configure", "acquire"]);
+    assert_eq!(operations, ["parse", "parse", "acquire", "configure", "publish", "acquire"]);
 }
 
 #[test]

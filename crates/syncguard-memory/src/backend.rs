@@ -4,8 +4,8 @@ use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use syncguard_core::{
-    Acquired, Backend, Capabilities, Clock, Finding, Key, Lease, Level, LockId, LockRecord, Result,
-    Timestamp, Ttl,
+    Acquired, Backend, Capabilities, Clock, Finding, Key, Lease, Level, LockId, LockRecord,
+    Publication, Result, Timestamp, Ttl,
 };
 
 use crate::clock::{ManualClock, Source};
@@ -66,7 +66,8 @@ impl Default for MemoryBackend {
 
 impl Backend for MemoryBackend {
     fn capabilities(&self) -> Capabilities {
-        let capabilities = Capabilities::new(Clock::Server).with_notifications().with_handoff();
+        let capabilities =
+            Capabilities::new(Clock::Server).with_notifications().with_handoff().with_publishing();
         if self.store().ends_at_ttl() { capabilities.with_end_at_ttl() } else { capabilities }
     }
 
@@ -112,6 +113,21 @@ impl Backend for MemoryBackend {
 
     fn notified(&self, key: &Key) -> impl Future<Output = ()> + Send + 'static {
         self.store().freed(key)
+    }
+
+    async fn publish(&self, lease: &Lease, publication: &Publication, ttl: Ttl) -> Result<bool> {
+        let (mut store, now) = self.step();
+        Ok(store.publish(lease.key(), publication, ttl, now))
+    }
+
+    async fn withdraw(&self, lease: &Lease) -> Result<()> {
+        self.store().withdraw(lease.key(), lease.fence());
+        Ok(())
+    }
+
+    async fn published(&self, key: &Key) -> Result<Option<Publication>> {
+        let (store, now) = self.step();
+        Ok(store.published(key, now).cloned())
     }
 
     async fn preflight(&self) -> Vec<Finding> {

@@ -81,7 +81,8 @@ impl FaultyBackend {
     /// Neither sends nor receives notifications.
     #[must_use]
     pub fn without_notifications(mut self) -> Self {
-        self.capabilities = rebuilt(self.capabilities, Capabilities::supports_handoff);
+        let whole = self.capabilities;
+        self.capabilities = rebuilt(whole, whole.supports_handoff(), whole.publishes());
         self
     }
 
@@ -96,12 +97,15 @@ impl FaultyBackend {
     #[must_use]
     pub fn without_handoff(mut self) -> Self {
         let whole = self.capabilities;
-        self.capabilities = rebuilt(whole, |_| false);
-        if whole.receives_notifications() {
-            self.capabilities = self.capabilities.with_notifications();
-        } else if whole.sends_notifications() {
-            self.capabilities = self.capabilities.with_sent_notifications_only();
-        }
+        self.capabilities = notifying_as(whole, rebuilt(whole, false, whole.publishes()));
+        self
+    }
+
+    /// Does not store what a leader publishes.
+    #[must_use]
+    pub fn without_publishing(mut self) -> Self {
+        let whole = self.capabilities;
+        self.capabilities = notifying_as(whole, rebuilt(whole, whole.supports_handoff(), false));
         self
     }
 
@@ -210,15 +214,29 @@ impl FaultyBackend {
 }
 
 /// The same clock and the same end of leases, without notifications.
-fn rebuilt(whole: Capabilities, supports_handoff: fn(&Capabilities) -> bool) -> Capabilities {
+fn rebuilt(whole: Capabilities, supports_handoff: bool, publishes: bool) -> Capabilities {
     let mut capabilities = Capabilities::new(whole.clock());
     if whole.ends_at_ttl() {
         capabilities = capabilities.with_end_at_ttl();
     }
-    if supports_handoff(&whole) {
+    if supports_handoff {
         capabilities = capabilities.with_handoff();
     }
+    if publishes {
+        capabilities = capabilities.with_publishing();
+    }
     capabilities
+}
+
+/// The capabilities with the notifications of `whole`.
+fn notifying_as(whole: Capabilities, capabilities: Capabilities) -> Capabilities {
+    if whole.receives_notifications() {
+        capabilities.with_notifications()
+    } else if whole.sends_notifications() {
+        capabilities.with_sent_notifications_only()
+    } else {
+        capabilities
+    }
 }
 
 impl fmt::Debug for FaultyBackend {

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use syncguard_core::{
-    Acquired, Fence, Key, Lease, LockId, LockRecord, Result, TOLERANCE, Timestamp, Ttl, is_live,
+    Acquired, Fence, Key, Lease, LockId, LockRecord, Publication, Result, TOLERANCE, Timestamp,
+    Ttl, is_live,
 };
 use tokio::sync::Notify;
 
@@ -25,6 +26,8 @@ pub(crate) struct Store {
 struct Slot {
     fence: u64,
     record: Option<LockRecord>,
+    /// What the leader of the key published, and when that expires (N8).
+    published: Option<(Publication, Timestamp)>,
     freed: Arc<Notify>,
 }
 
@@ -129,6 +132,35 @@ impl Store {
 
     pub(crate) fn find(&self, id: &LockId, now: Timestamp) -> Option<&LockRecord> {
         self.get(self.keys.get(id)?, now).filter(|record| record.id() == id)
+    }
+
+    /// Stores a publication, unless one with a higher fence is stored (N6).
+    pub(crate) fn publish(
+        &mut self,
+        key: &Key,
+        publication: &Publication,
+        ttl: Ttl,
+        now: Timestamp,
+    ) -> bool {
+        let stored = self.published(key, now);
+        let outranked = stored.is_some_and(|stored| stored.fence() > publication.fence());
+        if !outranked {
+            let slot = self.slots.entry(key.clone()).or_default();
+            slot.published = Some((publication.clone(), now.after(ttl)));
+        }
+        !outranked
+    }
+
+    /// Removes the publication of a key, unless its fence is above `fence`.
+    pub(crate) fn withdraw(&mut self, key: &Key, fence: Fence) {
+        if let Some(slot) = self.slots.get_mut(key) {
+            slot.published.take_if(|(stored, _)| stored.fence() <= fence);
+        }
+    }
+
+    pub(crate) fn published(&self, key: &Key, now: Timestamp) -> Option<&Publication> {
+        let (publication, expires_at) = self.slots.get(key)?.published.as_ref()?;
+        is_live(*expires_at, self.deciding(now)).then_some(publication)
     }
 
     /// Resolves at the first release of this key after this call.

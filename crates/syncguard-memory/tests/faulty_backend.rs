@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use syncguard_memory::{
     Acquired, Backend, Clock, ErrorCode, Fault, FaultyBackend, Key, Lease, LockId, MemoryBackend,
-    Notifications, Operation, Result, Ttl,
+    Notifications, Operation, Publication, Result, Ttl,
 };
 use tokio::runtime::Handle;
 use tokio::time::{Instant, sleep, timeout};
@@ -168,19 +168,24 @@ async fn notifications_are_passed_or_lost_or_spurious() {
 async fn capabilities_can_be_switched_off_one_by_one() {
     let shown = |backend: FaultyBackend| {
         let it = backend.capabilities();
-        (it.sends_notifications(), it.receives_notifications(), it.supports_handoff())
+        let notifications = (it.sends_notifications(), it.receives_notifications());
+        (notifications, it.supports_handoff(), it.publishes())
     };
-    assert_eq!(shown(faulty()), (true, true, true));
-    assert_eq!(shown(faulty().without_notifications()), (false, false, true));
-    assert_eq!(shown(faulty().with_sent_notifications_only()), (true, false, true));
-    assert_eq!(shown(faulty().without_handoff()), (true, true, false));
-    let sends = faulty().with_sent_notifications_only().without_handoff();
-    assert_eq!(shown(sends.clone()), (true, false, false));
+    assert_eq!(shown(faulty()), ((true, true), true, true));
+    assert_eq!(shown(faulty().without_notifications()), ((false, false), true, true));
+    assert_eq!(shown(faulty().with_sent_notifications_only()), ((true, false), true, true));
+    assert_eq!(shown(faulty().without_handoff()), ((true, true), false, true));
+    assert_eq!(shown(faulty().without_publishing()), ((true, true), true, false));
+    let sends = faulty().with_sent_notifications_only().without_handoff().without_publishing();
+    assert_eq!(shown(sends.clone()), ((true, false), false, false));
     assert_eq!(sends.capabilities().clock(), Clock::Server);
 
     let lease = take(&sends).await.unwrap();
     let receiver = LockId::random().unwrap();
     let refused = sends.handoff(&lease, &receiver, ttl()).await.unwrap_err();
+    assert_eq!(refused.code(), ErrorCode::Internal);
+    let publication = Publication::new(lease.fence(), "node", "value").unwrap();
+    let refused = sends.publish(&lease, &publication, ttl()).await.unwrap_err();
     assert_eq!(refused.code(), ErrorCode::Internal);
     let notified = sends.notified(&key());
     sends.release(&lease).await.unwrap();
@@ -203,4 +208,37 @@ async fn leases_end_at_their_ttl_if_the_wrapped_backend_says_so() {
         sleep(1_000 * MS).await;
         assert!(!is_held(&backend).await);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn faults_and_records_include_what_leaders_publish() {
+    let backend = faulty();
+    let lease = take(&backend).await.unwrap();
+    let publication = Publication::new(lease.fence(), "node", "value").unwrap();
+    let published = async || backend.inner().published(&key()).await.unwrap();
+
+    backend.next(Operation::Publish, Fault::Fail(ErrorCode::RateLimited));
+    let failed = backend.publish(&lease, &publication, ttl()).await.unwrap_err();
+    assert_eq!((failed.code(), published().await), (ErrorCode::RateLimited, None));
+    backend.next(Operation::Publish, Fault::LoseReply(ErrorCode::NetworkTimeout));
+    assert!(backend.publish(&lease, &publication, ttl()).await.is_err());
+    assert_eq!(published().await.as_ref(), Some(&publication));
+
+    backend.next(Operation::Published, Fault::Fail(ErrorCode::Internal));
+    assert!(backend.published(&key()).await.is_err());
+    assert_eq!(backend.published(&key()).await.unwrap(), Some(publication));
+
+    backend.next(Operation::Withdraw, Fault::Fail(ErrorCode::Internal));
+    assert!(backend.withdraw(&lease).await.is_err() && published().await.is_some());
+    backend.withdraw(&lease).await.unwrap();
+    assert_eq!(published().await, None);
+
+    let ids = |operation| {
+        let calls = backend.calls(operation);
+        calls.iter().map(|call| call.id().cloned()).collect::<Vec<_>>()
+    };
+    let id = Some(lease.id().clone());
+    assert_eq!(ids(Operation::Publish), [id.clone(), id.clone()]);
+    assert_eq!(ids(Operation::Withdraw), [id.clone(), id]);
+    assert_eq!(ids(Operation::Published), [None, None]);
 }

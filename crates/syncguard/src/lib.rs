@@ -78,7 +78,7 @@ pub use manager::LockManager;
 pub use request::LockRequest;
 pub use syncguard_core::{
     Acquired, AnyBackend, Backend, Capabilities, Clock, Error, ErrorCode, Fence, Finding,
-    Fingerprint, InvalidFence, InvalidKey, InvalidLockId, InvalidTtl, Key, Lease, Level, LockId,
-    LockRecord, Operation, Result, Sent, Timestamp, Ttl,
+    Fingerprint, InvalidFence, InvalidKey, InvalidLockId, InvalidPublication, InvalidTtl, Key,
+    Lease, Level, LockId, LockRecord, Operation, Publication, Result, Sent, Timestamp, Ttl,
 };
 pub use tokio_util::sync::CancellationToken;

@@ -11,7 +11,7 @@ use std::time::Duration;
 use support::log::Log;
 use syncguard::{
     Acquired, Backend, Capabilities, ErrorCode, Finding, Key, Lease, LockId, LockManager,
-    LockRecord, Result, Sent, Ttl,
+    LockRecord, Publication, Result, Sent, Ttl,
 };
 use syncguard_memory::MemoryBackend;
 use tracing::Level;
@@ -84,6 +84,18 @@ impl Backend for Replicated {
 
     fn notified(&self, key: &Key) -> impl Future<Output = ()> + Send + 'static {
         self.current().notified(key)
+    }
+
+    async fn publish(&self, lease: &Lease, publication: &Publication, ttl: Ttl) -> Result<bool> {
+        self.current().publish(lease, publication, ttl).await
+    }
+
+    async fn withdraw(&self, lease: &Lease) -> Result<()> {
+        self.current().withdraw(lease).await
+    }
+
+    async fn published(&self, key: &Key) -> Result<Option<Publication>> {
+        self.current().published(key).await
     }
 
     async fn preflight(&self) -> Vec<Finding> {

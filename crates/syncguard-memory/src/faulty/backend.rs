@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use syncguard_core::{
     Acquired, Backend, Capabilities, Error, ErrorCode, Finding, Key, Lease, LockId, LockRecord,
-    Operation, Result, Sent, Ttl,
+    Operation, Publication, Result, Sent, Ttl,
 };
 use tokio::time::sleep;
 
@@ -113,6 +113,31 @@ impl Backend for FaultyBackend {
             lost = notifications == Notifications::Lossy && state.loses_this_one();
             if lost { Poll::Pending } else { Poll::Ready(()) }
         })
+    }
+
+    async fn publish(&self, lease: &Lease, publication: &Publication, ttl: Ttl) -> Result<bool> {
+        let (inner, owned, publication) = (self.inner.clone(), lease.clone(), publication.clone());
+        let able = self.capabilities.publishes();
+        let call = async move {
+            if able {
+                return inner.publish(&owned, &publication, ttl).await;
+            }
+            let error = Error::new(ErrorCode::Internal, Operation::Publish).with_key(owned.key());
+            Err(error.with_message("publishing is switched off: check `publishes` first"))
+        };
+        self.state.call(Operation::Publish, Some(lease.id().clone()), call).await
+    }
+
+    async fn withdraw(&self, lease: &Lease) -> Result<()> {
+        let (inner, owned) = (self.inner.clone(), lease.clone());
+        let call = async move { inner.withdraw(&owned).await };
+        self.state.call(Operation::Withdraw, Some(lease.id().clone()), call).await
+    }
+
+    async fn published(&self, key: &Key) -> Result<Option<Publication>> {
+        let (inner, key) = (self.inner.clone(), key.clone());
+        let call = async move { inner.published(&key).await };
+        self.state.call(Operation::Published, None, call).await
     }
 
     async fn preflight(&self) -> Vec<Finding> {

@@ -77,7 +77,7 @@ impl Call {
         self.operation
     }
 
-    /// The lock id of the call: for `Handoff` that of the receiver, for `Get` none.
+    /// The lock id of the call: for `Handoff` that of the receiver, for `Get` and `Published` none.
     #[must_use]
     pub const fn id(&self) -> Option<&LockId> {
         self.id.as_ref()
