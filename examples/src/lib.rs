@@ -9,6 +9,9 @@ mod pages {
     #[doc = include_str!("../../docs/compile-errors.md")]
     struct CompileErrors;
 
+    #[doc = include_str!("../../docs/leader-election.md")]
+    struct LeaderElection;
+
     #[doc = include_str!("../../docs/testing.md")]
     struct Testing;
 

@@ -59,6 +59,7 @@ fn main() -> std::io::Result<ExitCode> {
             (env!("CARGO_BIN_EXE_payment"), "REDIS_URL", &redis, "finds it paid"),
             (env!("CARGO_BIN_EXE_long_job"), "REDIS_URL", &redis, "the job was stopped"),
             (env!("CARGO_BIN_EXE_handoff"), "REDIS_URL", &redis, "released the lease: true"),
+            (env!("CARGO_BIN_EXE_leader"), "REDIS_URL", &redis, "is refused"),
             (env!("CARGO_BIN_EXE_choose_backend"), "LOCKS", &redis, "the job ran once"),
             (env!("CARGO_BIN_EXE_preflight"), "LOCKS", &redis, "checks, 0 errors"),
             (env!("CARGO_BIN_EXE_fenced_table"), "DATABASE_URL", &postgres, "the balance is 150"),

@@ -26,6 +26,7 @@ macro_rules! cases {
 mod acquire;
 mod background;
 mod cancel;
+mod election;
 mod errors;
 mod failed_handoff;
 mod handoff;
@@ -121,6 +122,7 @@ pub(crate) fn all() -> impl Iterator<Item = Case> {
         cancel::CASES,
         errors::CASES,
         observe::CASES,
+        election::CASES,
     ];
     sections.into_iter().flatten().copied()
 }

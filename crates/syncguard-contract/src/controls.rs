@@ -1,4 +1,4 @@
-//! Negative controls: backends with one defect each, which the right case must reject.
+//! Negative controls: backends and electors with one defect each, which the right case must reject.
 //!
 //! A suite that passes a defective backend proves nothing.
 
@@ -12,8 +12,10 @@ use std::time::Duration;
 
 use libtest_mimic::{Failed, Trial};
 use syncguard_core::AnyBackend;
+use syncguard_memory::MemoryBackend;
 
 pub(crate) use self::defective::{Defect, Defective};
+use crate::elector::Elector;
 use crate::store::Store;
 use crate::{cases, model, trials};
 
@@ -186,20 +188,55 @@ const CONTROLS: &[(&str, Defect, &str, &str)] = &[
     ),
 ];
 
-/// Returns the trials that prove the suite: one per defective backend. A trial passes if the right
-/// case rejects the backend for the right reason.
+/// The name of the defect, the elector, the case that must reject it, and a part of its message.
+const ELECTORS: &[(&str, Elector, &str, &str)] = &[
+    (
+        "a_leader_releases_before_its_work_has_ended",
+        Elector::ReleasesFirst,
+        "election::n2_the_lease_is_released_after_the_work_has_ended",
+        "expected the lease to stand until the work has ended",
+    ),
+    (
+        "a_leader_caches_that_it_leads",
+        Elector::CachesABool,
+        "election::n5_a_term_is_not_shown_after_a_successor_has_begun",
+        "expected no term beside that of fence",
+    ),
+    (
+        "an_observer_never_says_vacant",
+        Elector::NeverSaysVacant,
+        "election::n5_an_observer_sees_that_a_leader_vanished",
+        "expected an observer to see these terms",
+    ),
+    (
+        "a_resignation_is_forgotten_after_a_failed_request",
+        Elector::ForgetsAFailedResignation,
+        "election::n4_a_resignation_outlasts_failed_requests",
+        "expected the key to be free after a resignation",
+    ),
+];
+
+/// Returns the trials that prove the suite: one per defective backend or elector. A trial passes if the right
+/// case rejects it for the right reason.
 #[must_use]
 pub fn controls() -> Vec<Trial> {
     let trial = |&(name, defect, case, reason): &(_, Defect, _, _)| {
         Trial::test(format!("control::{name}::is_rejected"), move || {
-            is_rejected(&rejection(case, defect, LIMIT)?, reason)
+            is_rejected(&rejection(case, store_with(defect), LIMIT)?, reason)
         })
     };
     let mut trials: Vec<_> = CONTROLS.iter().map(trial).collect();
+    trials.extend(ELECTORS.iter().map(|&(name, elector, case, reason)| {
+        Trial::test(format!("control::{name}::is_rejected"), move || {
+            let backend = AnyBackend::new(MemoryBackend::new());
+            let store = Store::new(backend.clone(), backend).with_elector(elector);
+            is_rejected(&rejection(case, store, LIMIT)?, reason)
+        })
+    }));
     trials.push(Trial::test("control::a_case_that_hangs::is_rejected", || {
         let case = "acquire::a2_a_held_key_is_not_granted";
         let limit = Duration::from_millis(100);
-        is_rejected(&rejection(case, Defect::AcquireNeverAnswers, limit)?, "it still runs")
+        is_rejected(&rejection(case, store_with(Defect::AcquireNeverAnswers), limit)?, "it still runs")
     }));
     trials.push(Trial::test("control::a_model_trial_that_hangs::is_rejected", || {
         // The model extends a lease to 1 ms so that it ends. Here it lives for another hour.
@@ -232,11 +269,11 @@ fn store_with(defect: Defect) -> Store {
     Store::new(backend.clone(), backend)
 }
 
-/// The message with which the case rejects a backend with this defect, if it does.
-fn rejection(case: &str, defect: Defect, limit: Duration) -> Result<Option<String>, Failed> {
+/// The message with which the case rejects this store, if it does.
+fn rejection(case: &str, store: Store, limit: Duration) -> Result<Option<String>, Failed> {
     let case = cases::all().find(|known| known.name() == case);
     let case = case.ok_or("there is no case of this name")?;
-    let (runtime, store) = (runtime()?, store_with(defect));
+    let runtime = runtime()?;
     let outcome = without_panic_message(|| runtime.block_on(trials::run(case, store, limit)));
     Ok(match outcome {
         Ok(outcome) => outcome.err().and_then(|failed| failed.message().map(Into::into)),

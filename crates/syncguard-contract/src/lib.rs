@@ -56,6 +56,7 @@ mod expect;
 mod cases;
 mod controls;
 mod describe;
+mod elector;
 mod handoff_setup;
 mod model;
 mod store;

@@ -14,6 +14,7 @@ use tokio::sync::Barrier;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
+use crate::elector::Elector;
 use crate::expect::{assert_held, granted};
 
 /// A TTL that outlives every case, so that a busy machine cannot end such a lease.
@@ -54,11 +55,12 @@ pub(crate) struct Store {
     pub(crate) one: AnyBackend,
     pub(crate) two: AnyBackend,
     notifications: Notifications,
+    elector: Elector,
 }
 
 impl Store {
     pub(crate) fn new(one: AnyBackend, two: AnyBackend) -> Self {
-        Self { one, two, notifications: Notifications::Passed }
+        Self { one, two, notifications: Notifications::Passed, elector: Elector::Sound }
     }
 
     /// The same store for clients that do not receive all notifications.
@@ -72,7 +74,17 @@ impl Store {
             }
             AnyBackend::new(client)
         };
-        Self { one: client(&self.one), two: client(&self.two), notifications }
+        Self { one: client(&self.one), two: client(&self.two), notifications, elector: self.elector }
+    }
+
+    /// The same store with another elector.
+    pub(crate) const fn with_elector(mut self, elector: Elector) -> Self {
+        self.elector = elector;
+        self
+    }
+
+    pub(crate) const fn elector(&self) -> Elector {
+        self.elector
     }
 
     /// Whether a waiter is certain to be notified of a release.

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use syncguard_core::{AnyBackend, Backend, Error};
@@ -222,6 +223,7 @@ impl LockManagerBuilder {
             queues: Queues::default(),
             fences: HighestFences::default(),
             undos: Undos::default(),
+            terms: AtomicUsize::default(),
             shutdown_limit,
             serve_pollers,
         };

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use syncguard_core::{
@@ -48,7 +49,7 @@ pub struct LockGuard {
     /// The runtime for background work.
     home: Handle,
     /// Whether dropping the guard still has to release the lease.
-    armed: bool,
+    armed: AtomicBool,
     /// For an earlier attempt under the same id that had no answer. If it reaches the server only
     /// after the release, it is undone.
     earlier: Option<Undo>,
@@ -56,7 +57,7 @@ pub struct LockGuard {
 
 impl LockGuard {
     pub(crate) const fn new(shared: Arc<Shared>, lease: Arc<HeldLease>, home: Handle) -> Self {
-        Self { shared, lease, home, armed: true, earlier: None }
+        Self { shared, lease, home, armed: AtomicBool::new(true), earlier: None }
     }
 
     pub(crate) fn with_earlier(mut self, unanswered: Option<Undo>) -> Self {
@@ -68,6 +69,10 @@ impl LockGuard {
     /// never polled would hold the key for ever.
     pub(crate) fn keep_alive(&self) {
         keeper::start(&self.shared, &self.lease, &self.home, true);
+    }
+
+    pub(crate) const fn parts(&self) -> (&Arc<Shared>, &Arc<HeldLease>, &Handle) {
+        (&self.shared, &self.lease, &self.home)
     }
 
     /// The key.
@@ -168,10 +173,15 @@ impl LockGuard {
     /// # Cancel safety
     ///
     /// If the future is dropped, the release goes on in the background.
-    pub async fn release(mut self) -> Result<bool> {
+    pub async fn release(self) -> Result<bool> {
         // If it fails, or if this future is dropped, the guard is dropped while it is still armed.
+        self.end().await
+    }
+
+    /// As [`release`](Self::release), but it can be tried again.
+    pub(crate) async fn end(&self) -> Result<bool> {
         let released = ending::release(&self.shared, &self.lease, &self.home).await?;
-        self.armed = false;
+        self.armed.store(false, Ordering::Relaxed);
         Ok(released)
     }
 
@@ -195,7 +205,7 @@ impl LockGuard {
     /// ```
     #[allow(clippy::must_use_candidate, reason = "a rate limit has no use for the lease")]
     pub fn detach(mut self) -> Lease {
-        self.armed = false;
+        self.armed.store(false, Ordering::Relaxed);
         if let Some(earlier) = self.earlier.take() {
             earlier.disarm();
         }
@@ -239,7 +249,7 @@ impl LockGuard {
 
 impl Drop for LockGuard {
     fn drop(&mut self) {
-        if self.armed {
+        if *self.armed.get_mut() {
             ending::release_in_background(&self.shared, &self.lease, &self.home);
         }
     }

@@ -238,6 +238,15 @@ impl HeldLease {
         self.reached(|state| (state.phase != Phase::Lost).then_some(state.deadline)).await;
     }
 
+    /// Resolves when no more than `margin` of the time is left, or when the lease is lost.
+    pub(crate) async fn within(&self, margin: Duration) {
+        let moment = |state: &State| {
+            let held = state.phase != Phase::Lost;
+            held.then(|| state.deadline.checked_sub(margin)).flatten()
+        };
+        self.reached(moment).await;
+    }
+
     /// Resolves when a keep-alive should renew.
     pub(crate) async fn renewal_due(&self) -> Instant {
         self.reached(|state| Some(state.renew_at)).await

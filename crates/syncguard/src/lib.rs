@@ -9,6 +9,7 @@
 //! | [`LockManager`] | locks on one backend; the entry point |
 //! | [`LockRequest`] | what to ask for, and the verbs `acquire`, `try_acquire`, `run`, `adopt` |
 //! | [`LockGuard`] | a lock that is held |
+//! | [`Election`], [`Term`], [`Leadership`] | leader election on the same locks |
 //! | [`Backoff`], [`Jitter`] | pauses between attempts |
 //! | [`Event`], [`Outcome`], [`Reason`] | what an observer is told |
 //! | `blocking` | the same for programs without async, with the feature `blocking` |
@@ -39,6 +40,7 @@ mod backoff;
 #[cfg(feature = "blocking")]
 pub mod blocking;
 mod builder;
+mod election;
 mod ending;
 mod errand;
 mod event;
@@ -72,6 +74,7 @@ mod wait_report;
 
 pub use backoff::{Backoff, Jitter};
 pub use builder::LockManagerBuilder;
+pub use election::{Election, Leadership, Observation, Term};
 pub use event::{Event, Outcome, Reason};
 pub use guard::LockGuard;
 pub use manager::LockManager;

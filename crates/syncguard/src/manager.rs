@@ -2,12 +2,14 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use syncguard_core::{
     AnyBackend, Backend, Error, Finding, Key, Lease, LockId, LockRecord, Operation, Result, Ttl,
 };
 
+use crate::election::Election;
 use crate::request::LockRequest;
 use crate::runtime::current_runtime;
 use crate::settings::Settings;
@@ -48,6 +50,17 @@ impl LockManager {
         K: TryInto<Key, Error: Into<Error>>,
     {
         LockRequest::new(self.shared.clone(), key.try_into().map_err(Into::into), self.settings)
+    }
+
+    /// Makes a candidate for the leadership of this key. Nothing happens until one of its verbs is
+    /// called. A bad key is reported there.
+    ///
+    /// The key is that of the lock with the same name: whoever holds that lock leads.
+    pub fn election<K>(&self, key: K) -> Election
+    where
+        K: TryInto<Key, Error: Into<Error>>,
+    {
+        Election::new(self.shared.clone(), key.try_into().map_err(Into::into), self.settings)
     }
 
     /// Returns the backend.
@@ -181,6 +194,12 @@ impl LockManager {
     #[must_use]
     pub fn waiters(&self) -> usize {
         self.shared.queues.waiters()
+    }
+
+    /// Returns how many terms the candidates of this manager lead now: a gauge for metrics.
+    #[must_use]
+    pub fn terms(&self) -> usize {
+        self.shared.terms.load(Ordering::Relaxed)
     }
 
     /// Finishes the releases that run in the background, and ends all waits: waiters and later

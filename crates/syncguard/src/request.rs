@@ -43,11 +43,12 @@ pub struct LockRequest {
     key: Result<Key>,
     settings: Settings,
     cancel: Option<CancellationToken>,
+    takes_handoff: bool,
 }
 
 impl LockRequest {
     pub(crate) const fn new(shared: Arc<Shared>, key: Result<Key>, settings: Settings) -> Self {
-        Self { shared, key, settings, cancel: None }
+        Self { shared, key, settings, cancel: None, takes_handoff: true }
     }
 
     /// Waits for the lock.
@@ -199,7 +200,7 @@ impl LockRequest {
 
     /// Checks the request, and starts its time.
     fn check(self) -> Result<Checked> {
-        let Self { shared, key, settings, cancel } = self;
+        let Self { shared, key, settings, cancel, takes_handoff } = self;
         let key = key?;
         let named = |error: Error| error.with_key(&key);
         let ttl = Ttl::try_from(settings.ttl()).map_err(|bad| named(bad.into()))?;
@@ -218,7 +219,7 @@ impl LockRequest {
         let id = LockId::random().map_err(named)?;
         let started = Instant::now();
         let limits = Limits { started, deadline: started + wait, cancel };
-        let terms = Terms { id, ttl, max_hold: settings.max_hold };
+        let terms = Terms { id, ttl, max_hold: settings.max_hold, takes_handoff };
         Ok(Checked { shared, home, key, terms, limits, settings })
     }
 }

@@ -1,6 +1,7 @@
 //! The state of one lock manager: its backend, its queues and its background work.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use syncguard_core::{Capabilities, Error, ErrorCode, Fence, Lease, Operation, Result};
@@ -25,6 +26,8 @@ pub(crate) struct Shared {
     pub(crate) queues: Queues<Grant>,
     pub(crate) fences: HighestFences,
     pub(crate) undos: Undos,
+    /// How many terms candidates of this manager lead.
+    pub(crate) terms: AtomicUsize,
     pub(crate) shutdown_limit: Duration,
     /// Whether clients that only poll get their share of a contended key.
     pub(crate) serve_pollers: bool,

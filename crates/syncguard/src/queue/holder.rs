@@ -57,7 +57,8 @@ impl<G> Queue<G> {
     /// processes have their turn.
     pub(crate) fn receiver(&mut self, now: Instant, peers: Peers) -> Option<Receiver> {
         let (&number, first) = self.waiters.iter_mut().next()?;
-        if first.phase != Phase::Waiting || self.turns.is_over(now, peers) {
+        let takes_it = first.phase == Phase::Waiting && first.terms.takes_handoff;
+        if !takes_it || self.turns.is_over(now, peers) {
             return None;
         }
         first.phase = Phase::Receiving;

@@ -18,6 +18,8 @@ pub(crate) struct Terms {
     pub(crate) id: LockId,
     pub(crate) ttl: Ttl,
     pub(crate) max_hold: Option<Duration>,
+    /// Whether a release in this process may hand its lease off to this waiter.
+    pub(crate) takes_handoff: bool,
 }
 
 #[derive(Clone, Copy, Debug)]

@@ -96,6 +96,12 @@ impl LockRequest {
         self
     }
 
+    /// A release in this process wakes this waiter, but its lease is not handed off to it.
+    pub(crate) const fn without_handoff(mut self) -> Self {
+        self.takes_handoff = false;
+        self
+    }
+
     /// Ends the wait with [`ErrorCode::Aborted`](crate::ErrorCode::Aborted) when this token is
     /// cancelled. A lock that is held already stays held. Default: none.
     ///

@@ -1,0 +1,266 @@
+//! Leader election: candidates for one key, the terms that they win, and what others see of them.
+
+mod ender;
+mod lead;
+mod leadership;
+mod observation;
+mod publisher;
+mod resignation;
+mod setters;
+mod term;
+mod watchdog;
+
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use syncguard_core::{Error, ErrorCode, Fence, Key, Operation, Publication, Result};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+pub use self::leadership::Leadership;
+pub use self::observation::Observation;
+pub use self::term::Term;
+use self::term::{Conditions, WeakTerm};
+use crate::event::Outcome;
+use crate::settings::Settings;
+use crate::shared::Shared;
+use crate::{Backoff, LockRequest};
+
+/// A candidate for the leadership of one key. Clones are the same candidate.
+///
+/// A *term* is a lease on the lock of the key, kept alive, and its number is the fence. So at most one
+/// candidate leads at a time, a lock request for the same key waits for the end of the term, and a
+/// leader that was paused for too long is stopped by the [fence](Term::fence), wherever it is checked.
+///
+/// [`lead`](Self::lead) does all of it: it campaigns, runs the work while it leads, steps down, and
+/// campaigns again. The parts by themselves are [`campaign`](Self::campaign) and [`Term`]. Everybody
+/// can [`observe`](Self::observe) who leads.
+///
+/// There is no method `is_leader`: its answer would be outdated when it is used. [`term`](Self::term)
+/// gives the term, whose fence goes with each write.
+///
+/// # Default
+///
+/// - [`ttl`](Self::ttl): as the [manager](crate::LockManagerBuilder) is set, and otherwise 15 s
+/// - [`margin`](Self::margin): a third of the TTL
+/// - [`backoff`](Self::backoff): as the manager is set
+/// - [`pause`](Self::pause): 1 s, doubling with each term that ends within its TTL, with equal jitter
+/// - no name and no value, no cancellation, and the process is not aborted
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), syncguard::Error> {
+/// # let locks = syncguard::LockManager::new(syncguard_memory::MemoryBackend::new());
+/// use std::time::Duration;
+/// use syncguard::{CancellationToken, Result};
+///
+/// let stop = CancellationToken::new();
+/// let election = locks.election("billing").candidate("pod-7").cancel(stop.clone());
+/// election
+///     .lead(async |term| -> Result<()> {
+///         println!("leading with fence {}", term.fence());
+///         // Work until `term.ending()`, and pass the fence to whatever is written.
+///         stop.cancel();
+///         term.ending().await;
+///         Ok(())
+///     })
+///     .await?;
+/// # Ok(()) }
+/// ```
+#[must_use = "does nothing until `lead`, `campaign` or `observe` is called"]
+#[derive(Clone)]
+pub struct Election {
+    shared: Arc<Shared>,
+    key: Result<Key>,
+    settings: Settings,
+    margin: Option<Duration>,
+    pause: Backoff,
+    cancel: CancellationToken,
+    candidate: Option<String>,
+    value: Option<Vec<u8>>,
+    abort_at_deadline: bool,
+    /// The newest term of this candidate.
+    term: Arc<Mutex<WeakTerm>>,
+}
+
+const DEFAULT_TTL: Duration = Duration::from_secs(15);
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+
+impl Election {
+    pub(crate) fn new(shared: Arc<Shared>, key: Result<Key>, defaults: Settings) -> Self {
+        let settings = Settings {
+            ttl: defaults.ttl.or(Some(DEFAULT_TTL)),
+            // A candidate waits for ever.
+            wait: Some(Duration::MAX),
+            max_retries: None,
+            backoff: defaults.backoff,
+            keep_alive: Some(true),
+            max_hold: None,
+        };
+        Self {
+            shared,
+            key,
+            settings,
+            margin: None,
+            pause: Backoff::exponential(FIRST_PAUSE),
+            cancel: CancellationToken::new(),
+            candidate: None,
+            value: None,
+            abort_at_deadline: false,
+            term: Arc::default(),
+        }
+    }
+
+    /// Waits until this candidate leads, and returns its term.
+    ///
+    /// It is the wait of [`LockRequest::acquire`] without a limit: it outlasts outages, and nothing is
+    /// stored for a candidate, so none can be left behind. A release within the process wakes the next
+    /// candidate, but is never handed off to it, so that candidates of all processes get their chance.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), syncguard::Error> {
+    /// # let locks = syncguard::LockManager::new(syncguard_memory::MemoryBackend::new());
+    /// let term = locks.election("billing").campaign().await?;
+    /// tokio::select! {
+    ///     () = term.lost() => {} // somebody else may lead: stop at once
+    ///     () = term.ending() => {} // finish up
+    ///     () = async { /* work, with term.fence() */ } => {}
+    /// }
+    /// term.resign().await?;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// - [`ErrorCode::Aborted`] if the token is cancelled or the manager is shut down.
+    /// - [`ErrorCode::InvalidArgument`] for a bad key, TTL, margin, name or value, or outside a tokio
+    ///   runtime.
+    /// - An error of the backend that is not transient. A transient one is tried again.
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`LockRequest::acquire`]: no lease is left.
+    pub async fn campaign(&self) -> Result<Term> {
+        self.campaign_for(false).await
+    }
+
+    /// Campaigns. With `led`, the term is ended by [`lead`](Self::lead), after the work.
+    async fn campaign_for(&self, led: bool) -> Result<Term> {
+        let called = Instant::now();
+        let result = self.win(led).await;
+        if let Ok(key) = &self.key {
+            let outcome = match &result {
+                Ok(_) => Outcome::Done,
+                Err(error) => Outcome::Failed(error.code()),
+            };
+            let backend = &self.shared.backend;
+            backend.report(Operation::Campaign, outcome, key, None, called, None);
+        }
+        result.map_err(|error| error.with_operation(Operation::Campaign))
+    }
+
+    async fn win(&self, led: bool) -> Result<Term> {
+        let conditions = self.conditions(led)?;
+        let request = LockRequest::new(self.shared.clone(), self.key.clone(), self.settings);
+        let request = request.cancel(self.cancel.clone()).without_handoff();
+        let guard = request.wait_for_guard(true).await?;
+        let term = Term::begin(guard, conditions)?;
+        *self.newest() = term.downgrade();
+        Ok(term)
+    }
+
+    /// Checks what is not part of a lock request.
+    fn conditions(&self, led: bool) -> Result<Conditions> {
+        let ttl = self.settings.ttl();
+        let margin = self.margin.unwrap_or(ttl / 3);
+        if margin > ttl / 2 {
+            let error = Error::new(ErrorCode::InvalidArgument, Operation::Campaign);
+            let error = self.key.as_ref().map_or(error.clone(), |key| error.with_key(key));
+            return Err(error.with_message(
+                "the margin is more than half of the TTL, so a term would end before its first \
+                 renewal: raise the TTL or lower the margin",
+            ));
+        }
+        let candidate = self.candidate.clone().unwrap_or_default();
+        let value = self.value.clone().unwrap_or_default();
+        // Checked now, because the fence of the term is not known before it is won.
+        Publication::new(Fence::MAX_GRANTED, candidate.as_str(), value.as_slice())?;
+        Ok(Conditions {
+            led,
+            margin,
+            cancel: self.cancel.clone(),
+            publishes: self.candidate.is_some() || self.value.is_some(),
+            candidate,
+            value,
+            aborts: self.abort_at_deadline,
+        })
+    }
+
+    /// The term of this candidate, while it leads.
+    ///
+    /// Before it acts, a leader asks here or keeps its [`Term`], and hands the fence to what it
+    /// writes. `None` as soon as the term is lost or was resigned.
+    #[must_use]
+    pub fn term(&self) -> Option<Term> {
+        self.newest().upgrade().filter(Term::is_held)
+    }
+
+    /// Watches who leads. It needs no candidate: anybody may observe.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), syncguard::Error> {
+    /// # let locks = syncguard::LockManager::new(syncguard_memory::MemoryBackend::new());
+    /// use syncguard::Leadership;
+    ///
+    /// let mut leaders = locks.election("billing").observe()?;
+    /// assert_eq!(leaders.next().await, Some(Leadership::Vacant));
+    /// let term = locks.election("billing").campaign().await?;
+    /// let Some(Leadership::Led { fence, .. }) = leaders.next().await else { panic!() };
+    /// assert_eq!(fence, term.fence());
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorCode::InvalidArgument`] for a bad key.
+    pub fn observe(&self) -> Result<Observation> {
+        let key = self.key.clone().map_err(|error| error.with_operation(Operation::Get))?;
+        Ok(Observation::new(self.shared.clone(), key))
+    }
+
+    /// Tells a liveness probe whether this candidate is well.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorCode::Lost`] while its term is over by time and its work still runs, or its [`Term`] is
+    /// still there: work blocks its thread, and only a restart of the process stops it for sure. See
+    /// also [`abort_at_deadline`](Self::abort_at_deadline).
+    pub fn health(&self) -> Result<()> {
+        match self.newest().upgrade() {
+            Some(term) if term.is_overdue() => {
+                Err(Error::new(ErrorCode::Lost, Operation::Lead).with_key(term.key()).with_message(
+                    "the lease has ended and the work has not: restart the process, and move \
+                     blocking work to threads of its own",
+                ))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn newest(&self) -> std::sync::MutexGuard<'_, WeakTerm> {
+        // Nothing panics while it is locked.
+        self.term.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Election {
+    /// One line for a log: the fingerprint of the key, and the settings.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let key = self.key.as_ref().map(Key::fingerprint).map_err(Error::code);
+        f.debug_struct("Election")
+            .field("key", &key)
+            .field("ttl", &self.settings.ttl())
+            .field("candidate", &self.candidate)
+            .finish_non_exhaustive()
+    }
+}

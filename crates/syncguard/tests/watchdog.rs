@@ -1,0 +1,53 @@
+//! N2: work that blocks its thread past the deadline, and the process that is aborted for it.
+
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+use std::os::unix::process::ExitStatusExt as _;
+use std::process::Command;
+use std::time::Duration;
+
+use syncguard::{LockManager, Result};
+use syncguard_memory::{Fault, FaultyBackend, MemoryBackend, Operation};
+
+const TTL: Duration = Duration::from_millis(300);
+/// Set in the process that is to be aborted.
+const WORK: &str = "SYNCGUARD_TEST_WORK";
+
+/// Runs the other test of this file in a process of its own, with this work.
+fn outcome(work: &str) -> std::process::ExitStatus {
+    Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "leads_in_a_process_of_its_own", "--ignored"])
+        .env(WORK, work)
+        .output()
+        .unwrap()
+        .status
+}
+
+#[test]
+fn n2_work_that_outlives_its_lease_aborts_the_process_if_asked_for() {
+    assert_eq!(outcome("blocks").signal(), Some(6), "SIGABRT");
+    assert!(outcome("waits").success(), "work that can be dropped aborts nothing");
+    assert!(outcome("ends").success(), "nor does work that has ended");
+}
+
+#[tokio::test]
+#[ignore = "started by the test above"]
+async fn leads_in_a_process_of_its_own() {
+    let Ok(work) = std::env::var(WORK) else { return };
+    let backend = FaultyBackend::new(MemoryBackend::new().with_end_at_ttl());
+    backend.on_call(|operation, _| match operation {
+        Operation::Extend => Fault::Hang,
+        _ => Fault::None,
+    });
+    let locks = LockManager::new(backend);
+    let election = locks.election("key").ttl(TTL).abort_at_deadline();
+    let lead = election.lead(async |_| -> Result<()> {
+        match work.as_str() {
+            "blocks" => std::thread::sleep(3 * TTL),
+            "waits" => std::future::pending().await,
+            _ => {}
+        }
+        Ok(())
+    });
+    let _ = tokio::time::timeout(3 * TTL, lead).await;
+}
