@@ -11,6 +11,7 @@ use std::time::Duration;
 use syncguard_memory::{
     Error, Event, FaultyBackend, LockManager, MemoryBackend, Operation, Outcome,
 };
+use tokio::sync::Notify;
 
 /// Stands for the counters and histograms of a metrics library.
 #[derive(Default)]
@@ -19,6 +20,7 @@ struct Metrics {
     waited_ms: AtomicU64,
     failed: AtomicU64,
     lost: AtomicU64,
+    loss_seen: Notify,
 }
 
 impl Metrics {
@@ -35,6 +37,7 @@ impl Metrics {
             }
             (Operation::Hold, _) => {
                 add(&self.lost, 1);
+                self.loss_seen.notify_one();
             }
             (_, Outcome::Failed(_)) => {
                 add(&self.failed, 1);
@@ -60,6 +63,8 @@ async fn main() -> Result<(), Error> {
     println!("the second request got the lock: {}", impatient.is_ok());
     backend.lose_lease("report").await?;
     guard.lost().await;
+    // The observer hears of it right after the holder.
+    metrics.loss_seen.notified().await;
 
     let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
     println!("waits: {}, {} ms in all", read(&metrics.waits), read(&metrics.waited_ms));
