@@ -95,7 +95,10 @@ fn start(name: &str, lines: &Sender<String>) -> std::io::Result<Child> {
     if let Some(output) = process.stdout.take() {
         let lines = lines.clone();
         thread::spawn(move || {
-            BufReader::new(output).lines().map_while(|line| line.ok()).try_for_each(|line| lines.send(line))
+            BufReader::new(output)
+                .lines()
+                .map_while(|line| line.ok())
+                .try_for_each(|line| lines.send(line))
         });
     }
     Ok(process)

@@ -236,7 +236,10 @@ pub fn controls() -> Vec<Trial> {
     trials.push(Trial::test("control::a_case_that_hangs::is_rejected", || {
         let case = "acquire::a2_a_held_key_is_not_granted";
         let limit = Duration::from_millis(100);
-        is_rejected(&rejection(case, store_with(Defect::AcquireNeverAnswers), limit)?, "it still runs")
+        is_rejected(
+            &rejection(case, store_with(Defect::AcquireNeverAnswers), limit)?,
+            "it still runs",
+        )
     }));
     trials.push(Trial::test("control::a_model_trial_that_hangs::is_rejected", || {
         // The model extends a lease to 1 ms so that it ends. Here it lives for another hour.

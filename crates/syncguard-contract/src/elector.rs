@@ -31,7 +31,11 @@ pub(crate) enum Elector {
 pub(crate) enum Held {
     Term(Election, Term),
     /// A defective elector remembers a fence.
-    Lock { locks: LockManager, guard: LockGuard, remembered: Fence },
+    Lock {
+        locks: LockManager,
+        guard: LockGuard,
+        remembered: Fence,
+    },
 }
 
 impl Elector {
@@ -69,7 +73,12 @@ impl Elector {
     }
 
     /// Campaigns until it leads.
-    pub(crate) async fn campaign(self, locks: &LockManager, key: &Key, ttl: Duration) -> Result<Held> {
+    pub(crate) async fn campaign(
+        self,
+        locks: &LockManager,
+        key: &Key,
+        ttl: Duration,
+    ) -> Result<Held> {
         if matches!(self, Self::CachesABool | Self::ForgetsAFailedResignation) {
             let guard = locks.lock(key).ttl(ttl).wait(ttl).acquire().await?;
             let (locks, remembered) = (locks.clone(), guard.fence());

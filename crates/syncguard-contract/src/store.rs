@@ -74,7 +74,12 @@ impl Store {
             }
             AnyBackend::new(client)
         };
-        Self { one: client(&self.one), two: client(&self.two), notifications, elector: self.elector }
+        Self {
+            one: client(&self.one),
+            two: client(&self.two),
+            notifications,
+            elector: self.elector,
+        }
     }
 
     /// The same store with another elector.

@@ -11,8 +11,8 @@ use std::time::Duration;
 use support::waiters::MS;
 use support::{next_all, with_notifications_and_handoff};
 use syncguard::{
-    Backoff, CancellationToken, Election, Error, ErrorCode, Jitter, LockManager, Operation, Outcome,
-    Result,
+    Backend, Backoff, CancellationToken, Election, Error, ErrorCode, Jitter, LockManager, Operation,
+    Outcome, Result,
 };
 use syncguard_memory::{Fault, FaultyBackend};
 use tokio::runtime::Handle;
@@ -383,28 +383,28 @@ async fn n3_a_clone_of_a_term_does_not_outlive_the_work() {
     let locks = LockManager::new(backend.clone());
     let stop = CancellationToken::new();
     let election = locks.election("key").ttl(TTL).cancel(stop.clone());
-    let mut kept = None;
+    let kept = Mutex::new(None);
     election
         .lead(async |term| -> Result<()> {
-            kept = Some(term);
+            *kept.lock().unwrap() = Some(term);
             stop.cancel();
             Ok(())
         })
         .await
         .unwrap();
-    let kept = kept.unwrap();
-    assert_eq!(kept.remaining(), Duration::ZERO);
-    assert!(timeout(Duration::ZERO, kept.lost()).await.is_ok());
+    let term = kept.lock().unwrap().take().unwrap();
+    assert_eq!(term.remaining(), Duration::ZERO);
+    assert!(timeout(Duration::ZERO, term.lost()).await.is_ok());
     assert!(!locks.is_locked("key").await.unwrap());
     // Dropping the future of `lead` does it too.
-    let lead = election.cancel(CancellationToken::new());
-    let mut kept = None;
-    let lead = lead.lead(async |term| -> Result<()> {
-        kept = Some(term);
+    let election = election.cancel(CancellationToken::new());
+    let lead = election.lead(async |term| -> Result<()> {
+        *kept.lock().unwrap() = Some(term);
         std::future::pending().await
     });
     assert!(timeout(SECOND, lead).await.is_err());
-    assert_eq!(kept.unwrap().remaining(), Duration::ZERO);
+    let term = kept.lock().unwrap().take().unwrap();
+    assert_eq!(term.remaining(), Duration::ZERO);
     sleep(MS).await;
     assert!(!locks.is_locked("key").await.unwrap());
 }

@@ -65,10 +65,9 @@ async fn n5_an_observer_sees_how_things_stand_and_then_each_change() {
 
 #[tokio::test(start_paused = true)]
 async fn n5_a_leader_that_vanished_is_seen_when_its_lease_ends() {
-    for backend in [
-        with_notifications_and_handoff(),
-        with_notifications_and_handoff().without_notifications(),
-    ] {
+    for backend in
+        [with_notifications_and_handoff(), with_notifications_and_handoff().without_notifications()]
+    {
         let locks = LockManager::new(backend);
         let mut leaders = locks.election("key").observe().unwrap();
         assert_eq!(next(&mut leaders).await.0, Leadership::Vacant);

@@ -59,7 +59,10 @@ async fn n1_candidates_of_two_clients_lead_in_turn(store: Store) -> Result<()> {
         candidates.spawn(async move {
             let term = election.campaign().await?;
             terms.lock().expect("nobody panics").push((number, term.fence()));
-            assert!(term.resign().await?, "expected the term of {number} to end by its resignation");
+            assert!(
+                term.resign().await?,
+                "expected the term of {number} to end by its resignation"
+            );
             Ok::<_, syncguard_core::Error>(())
         });
     }
@@ -221,9 +224,8 @@ async fn observed(
     let enough = |seen: &[Leadership]| terms(seen).len() >= expected.len();
     let observe = timeout(2 * SOON, store.elector().observe(&locks, key, &seen, enough));
     let so_far = || terms(&seen.lock().expect("nobody panics"));
-    let (observed, acted) = tokio::join!(observe, async {
-        timeout(2 * SOON, act(&so_far)).await.unwrap_or(Ok(()))
-    });
+    let (observed, acted) =
+        tokio::join!(observe, async { timeout(2 * SOON, act(&so_far)).await.unwrap_or(Ok(())) });
     acted?;
     drop(observed);
     let seen = so_far();

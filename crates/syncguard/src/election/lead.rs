@@ -12,7 +12,8 @@ impl Election {
     /// Campaigns, runs `work` while this candidate leads, steps down, and campaigns again, until the
     /// token is [cancelled](Self::cancel) or the manager is shut down.
     ///
-    /// `work` is called once per term, and never without one. Its future ends in one of these ways,
+    /// A clone of `work` is called once per term, and never without one. So what the closure captures is
+    /// a reference, or can be cloned, as pools and managers can. Its future ends in one of these ways,
     /// and only then the lease is released:
     ///
     /// - It returns, with or without an error. The term ends, and the candidate pauses before it
@@ -57,9 +58,9 @@ impl Election {
     /// # Cancel safety
     ///
     /// If the future is dropped, `work` is dropped, and then the lease is released in the background.
-    pub async fn lead<F, E>(&self, mut work: F) -> Result<()>
+    pub async fn lead<F, E>(&self, work: F) -> Result<()>
     where
-        F: AsyncFnMut(Term) -> Result<(), E>,
+        F: AsyncFnOnce(Term) -> Result<(), E> + Clone,
         E: Display,
     {
         let mut pauses = self.pause.pauses();
@@ -75,7 +76,7 @@ impl Election {
                 // step before the loss is noticed.
                 biased;
                 () = term.must_stop() => Ok(()),
-                worked = work(term.term().clone()) => worked,
+                worked = work.clone()(term.term().clone()) => worked,
             };
             if let Err(error) = worked {
                 let key = term.term().key().fingerprint();

@@ -134,7 +134,7 @@ impl Watch {
     }
 
     async fn read(&mut self) -> Leadership {
-        let (leadership, left) = match self.ask().await {
+        let (leadership, left) = match ask(&self.shared, &self.key).await {
             Ok(None) => (Leadership::Vacant, None),
             Ok(Some((record, led))) if self.highest.is_none_or(|high| record.fence() >= high) => {
                 (led, Some(self.left(&record)))
@@ -147,36 +147,17 @@ impl Watch {
             self.answered = self.read_at;
         }
         let longest = if left.is_some() { LONGEST_PAUSE_WHILE_LED } else { LONGEST_PAUSE };
-        let pause = left.filter(|left| !left.is_zero()).map_or(self.pause, |left| left.min(self.pause));
+        let pause =
+            left.filter(|left| !left.is_zero()).map_or(self.pause, |left| left.min(self.pause));
         self.wake_at = self.read_at + pause;
         self.pause = (self.pause * 2).min(longest);
         leadership
     }
 
-    /// The live lease, and what its holder has published.
-    async fn ask(&self) -> Result<Option<(LockRecord, Leadership)>> {
-        let backend = &self.shared.backend;
-        let published = if backend.capabilities().publishes() {
-            // A leader that is known without its name is better than none.
-            backend.backend.published(&self.key).await.ok().flatten()
-        } else {
-            None
-        };
-        let Some(record) = backend.get(&self.key).await? else {
-            return Ok(None);
-        };
-        let published = published.filter(|published| published.fence() == record.fence());
-        let led = Leadership::Led {
-            fence: record.fence(),
-            candidate: published.as_ref().map(|published| published.candidate().to_owned()),
-            value: published.map(|published| published.value().to_owned()),
-        };
-        Ok(Some((record, led)))
-    }
-
-    /// How long the lease still lasts, if this machine's clock agrees with that of the store. If it
-    /// does not, the timer of the reads is what is left.
+    /// How long the lease still lasts, if this machine's clock agrees with that of the store. Zero if
+    /// it does not: then the timer of the reads is what is left.
     fn left(&self, record: &LockRecord) -> Duration {
+        #[expect(clippy::disallowed_methods, reason = "it only says when to look again")]
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let now = Timestamp::from_millis(now.as_millis().try_into().unwrap_or(u64::MAX));
         let ends_at_ttl = self.shared.backend.capabilities().ends_at_ttl();
@@ -203,6 +184,27 @@ impl Watch {
         self.pause = FIRST_PAUSE;
         self.wake_at = self.wake_at.min(self.read_at + FIRST_PAUSE);
     }
+}
+
+/// The live lease, and what its holder has published.
+async fn ask(shared: &Shared, key: &Key) -> Result<Option<(LockRecord, Leadership)>> {
+    let backend = &shared.backend;
+    let published = if backend.capabilities().publishes() {
+        // A leader that is known without its name is better than none.
+        backend.backend.published(key).await.ok().flatten()
+    } else {
+        None
+    };
+    let Some(record) = backend.get(key).await? else {
+        return Ok(None);
+    };
+    let published = published.filter(|published| published.fence() == record.fence());
+    let led = Leadership::Led {
+        fence: record.fence(),
+        candidate: published.as_ref().map(|published| published.candidate().to_owned()),
+        value: published.map(|published| published.value().to_owned()),
+    };
+    Ok(Some((record, led)))
 }
 
 impl fmt::Debug for Observation {

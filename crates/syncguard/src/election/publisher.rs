@@ -118,8 +118,9 @@ impl Publisher {
         if lease.is_ended() || lease.is_lost() {
             return Err(lost());
         }
-        let published = shared.backend.backend.publish(&lease.lease(), publication, lease.ttl());
-        if published.await? { Ok(()) } else { Err(lost()) }
+        let (present, ttl) = (lease.lease(), lease.ttl());
+        let published = shared.backend.backend.publish(&present, publication, ttl).await?;
+        if published { Ok(()) } else { Err(lost()) }
     }
 }
 

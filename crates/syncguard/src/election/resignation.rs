@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use syncguard_core::Result;
+use syncguard_core::{Backend, Result};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 

@@ -131,6 +131,9 @@ impl Term {
             () = self.0.over.cancelled() => {}
             () = self.0.guard.lost() => {}
         }
+        // Whoever hears of it by another way must not find the term alive.
+        self.0.ending.cancel();
+        self.0.over.cancel();
     }
 
     /// A token that is cancelled when the term is over, for work that runs in other tasks or threads.

@@ -19,7 +19,12 @@ type Named = Queue<&'static str>;
 const ALONE: Peers = Peers { notified: false, notify_us: false, poll: false };
 
 fn terms() -> Terms {
-    Terms { id: LockId::random().unwrap(), ttl: MS.try_into().unwrap(), max_hold: None, takes_handoff: true }
+    Terms {
+        id: LockId::random().unwrap(),
+        ttl: MS.try_into().unwrap(),
+        max_hold: None,
+        takes_handoff: true,
+    }
 }
 
 /// A queue with these waiters.
