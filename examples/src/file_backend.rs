@@ -8,7 +8,7 @@
 //! - One predicate for a live lease, [`is_live`].
 
 use std::collections::BTreeMap;
-use std::fs::{File, rename};
+use std::fs::{self, File};
 use std::io::{ErrorKind, Result as IoResult};
 use std::path::PathBuf;
 use std::time::SystemTime;
@@ -53,8 +53,8 @@ impl FileBackend {
         let done = tokio::task::spawn_blocking(move || -> IoResult<T> {
             let guard = File::create(path.with_extension("lock"))?;
             guard.lock()?;
-            let mut locks = match File::open(&path) {
-                Ok(file) => serde_json::from_reader(file)?,
+            let mut locks = match fs::read(&path) {
+                Ok(content) => serde_json::from_slice(&content)?,
                 Err(error) if error.kind() == ErrorKind::NotFound => Locks::default(),
                 Err(error) => return Err(error),
             };
@@ -63,8 +63,8 @@ impl FileBackend {
             let answer = step(&mut locks, now);
             // A rename is atomic, so a crash leaves either the old file or the new one.
             let new = path.with_extension("new");
-            serde_json::to_writer(File::create(&new)?, &locks)?;
-            rename(new, path)?;
+            fs::write(&new, serde_json::to_vec(&locks)?)?;
+            fs::rename(new, path)?;
             Ok(answer)
         });
         let failed = |code| move |source| Error::new(code, operation).with_source(source);

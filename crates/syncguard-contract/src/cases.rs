@@ -49,6 +49,7 @@ mod wait;
 pub(crate) enum Need {
     Handoff,
     Notifications,
+    Publishing,
 }
 
 impl Need {
@@ -56,6 +57,7 @@ impl Need {
         match self {
             Self::Handoff => capabilities.supports_handoff(),
             Self::Notifications => capabilities.receives_notifications(),
+            Self::Publishing => capabilities.publishes(),
         }
     }
 
@@ -64,6 +66,7 @@ impl Need {
         match self {
             Self::Handoff => "supports_handoff",
             Self::Notifications => "receives_notifications",
+            Self::Publishing => "publishes",
         }
     }
 }

@@ -168,7 +168,10 @@ async fn time_spent_waiting_for_a_connection_shortens_the_lock_timeout(
     server: Arc<Server>,
 ) -> Outcome {
     let service = service(&server).await?;
-    let one = super::backend(&server, 1, |options| options.statement_cache_capacity(0)).await?;
+    let pool = super::pool(&server, 1, |options| options.statement_cache_capacity(0)).await?;
+    // Otherwise the two attempts only look whether their keys are busy, and go out again in any order.
+    let one = PostgresBackend::builder().without_group_commit().command_timeout(PATIENCE);
+    let one = one.build(pool)?;
     let (first_key, key, time) = (fresh_key(), fresh_key(), Duration::from_millis(200));
     let first_blocker = Blocker::of(service.pool(), &first_key).await?;
     let blocker = Blocker::of(service.pool(), &key).await?;

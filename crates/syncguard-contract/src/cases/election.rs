@@ -249,8 +249,10 @@ async fn n5_an_observer_sees_leaders_and_vacancies(store: Store) -> Result<()> {
 
 async fn n5_an_observer_sees_that_a_leader_vanished(store: Store) -> Result<()> {
     let (key, locks) = (fresh_key(), store.locks());
-    observed(&store, &key, &[1, 0], async |_| {
-        locks.lock(&key).ttl(SHORT).acquire().await?.detach();
+    observed(&store, &key, &[0, 1, 0], async |seen| {
+        until(async || Ok(seen() == [0])).await?;
+        // Long enough for the observer to see it.
+        locks.lock(&key).ttl(3 * SHORT).acquire().await?.detach();
         Ok(())
     })
     .await

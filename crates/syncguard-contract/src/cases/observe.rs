@@ -103,7 +103,8 @@ async fn o1_reasons_of_a_refusal(store: Store) -> Result<()> {
 
     // A guard knows that its lease has expired.
     events.lock().unwrap().clear();
-    let request = locks.lock(fresh_key()).ttl(Duration::from_millis(500));
+    // Longer than a busy machine takes to answer.
+    let request = locks.lock(fresh_key()).ttl(Duration::from_secs(2));
     let guard = request.acquire().await?;
     guard.lost().await;
     store.until_free(guard.key()).await?;
