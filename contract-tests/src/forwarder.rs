@@ -33,6 +33,8 @@ struct State {
     delay: Duration,
     /// Connections made since the forwarder started.
     accepted: usize,
+    /// Connections that the client has not closed.
+    open: usize,
 }
 
 /// What connections that were made in the same period share.
@@ -57,6 +59,7 @@ impl Forwarder {
             all_silent: false,
             delay: Duration::ZERO,
             accepted: 0,
+            open: 0,
         };
         let (state, stopped) = (Arc::new(Mutex::new(state)), CancellationToken::new());
         tokio::spawn(stopped.clone().run_until_cancelled_owned(accept(listener, state.clone())));
@@ -73,6 +76,12 @@ impl Forwarder {
     #[must_use]
     pub fn accepted(&self) -> usize {
         self.update(|state| state.accepted)
+    }
+
+    /// How many connections clients have not closed, silent ones included.
+    #[must_use]
+    pub fn open(&self) -> usize {
+        self.update(|state| state.open)
     }
 
     /// Drops whatever is sent over the connections that are open now. New ones work.
@@ -145,12 +154,14 @@ async fn accept(listener: TcpListener, state: Arc<Mutex<State>>) {
         let (server, link) = {
             let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
             state.accepted += 1;
+            state.open += 1;
             if state.all_silent {
                 state.link.silence();
             }
             (state.server.clone(), state.link.clone())
         };
         let (state, cut) = (state.clone(), link.cut.clone());
+        let open = OpenClient(state.clone());
         connections.spawn(cut.run_until_cancelled_owned(async move {
             let Ok(server) = TcpStream::connect(&server).await else {
                 return;
@@ -159,34 +170,50 @@ async fn accept(listener: TcpListener, state: Arc<Mutex<State>>) {
             let ((from_client, to_client), (from_server, to_server)) =
                 (client.into_split(), server.into_split());
             tokio::select! {
-                () = copy(from_client, to_server, &link, &state) => {}
-                () = copy(from_server, to_client, &link, &state) => {}
+                () = copy(from_client, to_server, &link, &state, Some(open)) => {}
+                () = copy(from_server, to_client, &link, &state, None) => {}
             }
         }));
         while connections.try_join_next().is_some() {}
     }
 }
 
+/// Counts a connection as open until the client closes it, or the forwarder does.
+struct OpenClient(Arc<Mutex<State>>);
+
+impl Drop for OpenClient {
+    fn drop(&mut self) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).open -= 1;
+    }
+}
+
 /// Forwards one direction until it ends. A silent connection never ends by itself.
-async fn copy(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, link: &Link, state: &Mutex<State>) {
+async fn copy(
+    mut from: OwnedReadHalf,
+    mut to: OwnedWriteHalf,
+    link: &Link,
+    state: &Mutex<State>,
+    open: Option<OpenClient>,
+) {
     let mut buffer = vec![0; 16 * 1024];
     loop {
         let read = from.read(&mut buffer).await.unwrap_or(0);
-        if link.is_silent() {
-            if read == 0 {
-                std::future::pending::<()>().await;
-            }
-            continue;
-        }
         if read == 0 {
-            return;
+            break;
+        }
+        if link.is_silent() {
+            continue;
         }
         let delay = state.lock().unwrap_or_else(PoisonError::into_inner).delay;
         if !delay.is_zero() {
             sleep(delay).await;
         }
         if !link.is_silent() && to.write_all(&buffer[..read]).await.is_err() {
-            return;
+            break;
         }
+    }
+    drop(open);
+    if link.is_silent() {
+        std::future::pending::<()>().await;
     }
 }

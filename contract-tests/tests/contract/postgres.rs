@@ -10,9 +10,11 @@ mod faults;
 mod full_queue;
 mod group_commit;
 mod handoff;
+mod listening;
 mod notifications;
 mod other_client;
 mod overlaps;
+mod overload;
 mod plans;
 mod pooler;
 mod racers;
@@ -117,9 +119,11 @@ pub(crate) fn trials(runtime: &Handle) -> Vec<Trial> {
         full_queue::cases(),
         group_commit::cases(),
         handoff::cases(),
+        listening::cases(),
         notifications::cases(),
         other_client::cases(),
         overlaps::cases(),
+        overload::cases(),
         plans::cases(),
         pooler::cases(),
         racers::cases(),

@@ -125,7 +125,7 @@ impl PostgresBackendBuilder {
         self
     }
 
-    /// Sets how long one operation may take, including the wait for a connection.
+    /// Sets how long one operation may take. It waits for a connection for at most half of that time.
     ///
     /// Make it longer if other transactions hold locks for longer (see
     /// [`acquire_in`](PostgresBackend::acquire_in)), and shorter if leases are short: a renewal needs

@@ -28,7 +28,7 @@ impl Database {
         Instant::now() + self.command_timeout
     }
 
-    /// Lends a connection. Until it returns, nothing was sent.
+    /// Lends a connection, within half of the time that is left. Until it returns, nothing was sent.
     pub(crate) async fn borrow(
         &self,
         operation: Operation,
@@ -37,7 +37,7 @@ impl Database {
     ) -> Result<Borrowed> {
         in_runtime(operation)?;
         let connections = &self.connections;
-        match timeout_at(deadline, connections.take(purpose)).await {
+        match timeout_at(half_of(deadline), connections.take(purpose)).await {
             Ok(Ok(borrowed)) => Ok(borrowed),
             Ok(Err(Unconnected::Closed)) => Err(closed(operation)),
             Ok(Err(Unconnected::Refused(refusal))) => Err(refusal.into_error(operation)),
@@ -132,6 +132,16 @@ impl Database {
         let answer = timeout_at(deadline, answer).await;
         self.answer(operation, borrowed, answer)
     }
+}
+
+/// Until when an operation may wait for a connection or a lane.
+///
+/// The other half of its time is for the answer. With more callers than the server can serve in time, all
+/// would else be sent just before their deadlines, get no answer in time, and have their connections
+/// closed.
+pub(crate) fn half_of(deadline: Instant) -> Instant {
+    let now = Instant::now();
+    now + deadline.saturating_duration_since(now) / 2
 }
 
 /// An error outside a runtime, where a connection cannot be used.

@@ -10,12 +10,12 @@ use std::time::Duration;
 use sqlx::postgres::PgRow;
 use syncguard_backend::{Combiner, Requests};
 use syncguard_core::{Error, ErrorCode, Result, Sent};
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout_at};
 
 pub(crate) use self::kinds::{Acquire, Extend};
 use self::kinds::{Acquires, Extends, Kind, Releases};
 use crate::connections::{Borrowed, Purpose};
-use crate::database::{Database, in_runtime};
+use crate::database::{Database, half_of, in_runtime};
 use crate::error::{concerns_a_value, is_conflict, timed_out};
 use crate::operations::{Value, patience};
 
@@ -75,11 +75,11 @@ impl<K: Kind> Group<K> {
         };
         in_runtime(K::OPERATION)?;
         let mut run = pin!(combiner.run((operation.clone(), deadline), sent));
-        let answer = match timeout_at(deadline, &mut run).await {
+        let answer = match timeout_at(half_of(deadline), &mut run).await {
             Ok(answer) => answer,
-            Err(_) if sent.is_marked() => {
-                timeout(GRACE, run).await.unwrap_or_else(|_| Err(timed_out(K::OPERATION)))
-            }
+            Err(_) if sent.is_marked() => timeout_at(deadline + GRACE, run)
+                .await
+                .unwrap_or_else(|_| Err(timed_out(K::OPERATION))),
             Err(_) => Err(self.database.no_connection(K::OPERATION)),
         };
         match answer? {

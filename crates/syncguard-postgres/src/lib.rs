@@ -75,6 +75,7 @@
 //! | the network drops packets in silence | the same | 0.9 to 1.2 s |
 //! | a network forgot the idle connections | none: one test of at most 0.5 s, then new connections | |
 //! | your pool is full | none: the backend has connections of its own | |
+//! | more callers than the connections can serve | `ServiceUnavailable` for some, after half of the command timeout: those that are sent have the other half for their answer | at the next attempt |
 //! | too many connections on the server | attempts wait for a connection that is open; without one, `RateLimited` | at the next attempt |
 //! | the password was changed | `AuthFailed` when the next connection is opened | with [`set_connect_options`](sqlx::Pool::set_connect_options) on the pool |
 //! | the tables were altered | `ServiceUnavailable` once | at the next attempt |

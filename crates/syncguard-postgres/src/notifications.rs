@@ -1,27 +1,32 @@
 //! Notifications that a key may be free, by LISTEN and NOTIFY.
 //!
-//! A release notifies one channel per lock table with a hash of the key. NOTIFY takes a lock across
-//! the whole cluster when its transaction commits, so a release does it only where somebody may be
-//! waiting. It learns that from a *sign*: keys fall into 256 buckets, by the first byte of their
-//! hash, and the listening session holds a shared advisory lock on the bucket of each key that is
-//! waited for. A release tries to get the same lock exclusively. It fails exactly when some session
-//! waits for a key of that bucket, or at the same moment releases one, which costs a notification
-//! that nobody needs. Signs cost no I/O, vanish with the session that put them up, and however many
-//! keys are waited for, a session holds no more than 256 of them in the server's lock table.
+//! A release notifies one channel per lock table, with a hash of the key. NOTIFY takes a lock across the
+//! whole cluster when its transaction commits, so a release sends it only if somebody may wait. A
+//! *waiter lock* tells it: keys fall into 256 buckets, by the first byte of their hash, and the
+//! listening session holds a shared advisory lock on the bucket of each key that is waited for. A release
+//! tries to get the same lock exclusively. It fails if a session waits for a key of that bucket. It also
+//! fails if another session releases one at the same moment, which costs a notification that nobody
+//! needs. Waiter locks cost no I/O and end with their session. A session holds at most 256 of them in the
+//! server's lock table, however many keys are waited for.
 //!
-//! No release is missed. The session first listens, then puts up the sign, then wakes the waiter,
-//! which tries again. A release whose try fails sends its notification when it commits, to a
-//! session that listens. A release whose try succeeds holds the lock *until its commit*, so that
-//! the sign, which the lock keeps out, is put up later than that: the attempt made after that finds
-//! the key free. A lock given back before the commit would not do: the sign, the attempt, which
-//! finds the key still held, and then the commit of the release, untold. The exception is a server
-//! whose queue of notifications is nearly full: see release.sql.
+//! No release is missed. The session first listens, then takes the waiter lock, then wakes the waiter,
+//! which tries again.
 //!
-//! The hash is SHA-256 of the key in UTF-8, which the server and this crate both can compute: a
-//! release by id alone knows the key on the server only, and a waiter knows it here only. Its first
-//! eight bytes name the key in a notification, so no raw key is ever sent.
+//! - If the release does not get the lock, it sends a notification when it commits, to a session that
+//!   listens.
+//! - If it gets the lock, it holds it *until its commit*. So the session takes the waiter lock after
+//!   that, and the attempt that follows finds the key free.
+//!
+//! A release must not give the lock back before its commit. Otherwise the session could take the waiter
+//! lock, the attempt could still find the key held, and the release would then commit without a
+//! notification. The one exception is a server whose notification queue is nearly full: see release.sql.
+//!
+//! The hash is the SHA-256 of the key in UTF-8, which both the server and this crate can compute: a
+//! release by id reads the key on the server, and a waiter has it here. Its first eight bytes name the
+//! key in a notification, so no raw key is sent.
 
 mod channel;
+mod connection;
 mod listener;
 mod route;
 mod session;
@@ -35,7 +40,7 @@ use syncguard_core::Key;
 
 use self::channel::name_of;
 use self::listener::Listener;
-use self::route::{NOT_HEARD, Route};
+use self::route::{NONE_ARRIVE, Route};
 use crate::connections::Connections;
 use crate::names::Names;
 use crate::operations::Protocol;
@@ -59,7 +64,7 @@ impl Notifications {
         limit: Duration,
     ) -> Option<Self> {
         if listen_on.is_none() && protocol == Protocol::Simple {
-            tracing::warn!("{NOT_HEARD}");
+            tracing::warn!("{NONE_ARRIVE}");
             return None;
         }
         let route = Route::new(connections.clone(), listen_on, names.channel.clone(), limit);
@@ -70,9 +75,9 @@ impl Notifications {
         })
     }
 
-    /// Whether releases are heard, as far as is known.
+    /// Whether notifications arrive, as far as is known.
     pub(crate) fn are_heard(&self) -> bool {
-        !self.route.is_deaf()
+        !self.route.is_blocked()
     }
 
     /// Resolves when `key` may have become free since this call.

@@ -29,7 +29,10 @@ cases![
 ];
 
 /// Returns the options of a forwarder to this server, with a recognizable application name.
-async fn forwarded(server: &Server, name: &str) -> Outcome<(Forwarder, PgConnectOptions)> {
+pub(super) async fn forwarded(
+    server: &Server,
+    name: &str,
+) -> Outcome<(Forwarder, PgConnectOptions)> {
     let service = service(server).await?;
     let options = PgConnectOptions::clone(&service.pool().connect_options());
     let forwarder = Forwarder::to(format!("127.0.0.1:{}", options.get_port())).await?;
@@ -43,7 +46,7 @@ async fn sessions(backend: &PostgresBackend, name: &str) -> sqlx::Result<i64> {
     sqlx::query_scalar(sql).bind(name).fetch_one(backend.pool()).await
 }
 
-fn unique() -> String {
+pub(super) fn unique() -> String {
     format!("a{}", fresh_id().fingerprint())
 }
 

@@ -318,7 +318,7 @@ async fn connections_that_end_early_are_one_warning(server: Arc<Server>) -> Outc
         warning.await
     });
     let warning = warning.await?;
-    assert!(warning.contains("releases are not heard"), "{warning}");
+    assert!(warning.contains("no notifications of releases"), "{warning}");
     Ok(())
 }
 

@@ -1,9 +1,9 @@
-//! What a key is called in a notification, and which sign stands for it.
+//! The name of a key in notifications, and its bucket.
 
 use sha2::{Digest, Sha256};
 use syncguard_core::Key;
 
-/// One of the 256 signs.
+/// The number of a waiter lock.
 pub(super) type Bucket = u8;
 
 /// The first eight bytes of the key's SHA-256, in hex: what the release statement computes, too.

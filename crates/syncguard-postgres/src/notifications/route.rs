@@ -20,7 +20,7 @@ pub(super) struct Route {
     /// For connecting, and for each statement.
     pub(super) limit: Duration,
     /// When to listen again, after a test showed that no notification arrives.
-    deaf_until: Mutex<Option<Instant>>,
+    blocked_until: Mutex<Option<Instant>>,
 }
 
 impl Route {
@@ -30,7 +30,7 @@ impl Route {
         channel: String,
         limit: Duration,
     ) -> Self {
-        Self { connections, listen_on, channel, limit, deaf_until: Mutex::default() }
+        Self { connections, listen_on, channel, limit, blocked_until: Mutex::default() }
     }
 
     /// How the listening session connects now.
@@ -42,23 +42,23 @@ impl Route {
     }
 
     /// Whether no notification arrives, as far as is known.
-    pub(super) fn is_deaf(&self) -> bool {
+    pub(super) fn is_blocked(&self) -> bool {
         self.lock().is_some_and(|until| until > Instant::now())
     }
 
     /// Records that no notification arrives, and that nobody should listen for this long. True the
     /// first time.
-    pub(super) fn set_deaf_for(&self, pause: Duration) -> bool {
+    pub(super) fn set_blocked_for(&self, pause: Duration) -> bool {
         self.lock().replace(Instant::now() + pause).is_none()
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<Instant>> {
         // No code that can panic runs while the mutex is held.
-        self.deaf_until.lock().unwrap_or_else(PoisonError::into_inner)
+        self.blocked_until.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// Logged once, with the remedy.
-pub(super) const NOT_HEARD: &str = "releases cannot be heard, as behind a pooler that gives each \
+pub(super) const NONE_ARRIVE: &str = "no notifications of releases arrive, as behind a pooler that gives each \
     transaction another session; waiting goes on by timer: give PostgresBackendBuilder::listen_on a \
     direct way to the same database, or turn notifications off";

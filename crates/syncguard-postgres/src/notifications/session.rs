@@ -1,37 +1,35 @@
-//! One connection that listens, and was seen to hear.
+//! One session that listens, after a test that notifications reach it.
 
 use std::collections::BTreeSet;
 use std::io;
 use std::time::Duration;
 
-use sqlx::postgres::{PgListener, PgPool, PgPoolOptions, PgRow};
+use sqlx::postgres::PgRow;
 use sqlx::{AssertSqlSafe, Executor, Row};
 use syncguard_core::LockId;
 use tokio::time::{Instant, timeout};
 
 use super::channel::Bucket;
+use super::connection::ListeningConnection;
 use super::route::Route;
 use crate::connections::Purpose;
-use crate::tls;
 
-/// A session of the server that listens to the channel, with the signs it has put up.
+/// A session of the server that listens to the channel, with the waiter locks that it holds.
 pub(super) struct Session {
-    listener: PgListener,
-    /// Of this connection only: the driver's listener asks for one.
-    pool: PgPool,
+    connection: ListeningConnection,
     channel: String,
     limit: Duration,
-    signs: BTreeSet<Bucket>,
+    waiter_locks: BTreeSet<Bucket>,
     opened: Instant,
-    /// When the server last gave a sign of life.
-    alive: Instant,
+    /// When the server last answered.
+    answered: Instant,
 }
 
 /// Why there is no session.
 pub(super) enum Failure {
-    /// What others notify does not arrive: a pooler gives each transaction another session.
-    Deaf,
-    /// Anything that may be better the next time.
+    /// Notifications do not arrive, because a pooler gives each transaction another session.
+    NoneArrive,
+    /// Anything else, which may work the next time.
     Error(sqlx::Error),
 }
 
@@ -42,42 +40,30 @@ impl From<sqlx::Error> for Failure {
 }
 
 impl Session {
-    /// Connects, proves that a notification sent the way of the statements arrives, and listens.
+    /// Connects, tests that a notification arrives which was sent as the statements are, and listens.
     pub(super) async fn open(route: &Route) -> Result<Self, Failure> {
-        let options = route.options();
-        tls::choose_provider(&options);
-        let pool = PgPoolOptions::new()
-            .max_connections(1)
-            .acquire_timeout(route.limit)
-            .idle_timeout(None)
-            .max_lifetime(None)
-            .test_before_acquire(false)
-            // When the listener gives it back, it is to be closed.
-            .after_release(|_, _| Box::pin(async { Ok(false) }))
-            .connect_lazy_with(options);
-        let connect = PgListener::connect_with(&pool);
-        let mut listener = within(route.limit, connect).await?;
-        // The signs end with the connection, so a lost connection means a new session.
-        listener.eager_reconnect(false);
+        let connect = ListeningConnection::open(route.options(), route.limit);
+        let connection = within(route.limit, connect).await?;
         let mut session = Self {
-            listener,
-            pool,
+            connection,
             channel: route.channel.clone(),
             limit: route.limit,
-            signs: BTreeSet::new(),
+            waiter_locks: BTreeSet::new(),
             opened: Instant::now(),
-            alive: Instant::now(),
+            answered: Instant::now(),
         };
-        session.prove(route).await?;
-        let listen = session.listener.listen(&session.channel);
+        session.test(route).await?;
+        let listen = session.connection.listener().listen(&session.channel);
         within(route.limit, listen).await?;
         Ok(session)
     }
 
-    /// Nothing may be left on a session that belongs to somebody else the next moment: a LISTEN
-    /// would send notifications to clients that expect none, and a sign would stand for ever. So it
-    /// is first tested without leaving anything, and then with a channel that is never used again.
-    async fn prove(&mut self, route: &Route) -> Result<(), Failure> {
+    /// Tests that notifications arrive.
+    ///
+    /// A pooler may give the session to another client at any time. A LISTEN would then send
+    /// notifications to a client that expects none, and a waiter lock would never end. So the first test
+    /// leaves nothing behind, and the second one uses a channel that is never used again.
+    async fn test(&mut self, route: &Route) -> Result<(), Failure> {
         let probe = format!("syncguard_{}", random()?.as_str());
         let send = async {
             let Ok(mut borrowed) = route.connections.take(Purpose::Attempt).await else {
@@ -85,25 +71,25 @@ impl Session {
                 return Err(sqlx::Error::PoolTimedOut);
             };
             let other = borrowed.connection();
-            let here = pid(&mut self.listener).await?;
+            let here = pid(self.connection.listener()).await?;
             let there = pid(&mut *other).await?;
-            let heard = here != there && here == pid(&mut self.listener).await?;
-            if heard {
-                self.listener.listen(&probe).await?;
+            let is_own = here != there && here == pid(self.connection.listener()).await?;
+            if is_own {
+                self.connection.listener().listen(&probe).await?;
                 let notify = format!("SELECT pg_notify('{probe}', '')");
                 sqlx::raw_sql(AssertSqlSafe(notify)).execute(other).await?;
             }
             borrowed.give_back();
-            Ok(heard)
+            Ok(is_own)
         };
         if !within(route.limit, send).await? {
-            return Err(Failure::Deaf);
+            return Err(Failure::NoneArrive);
         }
-        match timeout(PROOF_LIMIT, self.hear(&probe)).await {
-            Ok(heard) => heard?,
-            Err(_) => return Err(Failure::Deaf),
+        match timeout(TEST_LIMIT, self.receive(&probe)).await {
+            Ok(received) => received?,
+            Err(_) => return Err(Failure::NoneArrive),
         };
-        within(self.limit, self.listener.unlisten(&probe)).await?;
+        within(self.limit, self.connection.listener().unlisten(&probe)).await?;
         Ok(())
     }
 
@@ -114,28 +100,28 @@ impl Session {
     /// If the future is dropped, nothing is lost.
     pub(super) async fn next(&mut self) -> sqlx::Result<String> {
         let channel = self.channel.clone();
-        self.hear(&channel).await
+        self.receive(&channel).await
     }
 
-    async fn hear(&mut self, channel: &str) -> sqlx::Result<String> {
+    async fn receive(&mut self, channel: &str) -> sqlx::Result<String> {
         loop {
-            let Some(heard) = self.listener.try_recv().await? else {
+            let Some(notification) = self.connection.listener().try_recv().await? else {
                 return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
             };
-            self.alive = Instant::now();
-            if heard.channel() == channel {
-                return Ok(heard.payload().to_owned());
+            self.answered = Instant::now();
+            if notification.channel() == channel {
+                return Ok(notification.payload().to_owned());
             }
         }
     }
 
-    pub(super) fn signs(&self) -> &BTreeSet<Bucket> {
-        &self.signs
+    pub(super) fn waiter_locks(&self) -> &BTreeSet<Bucket> {
+        &self.waiter_locks
     }
 
-    /// Puts up signs, and says which. One that somebody's release keeps out is to be tried again
-    /// soon. It is not waited for: that release may be part of a long transaction.
-    pub(super) async fn put_up(
+    /// Takes waiter locks, and returns those that it got. A release holds the others, and may be part of
+    /// a long transaction. So this does not wait for them: the caller tries again.
+    pub(super) async fn take(
         &mut self,
         wanted: &BTreeSet<Bucket>,
     ) -> sqlx::Result<BTreeSet<Bucket>> {
@@ -145,15 +131,15 @@ impl Session {
             list(wanted),
             self.channel
         );
-        let mut put_up = BTreeSet::new();
+        let mut taken = BTreeSet::new();
         for row in self.fetch(sql).await? {
-            put_up.extend(Bucket::try_from(row.try_get::<i32, _>(0)?));
+            taken.extend(Bucket::try_from(row.try_get::<i32, _>(0)?));
         }
-        self.signs.extend(&put_up);
-        Ok(put_up)
+        self.waiter_locks.extend(&taken);
+        Ok(taken)
     }
 
-    pub(super) async fn take_down(&mut self, unwanted: &BTreeSet<Bucket>) -> sqlx::Result<()> {
+    pub(super) async fn give_back(&mut self, unwanted: &BTreeSet<Bucket>) -> sqlx::Result<()> {
         let sql = format!(
             "SELECT pg_advisory_unlock_shared(hashtext('{}'), bucket) \
              FROM unnest('{{{}}}'::int[]) AS bucket",
@@ -161,42 +147,39 @@ impl Session {
             list(unwanted)
         );
         self.fetch(sql).await?;
-        self.signs.retain(|sign| !unwanted.contains(sign));
+        self.waiter_locks.retain(|bucket| !unwanted.contains(bucket));
         Ok(())
     }
 
-    /// Asks the server for a sign of life, if there was none for this long.
+    /// Asks the server for an answer, if there was none for this long.
     pub(super) async fn check(&mut self, silence: Duration) -> sqlx::Result<()> {
-        if self.alive.elapsed() >= silence {
+        if self.answered.elapsed() >= silence {
             self.fetch("SELECT 1".to_owned()).await?;
         }
         Ok(())
     }
 
-    /// From its beginning to the server's last sign of life: what came after that is not known.
+    /// How long the session worked, as far as is known: until the server's last answer.
     pub(super) fn worked_for(&self) -> Duration {
-        self.alive.saturating_duration_since(self.opened)
+        self.answered.saturating_duration_since(self.opened)
     }
 
     async fn fetch(&mut self, sql: String) -> sqlx::Result<Vec<PgRow>> {
-        // What is heard meanwhile is kept by the listener.
-        let rows = self.listener.fetch_all(sqlx::raw_sql(AssertSqlSafe(sql)));
+        // The listener keeps notifications that arrive meanwhile.
+        let rows = self.connection.listener().fetch_all(sqlx::raw_sql(AssertSqlSafe(sql)));
         let rows = within(self.limit, rows).await?;
-        self.alive = Instant::now();
+        self.answered = Instant::now();
         Ok(rows)
     }
 
-    /// Ends the session, and its signs with it.
+    /// Ends the session, and its waiter locks with it.
     pub(super) async fn close(self) {
-        let Self { listener, pool, limit, .. } = self;
-        drop(listener);
-        // The pool closes anyway, but later if the server does not answer.
-        let _ = timeout(limit, pool.close()).await;
+        self.connection.close(self.limit).await;
     }
 }
 
-/// How long a notification may take that is sent to prove that it arrives.
-const PROOF_LIMIT: Duration = Duration::from_secs(3);
+/// How long the notification of a test may take.
+const TEST_LIMIT: Duration = Duration::from_secs(3);
 
 /// The session that a statement runs in.
 async fn pid<'c>(executor: impl Executor<'c, Database = sqlx::Postgres>) -> sqlx::Result<i32> {
