@@ -10,34 +10,34 @@ use crate::operations::Value;
 use crate::record::acquired;
 
 impl PostgresBackend {
-    /// Takes a key inside a transaction of yours: the lease begins to exist when you commit.
+    /// Acquires a key inside a transaction of yours. The lease exists once you commit.
     ///
-    /// For a lock that must not outlive the write it belongs to, such as a row that says "being
-    /// processed". `Granted` is a promise only once the commit has succeeded; after a rollback there
-    /// was no lease, and nothing is left to release. A lease that is to go on after the commit is
-    /// given to a guard by `adopt`, or renewed and released through the backend.
+    /// Use it for a lock that must not outlive a write, such as a row that says "being processed".
+    /// `Granted` counts only after the commit. After a rollback there is no lease, and nothing to
+    /// release. To keep the lease after the commit, give it to a guard with
+    /// [`adopt`](syncguard::LockRequest::adopt), or extend and release it through the backend.
     ///
-    /// # What it does not promise
+    /// # Limits
     ///
-    /// - The TTL counts from this call, not from the commit.
-    /// - Until you commit, others cannot see the lease. They *wait* for your transaction instead of
-    ///   being told that the key is held, up to half of their command timeout, and then get
-    ///   [`ErrorCode::NetworkTimeout`](syncguard_core::ErrorCode::NetworkTimeout). Keep the
+    /// - The TTL starts with this call, not with the commit.
+    /// - Until you commit, other clients cannot see the lease. They *wait* for your transaction instead
+    ///   of learning that the key is held. After half of their command timeout they get
+    ///   [`ErrorCode::NetworkTimeout`](syncguard_core::ErrorCode::NetworkTimeout). So keep the
     ///   transaction short.
-    /// - The fence is final with the commit. Write it within the transaction as you like, but send it
-    ///   nowhere else before: after a rollback the same number is given to somebody else.
-    /// - Two transactions that take the same keys in different orders can deadlock, as with rows.
-    ///   So can one that ends a lease with [`release_in`](Self::release_in) and then takes the same
-    ///   key again: it has the row and wants the key, where all others go the other way.
-    /// - Giving up after the command timeout does not end the wait on the server, and the rollback is
-    ///   then a wait for the same transaction. Run `SET LOCAL lock_timeout = '2s'` first, or whatever
-    ///   suits your transaction: its settings are yours, and nothing here changes them.
-    /// - At REPEATABLE READ or SERIALIZABLE the answer is that of your snapshot, so `Held` may be out
-    ///   of date, and a key that was taken since fails the transaction with 40001
-    ///   ([`ErrorCode::ServiceUnavailable`](syncguard_core::ErrorCode::ServiceUnavailable)): run the
-    ///   transaction again, as for any serialization failure.
+    /// - The fence is final with the commit. You can write it in the same transaction, but do not send
+    ///   it elsewhere before: after a rollback, another client gets the same number.
+    /// - Two transactions that acquire the same keys in different orders can deadlock, as they can with
+    ///   rows. So can one that ends a lease with [`release_in`](Self::release_in) and then acquires the
+    ///   same key again, because it locks the row before the key, and all others do the reverse.
+    /// - When the command timeout passes, the server still waits, and so does your rollback. Run
+    ///   `SET LOCAL lock_timeout = '2s'` first, or the limit that suits your transaction. This method
+    ///   changes no setting of your transaction.
+    /// - At REPEATABLE READ or SERIALIZABLE, the answer is that of your snapshot, so `Held` may be out
+    ///   of date. If another client acquired the key after the snapshot, the transaction fails with
+    ///   40001 ([`ErrorCode::ServiceUnavailable`](syncguard_core::ErrorCode::ServiceUnavailable)). Run it
+    ///   again, as after any serialization failure.
     ///
-    /// It takes a key and a TTL as `LockManager::lock` and `LockRequest::ttl` do:
+    /// The key and the TTL have the same types as in `LockManager::lock` and `LockRequest::ttl`:
     ///
     /// ```no_run
     /// # use std::time::Duration;
@@ -55,12 +55,11 @@ impl PostgresBackend {
     ///
     /// As [`acquire`](syncguard_core::Backend::acquire), and
     /// [`ErrorCode::InvalidArgument`](syncguard_core::ErrorCode::InvalidArgument) for a bad key or
-    /// TTL. Nothing is retried, and after an error of
-    /// the server the transaction can only be rolled back.
+    /// TTL. Nothing is retried. After an error of the server, you can only roll back.
     ///
     /// # Cancel safety
     ///
-    /// After a dropped future or an error, roll back.
+    /// If you drop the future, roll back.
     pub async fn acquire_in(
         &self,
         transaction: &mut PgConnection,
@@ -82,19 +81,19 @@ impl PostgresBackend {
         .map_err(|error| error.with_key(key))
     }
 
-    /// Ends a lease inside a transaction of yours, so that it ends exactly when the work commits.
+    /// Releases a lease inside a transaction of yours. The lease ends when the work is committed.
     ///
-    /// This is the strongest way to finish: *true* means that the lease is live and that nobody can
-    /// take the key over before your transaction ends. On *false* the lease was lost: roll back, and
-    /// nothing of a stale holder's work remains. After a rollback the lease is as it was.
+    /// This is the strongest way to finish. *True* means that the lease is live, and that nobody can
+    /// acquire the key before your transaction ends. *False* means that the lease was lost: roll back,
+    /// and the stale holder has changed nothing. After a rollback, the lease is as it was.
     ///
     /// # With a guard
     ///
-    /// Take the lease from its guard first, with [`detach`](syncguard::LockGuard::detach), and do not
-    /// call this inside [`run`](syncguard::LockRequest::run). Else a renewal by `keep_alive` may meet
-    /// the open transaction, wait for it, find the lease gone once you have committed, and call it
-    /// lost: `run` then drops its closure and returns [`ErrorCode::Lost`](syncguard_core::ErrorCode),
-    /// although the work was committed, and a caller that tries again pays twice.
+    /// First take the lease from its guard, with [`detach`](syncguard::LockGuard::detach). Do not call
+    /// this method inside [`run`](syncguard::LockRequest::run). Otherwise a keep-alive renewal may wait
+    /// for your open transaction, find no lease after your commit, and report a loss. `run` then drops
+    /// its closure and returns [`ErrorCode::Lost`](syncguard_core::ErrorCode), although the work was
+    /// committed. A caller that tries again then pays twice.
     ///
     /// ```no_run
     /// use std::time::Duration;
@@ -116,32 +115,32 @@ impl PostgresBackend {
     /// # Ok(()) }
     /// ```
     ///
-    /// From `detach` on nobody renews the lease, and where the transaction fails nobody releases it:
-    /// give it to a guard again by `adopt`, release it through the backend, or let it expire.
+    /// After `detach`, nobody renews the lease. If the transaction fails, nobody releases it either. Give
+    /// it to a guard again with `adopt`, release it through the backend, or let it expire.
     ///
-    /// # What to mind
+    /// # Limits
     ///
-    /// - If there are waiters, your transaction notifies them with a NOTIFY. Such a transaction
-    ///   cannot be prepared for a two-phase commit. None is sent where the server's queue of them is
-    ///   nearly full, so that your commit does not fail for it.
-    /// - Until you commit, other clients that acquire the key wait, or get *held*.
-    /// - Taking the same key again in the same transaction can deadlock with others, as
-    ///   [`acquire_in`](Self::acquire_in) says.
-    /// - Giving up after the command timeout does not end the wait on the server, and the rollback is
-    ///   then a wait for the same transaction: run `SET LOCAL lock_timeout = '2s'` or the like first.
-    /// - At REPEATABLE READ or SERIALIZABLE the answer is that of your snapshot. A lease that was
-    ///   granted after it is not seen, which is *false*, and one that was renewed or ended since
-    ///   fails the transaction with 40001. So take the lock, and detach it, before the first
-    ///   statement of the transaction.
+    /// - If there are waiters, your transaction sends a NOTIFY when it commits. Postgres cannot prepare
+    ///   such a transaction for a two-phase commit. If the server's notification queue is nearly full,
+    ///   nothing is sent, because your commit could fail.
+    /// - Until you commit, other clients that acquire the key wait, or learn that it is held.
+    /// - If you acquire the same key again in the same transaction, it can deadlock with others: see
+    ///   [`acquire_in`](Self::acquire_in).
+    /// - When the command timeout passes, the server still waits, and so does your rollback. Run
+    ///   `SET LOCAL lock_timeout = '2s'` or the like first.
+    /// - At REPEATABLE READ or SERIALIZABLE, the answer is that of your snapshot. If the lease was granted
+    ///   after the snapshot, the answer is *false*. If it was extended or ended since, the transaction
+    ///   fails with 40001. So acquire the lock, and detach it, before the first statement of the
+    ///   transaction.
     ///
     /// # Errors
     ///
-    /// As [`release`](syncguard_core::Backend::release). Nothing is retried, and after an error of
-    /// the server the transaction can only be rolled back.
+    /// As [`release`](syncguard_core::Backend::release). Nothing is retried. After an error of the
+    /// server, you can only roll back.
     ///
     /// # Cancel safety
     ///
-    /// After a dropped future or an error, roll back.
+    /// If you drop the future, roll back.
     pub async fn release_in(&self, transaction: &mut PgConnection, lease: &Lease) -> Result<bool> {
         let (id, key) = (lease.id().into(), lease.key().into());
         let values = [id, Value::Text(None), Value::Millis(None), key];
