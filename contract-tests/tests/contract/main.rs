@@ -4,6 +4,7 @@ mod crowd;
 mod firestore;
 mod log;
 mod postgres;
+mod readme;
 mod redis;
 
 use std::process::ExitCode;
@@ -53,6 +54,7 @@ fn main() -> std::io::Result<ExitCode> {
 
     all.extend(postgres::trials(runtime.handle()));
     all.extend(firestore::trials(runtime.handle(), &firestore, &quiet_firestore));
+    all.extend(readme::trials(runtime.handle()));
 
     Ok(libtest_mimic::run(&args, all).exit_code())
 }
