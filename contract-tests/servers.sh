@@ -65,11 +65,15 @@ find_image() {
   image=$(contract-tests/stand-in-images "$stand_in")
 }
 
-install_pgbouncer() {
-  if ! command -v pgbouncer >/dev/null && can_install; then
-    say "installing PgBouncer"
-    contract-tests/stand-in-images install pgbouncer || say "PgBouncer could not be installed: its tests will fail"
-  fi
+# Installs the programs that some tests start.
+install_programs() {
+  local program
+  for program in pgbouncer openssl; do
+    if ! command -v "$program" >/dev/null && can_install; then
+      say "installing $program"
+      contract-tests/stand-in-images install "$program" || say "$program could not be installed: its tests will fail"
+    fi
+  done
 }
 
 command -v cargo >/dev/null || { say "cargo is not installed: https://rustup.rs"; exit 1; }

@@ -163,7 +163,7 @@ impl Server {
         self.spare_with(command, &[]).await
     }
 
-    /// Starts another server like [`spare`](Self::spare), with files of these paths and contents.
+    /// Starts another server like [`spare`](Self::spare), with files of these paths, contents and modes.
     ///
     /// # Errors
     ///
@@ -171,7 +171,7 @@ impl Server {
     pub async fn spare_with(
         &self,
         command: &[&str],
-        files: &[(&str, &str)],
+        files: &[(&str, &str, u32)],
     ) -> Result<Spare, String> {
         let mut others = 0..4;
         let started = loop {
@@ -192,7 +192,7 @@ impl Server {
     async fn start_spare(
         &self,
         command: &[&str],
-        files: &[(&str, &str)],
+        files: &[(&str, &str, u32)],
     ) -> Result<Spare, TestcontainersError> {
         // If Docker chose the port, it would change with every start.
         let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
@@ -204,8 +204,9 @@ impl Server {
             // Docker tells the address on this network, for other containers.
             request = request.with_network("bridge");
         }
-        for (path, contents) in files {
-            request = request.with_copy_to(*path, contents.as_bytes().to_vec());
+        for (path, contents, mode) in files {
+            let target = CopyTargetOptions::new(*path).with_mode(*mode);
+            request = request.with_copy_to(target, contents.as_bytes().to_vec());
         }
         Ok(Spare { url: self.url(port), port, container: request.start().await? })
     }

@@ -29,22 +29,22 @@ impl Replicas {
             std::env::var("SYNCGUARD_POSTGRES_IMAGE").is_ok_and(|image| image.ends_with("12"));
         let keep = if old { keep } else { ["-c", "wal_keep_size=1GB"] };
         let command = ["-c", &hba, keep[0], keep[1], "-c", "fsync=off"];
-        let primary = server.spare_with(&command, &[(HBA_FILE, HBA)]).await?;
+        let primary = server.spare_with(&command, &[(HBA_FILE, HBA, 0o644)]).await?;
         let address = primary.container.get_bridge_ip_address().await?;
         let source = format!("host={address} port=5432 user=postgres password=postgres");
         let standby = if server.is_stand_in() {
             // All containers of such an image begin with the same database.
             let source = format!("primary_conninfo={source}");
             let command = [&command[..], &["-c", &source]].concat();
-            let signal = ("/data/standby.signal", "");
-            server.spare_with(&command, &[(HBA_FILE, HBA), signal]).await?
+            let signal = ("/data/standby.signal", "", 0o644);
+            server.spare_with(&command, &[(HBA_FILE, HBA, 0o644), signal]).await?
         } else {
             let script = format!(
                 "install -d -o postgres -m 700 /tmp/standby && exec gosu postgres bash -c \
                  'pg_basebackup -R -D /tmp/standby -d \"{source}\" && exec postgres -D /tmp/standby \
                  -c hba_file={HBA_FILE} -c fsync=off'"
             );
-            server.spare_with(&["bash", "-c", &script], &[(HBA_FILE, HBA)]).await?
+            server.spare_with(&["bash", "-c", &script], &[(HBA_FILE, HBA, 0o644)]).await?
         };
         Ok(Self { primary, standby })
     }
