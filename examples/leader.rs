@@ -64,7 +64,7 @@ fn watch() -> std::result::Result<(), Box<dyn Error>> {
     let names = ["ada", "bob", "carl"];
     let mut processes: Vec<_> =
         names.iter().map(|name| start(name, &lines)).collect::<std::io::Result<_>>()?;
-    let mut process = |name: &str| names.iter().position(|known| *known == name);
+    let process = |name: &str| names.iter().position(|known| *known == name);
     let mut ledger = Ledger::default();
 
     let first = hear(&said, &mut ledger, "leads", "")?;

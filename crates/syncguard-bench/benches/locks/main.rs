@@ -5,10 +5,12 @@
 //!
 //! The arguments are any number of URLs: `redis://..`, `postgres://..`, `http://host:port` for a
 //! Firestore emulator, and `memory:`. `--quick` takes less time and is less exact.
-//! `--only uncontended`, `--only hot-key` and `--only crowd` select a part, and may be repeated.
+//! `--only uncontended`, `--only hot-key`, `--only crowd` and `--only election` select a part, and may
+//! be repeated.
 
 mod contestant;
 mod crowd;
+mod election;
 mod firestore;
 mod hot_key;
 mod machine;
@@ -49,6 +51,9 @@ async fn main() -> Outcome {
         }
         if options.has(Section::Crowd) {
             crowd::run(store, options.pace).await?;
+        }
+        if options.has(Section::Election) && store.is_shared() {
+            election::run(store, options.pace).await?;
         }
     }
     Ok(())

@@ -19,6 +19,8 @@ pub(crate) enum Section {
     HotKey,
     /// Ten thousand tasks wait for one key at once.
     Crowd,
+    /// Leaders follow each other.
+    Election,
 }
 
 /// How long the benchmark runs.
@@ -69,7 +71,8 @@ impl Section {
             Some("uncontended") => Ok(Self::Uncontended),
             Some("hot-key") => Ok(Self::HotKey),
             Some("crowd") => Ok(Self::Crowd),
-            _ => Err("--only takes uncontended, hot-key or crowd".into()),
+            Some("election") => Ok(Self::Election),
+            _ => Err("--only takes uncontended, hot-key, crowd or election".into()),
         }
     }
 }

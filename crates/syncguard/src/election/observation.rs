@@ -139,8 +139,8 @@ impl Watch {
             Ok(Some((record, led))) if self.highest.is_none_or(|high| record.fence() >= high) => {
                 (led, Some(self.left(&record)))
             }
-            // A failed read, or one from a replica that lags behind.
-            Ok(Some(_)) | Err(_) => (Leadership::Unknown { since: self.answered.into_std() }, None),
+            Ok(Some(_)) => (self.unknown("the answer is older than one before it"), None),
+            Err(error) => (self.unknown(error), None),
         };
         self.read_at = Instant::now();
         if !matches!(leadership, Leadership::Unknown { .. }) {
@@ -152,6 +152,14 @@ impl Watch {
         self.wake_at = self.read_at + pause;
         self.pause = (self.pause * 2).min(longest);
         leadership
+    }
+
+    /// Logs why, once until the store answers again.
+    fn unknown(&self, why: impl fmt::Display) -> Leadership {
+        if !matches!(self.seen, Some(Leadership::Unknown { .. })) {
+            tracing::warn!(key = %self.key.fingerprint(), %why, "nobody knows who leads");
+        }
+        Leadership::Unknown { since: self.answered.into_std() }
     }
 
     /// How long the lease still lasts, if this machine's clock agrees with that of the store. Zero if

@@ -8,6 +8,7 @@ use std::time::Duration;
 use syncguard_core::{Error, ErrorCode, Fence, Key, Operation, Publication, Result};
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::ender::Ender;
 use super::publisher::Publisher;
@@ -234,20 +235,25 @@ impl Drop for State {
 }
 
 /// A term whose work runs in `lead`. When this is dropped, the work has ended, and the term ends.
-pub(super) struct Led(Term);
+pub(super) struct Led {
+    term: Term,
+    /// Keeps shutdown waiting, which announces the end.
+    _tracked: TaskTrackerToken,
+}
 
 impl Led {
-    pub(super) const fn new(term: Term) -> Self {
-        Self(term)
+    pub(super) fn new(term: Term) -> Self {
+        let (shared, ..) = term.0.guard.parts();
+        Self { _tracked: shared.background.token(), term }
     }
 
     pub(super) const fn term(&self) -> &Term {
-        &self.0
+        &self.term
     }
 
     /// Resolves when the work must be dropped: the lease is over, or the margin to finish up is.
     pub(super) async fn must_stop(&self) {
-        let State { guard, conditions, ending, over, .. } = &*self.0.0;
+        let State { guard, conditions, ending, over, .. } = &*self.term.0;
         let (_, lease, _) = guard.parts();
         let head_start = LONGEST_HEAD_START.min(conditions.margin / 2);
         let head_start = if conditions.aborts { head_start } else { Duration::ZERO };
@@ -265,15 +271,15 @@ impl Led {
 
     /// Ends the term, and waits until that was answered.
     pub(super) async fn end(self) {
-        self.0.0.stop();
+        self.term.0.stop();
         // What failed is reported when the guard is dropped.
-        drop(self.0.outcome().await);
+        drop(self.term.outcome().await);
     }
 }
 
 impl Drop for Led {
     fn drop(&mut self) {
-        self.0.0.stop();
+        self.term.0.stop();
     }
 }
 
