@@ -39,6 +39,7 @@ mod leaving;
 mod lookup;
 mod notifications;
 mod observe;
+mod publishing;
 mod queue;
 mod release;
 mod time;
@@ -126,6 +127,7 @@ pub(crate) fn all() -> impl Iterator<Item = Case> {
         errors::CASES,
         observe::CASES,
         election::CASES,
+        publishing::CASES,
     ];
     sections.into_iter().flatten().copied()
 }

@@ -186,6 +186,48 @@ const CONTROLS: &[(&str, Defect, &str, &str)] = &[
         "notifications::w9_a_notification_comes_with_a_release",
         "(release by id: true), but none came",
     ),
+    (
+        "publish_without_fence_check",
+        Defect::PublishIgnoresTheFence,
+        "publishing::n6_a_lower_fence_changes_nothing",
+        "expected a lower fence to be refused",
+    ),
+    (
+        "publish_reads_then_writes",
+        Defect::PublishReadsThenWrites,
+        "publishing::n6_the_highest_fence_of_ten_racers_stays",
+        "expected what was published",
+    ),
+    (
+        "publish_renews_the_lease",
+        Defect::PublishRenews,
+        "publishing::n6_publishing_leaves_the_lock_alone",
+        "expected publishing to leave the lock record alone",
+    ),
+    (
+        "publications_keep_their_first_expiry",
+        Defect::PublicationsKeepTheirFirstExpiry,
+        "publishing::n8_publishing_again_sets_the_expiry",
+        "expected what was published",
+    ),
+    (
+        "withdraw_without_fence_check",
+        Defect::WithdrawIgnoresTheFence,
+        "publishing::n8_a_withdrawal_leaves_a_higher_fence_alone",
+        "expected what was published",
+    ),
+    (
+        "withdraw_removes_nothing",
+        Defect::WithdrawRemovesNothing,
+        "publishing::n8_a_leader_withdraws_its_publication",
+        "expected nothing after the withdrawal",
+    ),
+    (
+        "publications_share_a_record",
+        Defect::PublicationsShareARecord,
+        "publishing::n8_each_key_has_a_publication_of_its_own",
+        "expected what was published",
+    ),
 ];
 
 /// The name of the defect, the elector, the case that must reject it, and a part of its message.

@@ -38,7 +38,7 @@
 //!   for the end of a lease that must end.
 //! - A trial of something that the backend does not declare in its
 //!   [`Capabilities`](syncguard_core::Capabilities) is reported as *ignored*: handoff (G1 to G4),
-//!   notifications, and the cases of waiting that run again without notifications
+//!   publishing (N6 and N8), notifications, and the cases of waiting that run again without notifications
 //!   (`without_notifications`) and with every second one lost (`lossy_notifications`).
 //! - Every trial has a time limit. A backend that never answers fails; it does not hang the suite.
 //! - A failure says what was expected and what came.

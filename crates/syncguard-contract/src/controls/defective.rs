@@ -1,13 +1,15 @@
 //! A memory backend with one defect.
 
+mod publishing;
+
 use std::collections::HashMap;
 use std::future::{Future, pending};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::SystemTime;
 
 use syncguard_core::{
-    Acquired, Backend, Capabilities, Fence, Finding, Key, Lease, LockId, LockRecord, Result, Sent,
-    Timestamp, Ttl,
+    Acquired, Backend, Capabilities, Fence, Finding, Key, Lease, LockId, LockRecord, Publication,
+    Result, Sent, Timestamp, Ttl,
 };
 use syncguard_memory::MemoryBackend;
 use tokio::sync::Notify;
@@ -40,6 +42,13 @@ pub(crate) enum Defect {
     NotificationsNeverCome,
     RegistrationCountsFromTheFirstPoll,
     ReleaseByIdSendsNoNotification,
+    PublishIgnoresTheFence,
+    PublishReadsThenWrites,
+    PublishRenews,
+    PublicationsKeepTheirFirstExpiry,
+    PublicationsShareARecord,
+    WithdrawIgnoresTheFence,
+    WithdrawRemovesNothing,
     AcquireNeverAnswers,
 }
 
@@ -295,6 +304,18 @@ impl Backend for Defective {
                 _ => notification.await,
             }
         }
+    }
+
+    async fn publish(&self, lease: &Lease, publication: &Publication, ttl: Ttl) -> Result<bool> {
+        self.publish_with_defect(lease, publication, ttl).await
+    }
+
+    async fn withdraw(&self, lease: &Lease) -> Result<()> {
+        self.withdraw_with_defect(lease).await
+    }
+
+    async fn published(&self, key: &Key) -> Result<Option<Publication>> {
+        self.inner.published(&self.record_of(key)).await
     }
 
     async fn preflight(&self) -> Vec<Finding> {
