@@ -39,8 +39,11 @@ fn main() -> std::io::Result<ExitCode> {
     }));
 
     let clients = redis.clients(|url| async move { RedisBackend::connect(&url).await });
-    let capabilities =
-        Capabilities::new(Clock::Server).with_end_at_ttl().with_handoff().with_notifications();
+    let capabilities = Capabilities::new(Clock::Server)
+        .with_end_at_ttl()
+        .with_handoff()
+        .with_notifications()
+        .with_publishing();
     all.extend(trials(runtime.handle(), "redis", capabilities, clients));
     let one_lane = |url: String| async move {
         RedisBackend::builder().group_commit(1, 100).connect(&url).await

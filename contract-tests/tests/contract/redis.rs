@@ -12,6 +12,7 @@ mod moving_slot;
 mod nodes;
 mod notifications;
 mod preflight;
+mod publishing;
 mod records;
 mod recovery;
 
@@ -51,6 +52,7 @@ pub(crate) fn trials(runtime: &Handle, server: &Arc<Server>) -> Vec<Trial> {
     all.extend(failover::trials(&cases));
     all.extend(errors::trials(&cases));
     all.extend(preflight::trials(&cases));
+    all.extend(publishing::trials(&cases));
     all
 }
 

@@ -8,17 +8,18 @@ use fred::bytes_utils::Str;
 use fred::types::Value;
 use syncguard_backend::Notified;
 use syncguard_core::{
-    Acquired, Backend, Capabilities, Clock, Error, ErrorCode, Fence, Finding, Key, Lease, Level,
-    LockId, LockRecord, Operation, Result, Sent, Timestamp, Ttl, is_live,
+    Acquired, Backend, Capabilities, Clock, Fence, Finding, Key, Lease, Level, LockId, LockRecord,
+    Operation, Publication, Result, Sent, Timestamp, Ttl, is_live,
 };
 
 use crate::connection::{Connections, InFlight};
+use crate::error::unreadable;
 use crate::groups::{Call, Groups};
 use crate::names::Names;
 use crate::notifications::Notifications;
 use crate::operations::{self, Script};
 use crate::preflight::{self, Expectations};
-use crate::record;
+use crate::{publication, record};
 
 /// Locks on a Redis server, cluster or compatible store. Clones share the connection.
 #[derive(Clone)]
@@ -63,7 +64,7 @@ impl RedisBackend {
         }
     }
 
-    /// Runs a script, alone or in one call with others. All operations go through here.
+    /// Runs the script of a lock operation, alone or in one call with others.
     ///
     /// Until there is a connection, nothing is sent and `sent` is not marked.
     async fn call<const K: usize, const A: usize>(
@@ -74,7 +75,7 @@ impl RedisBackend {
         args: [String; A],
         sent: &Sent,
     ) -> Result<Value> {
-        let (keys, args) = (keys.map(Str::from).into(), args.map(Str::from).into());
+        let (keys, args) = (keys.map(Str::from).into(), args.map(Value::from).into());
         self.groups.run(Call { operation, script, keys, args }, sent).await
     }
 }
@@ -87,7 +88,8 @@ impl fmt::Debug for RedisBackend {
 
 impl Backend for RedisBackend {
     fn capabilities(&self) -> Capabilities {
-        let capabilities = Capabilities::new(Clock::Server).with_end_at_ttl().with_handoff();
+        let capabilities =
+            Capabilities::new(Clock::Server).with_end_at_ttl().with_handoff().with_publishing();
         if self.notifications.is_some() { capabilities.with_notifications() } else { capabilities }
     }
 
@@ -193,6 +195,26 @@ impl Backend for RedisBackend {
         }
     }
 
+    async fn publish(&self, lease: &Lease, publication: &Publication, ttl: Ttl) -> Result<bool> {
+        let name = self.names.publication(lease.key(), Operation::Publish)?;
+        let answer =
+            self.groups.run(publication::publish(name, publication, ttl), &Sent::default()).await;
+        answer.map(|answer| !answer.is_null()).map_err(|error| error.with_key(lease.key()))
+    }
+
+    async fn withdraw(&self, lease: &Lease) -> Result<()> {
+        let name = self.names.publication(lease.key(), Operation::Withdraw)?;
+        let answer =
+            self.groups.run(publication::withdraw(name, lease.fence()), &Sent::default()).await;
+        answer.map(drop).map_err(|error| error.with_key(lease.key()))
+    }
+
+    async fn published(&self, key: &Key) -> Result<Option<Publication>> {
+        let name = self.names.publication(key, Operation::Published)?;
+        let answer = self.groups.run(publication::published(name), &Sent::default()).await;
+        answer.and_then(|answer| publication::parse(&answer)).map_err(|error| error.with_key(key))
+    }
+
     async fn preflight(&self) -> Vec<Finding> {
         let connection = self.connections.next();
         let limit = connection.connector().limit();
@@ -288,12 +310,6 @@ fn live(answer: &Value, operation: Operation) -> Result<Option<LockRecord>> {
 fn record(json: &Value, operation: Operation) -> Result<LockRecord> {
     let json = json.as_bytes().ok_or_else(|| unreadable(operation))?;
     record::parse(json).map_err(|error| unreadable(operation).with_source(error))
-}
-
-fn unreadable(operation: Operation) -> Error {
-    Error::new(ErrorCode::Internal, operation).with_message(
-        "what is stored under a key of this lock cannot be read: check what else uses the prefix",
-    )
 }
 
 #[cfg(test)]

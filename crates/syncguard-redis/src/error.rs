@@ -126,6 +126,13 @@ pub(crate) fn classify(error: RedisError, operation: Operation) -> Error {
     Error::new(code, operation).with_message(message).with_source(redacted(error, &[]))
 }
 
+/// What is stored was not written by a SyncGuard client (E2).
+pub(crate) fn unreadable(operation: Operation) -> Error {
+    Error::new(Internal, operation).with_message(
+        "what is stored under a key of this lock cannot be read: check what else uses the prefix",
+    )
+}
+
 /// The cause of an error in a few words, for the message, if there is more than its kind.
 pub(crate) fn detail(error: &RedisError) -> Option<&str> {
     let text = without_arguments(error.details()).trim();

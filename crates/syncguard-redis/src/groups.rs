@@ -1,5 +1,6 @@
 //! Group commit: operations that arrive together share a call.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -31,7 +32,7 @@ pub(crate) struct Call {
     pub(crate) operation: Operation,
     pub(crate) script: &'static Script,
     pub(crate) keys: Vec<Str>,
-    pub(crate) args: Vec<Str>,
+    pub(crate) args: Vec<Value>,
 }
 
 /// Sends operations, alone or together.
@@ -159,9 +160,8 @@ impl Sender {
     async fn send_many(&self, link: &Link, calls: &[Call]) -> Vec<Result<Value>> {
         let (mut keys, mut args) = (Vec::new(), Vec::new());
         for call in calls {
-            let counts =
-                [call.keys.len(), call.args.len()].map(|count| Str::from(count.to_string()));
-            args.push(Str::from_static(call.script.name().unwrap_or_default()));
+            let counts = [call.keys.len(), call.args.len()].map(|count| count.to_string().into());
+            args.push(Value::from_static_str(call.script.name().unwrap_or_default()));
             args.extend(counts.into_iter().chain(call.args.iter().cloned()));
             keys.extend(call.keys.iter().cloned());
         }
@@ -212,8 +212,12 @@ impl Link {
                 fault = Fault::silence();
             }
         }
-        let texts = calls.iter().flat_map(|call| call.keys.iter().chain(&call.args));
-        let secrets: Vec<&str> = texts.map(|text| &**text).collect();
+        let texts = calls.iter().flat_map(|call| {
+            let keys = call.keys.iter().map(|key| Cow::Borrowed(&**key));
+            keys.chain(call.args.iter().filter_map(Value::as_str))
+        });
+        let texts: Vec<_> = texts.collect();
+        let secrets: Vec<_> = texts.iter().map(|text| &**text).collect();
         Error::new(fault.code, operation)
             .with_message(fault.message)
             .with_source(error::redacted(cause, &secrets))

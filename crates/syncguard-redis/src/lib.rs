@@ -45,9 +45,11 @@
 //! permissions are missing.
 //!
 //! A user of the server's ACL needs the keys of the prefix (`~syncguard:*`) and the commands
-//! `evalsha`, `eval`, `get`, `set`, `del`, `incr`, `decr`, `pexpire` and `time`. fred adds some when
-//! it connects: `ping` without a password, `select` for another database than 0, `cluster` in a
-//! cluster, and `role` behind Sentinel. [Notifications](#waiting) need a few more.
+//! `evalsha`, `eval`, `get`, `set`, `del`, `incr`, `decr`, `pexpire` and `time`. Leaders that
+//! [publish](Backend::publish) need `hset`, and those who read it `hmget`, which a leader needs as
+//! well. fred adds some commands when it connects: `ping` without a password, `select` for another
+//! database than 0, `cluster` in a cluster, and `role` behind Sentinel. [Notifications](#waiting)
+//! need a few more.
 //!
 //! Operations by lock id read the name of the lock from an index. That name is therefore not among
 //! the declared `KEYS` of their scripts. Redis and Valkey allow this: the hash tag of the prefix
@@ -133,6 +135,10 @@
 //! | `syncguard:payment:42` | the record: `key`, `lockId`, `fence`, `acquiredAtMs`, `expiresAtMs`, as JSON | at the TTL |
 //! | `syncguard:id:<lock id>` | the name above | at the TTL |
 //! | `syncguard:fence:syncguard:payment:42` | the fence counter, an integer | never |
+//! | `syncguard:leader\0syncguard:payment:42` | what a leader [publishes](Backend::publish), if it does: a hash of `fence`, `candidate` and `value` | at the TTL it was given |
+//!
+//! The last one is not known to SyncGuard for TypeScript, and changes nothing about the lock. `\0`
+//! is a NUL character, which no key contains, so no lock has this name.
 //!
 //! Time is the server's. Since the server removes a record at its TTL, a lease ends there, without
 //! the tolerance of a second that other stores give. An extension by id, or of a record in another
@@ -224,6 +230,7 @@ mod names;
 mod notifications;
 mod operations;
 mod preflight;
+mod publication;
 mod record;
 mod tls;
 mod url;

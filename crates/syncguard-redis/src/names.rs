@@ -61,6 +61,11 @@ impl Names {
         self.space.id_key(id)
     }
 
+    /// Where what the leader of a key publishes is stored.
+    pub(crate) fn publication(&self, key: &Key, operation: Operation) -> Result<String> {
+        Ok(self.space.publication_key(&self.lock(key, operation)?))
+    }
+
     /// Where the fence counter of a lock is stored.
     pub(crate) fn counter(&self, lock: &str) -> String {
         self.space.fence_key(lock)
@@ -122,6 +127,8 @@ mod tests {
             assert_eq!(slot(lock.as_bytes()), slot(b"sg"));
             assert_eq!(slot(index.as_bytes()), slot(b"sg"));
             assert_eq!(slot(names.counter(&lock).as_bytes()), slot(b"sg"));
+            let publication = names.publication(&Key::new(key).unwrap(), Operation::Publish);
+            assert_eq!(slot(publication.unwrap().as_bytes()), slot(b"sg"));
         }
     }
 

@@ -43,6 +43,7 @@ const HAND_OVER_MINE: &str = include_str!("operations/handoff.lua");
 const HANDED_OVER: &str = include_str!("operations/handed_off.lua");
 const RELEASE_MINE: &str = include_str!("operations/release.lua");
 const RECORD: &str = "return text\n";
+const OUTRANKED: &str = include_str!("operations/outranked.lua");
 
 /// Keys: lock, index, fence counter. Arguments: head, TTL. Answers with the record, or with the
 /// milliseconds for which somebody else still holds the key.
@@ -65,6 +66,15 @@ pub(crate) static GET: Script = Script::new(&[include_str!("operations/get.lua")
 /// Keys: index, prefix. Answers as [`GET`].
 pub(crate) static FIND: Script = Script::new(&[include_str!("operations/find.lua")]);
 
+/// Keys: publication. Arguments: fence, candidate, value, TTL. Answers with one, or nil.
+pub(crate) static PUBLISH: Script =
+    Script::new(&[OUTRANKED, include_str!("operations/publish.lua")]);
+/// Keys: publication. Arguments: fence. Answers with nil.
+pub(crate) static WITHDRAW: Script =
+    Script::new(&[OUTRANKED, include_str!("operations/withdraw.lua")]);
+/// Keys: publication. Answers with the three fields, each of which may be nil.
+pub(crate) static PUBLISHED: Script = Script::new(&[include_str!("operations/published.lua")]);
+
 /// Keys and arguments of many of the others: see `many.lua`.
 pub(crate) static MANY: Script = Script {
     parts: &[include_str!("operations/many.lua")],
@@ -77,6 +87,9 @@ pub(crate) static MANY: Script = Script {
         ("release_by_id", &RELEASE_BY_ID),
         ("get", &GET),
         ("find", &FIND),
+        ("publish", &PUBLISH),
+        ("withdraw", &WITHDRAW),
+        ("published", &PUBLISHED),
     ],
     loaded: OnceLock::new(),
 };
@@ -113,15 +126,15 @@ impl Script {
         client: &Client,
         options: &Options,
         keys: &[Str],
-        args: &[Str],
+        args: &[Value],
     ) -> Result<Value, Error> {
         let Loaded { source, sha } = self.loaded();
         let client = client.with_options(options);
         let send = |name, script: &Str| {
             let numbers = [script.clone(), Str::from(keys.len().to_string())];
-            let values = numbers.iter().chain(keys).chain(args).cloned();
+            let keys = numbers.iter().chain(keys).cloned().map(Value::String);
             let command = CustomCommand::new_static(name, ClusterHash::FirstKey, false);
-            client.custom(command, values.map(Value::String).collect())
+            client.custom(command, keys.chain(args.iter().cloned()).collect())
         };
         match send("EVALSHA", sha).await {
             // Nothing was run.
@@ -167,7 +180,7 @@ mod tests {
     use super::*;
 
     /// Every script, by the name of its snapshot.
-    fn scripts() -> [(&'static str, &'static Script); 9] {
+    fn scripts() -> [(&'static str, &'static Script); 12] {
         [
             ("many", &MANY),
             ("acquire", &ACQUIRE),
@@ -176,8 +189,11 @@ mod tests {
             ("find", &FIND),
             ("get", &GET),
             ("handoff", &HAND_OVER),
+            ("publish", &PUBLISH),
+            ("published", &PUBLISHED),
             ("release", &RELEASE),
             ("release_by_id", &RELEASE_BY_ID),
+            ("withdraw", &WITHDRAW),
         ]
     }
 

@@ -28,6 +28,9 @@ const NOTIFICATIONS: [&[&str]; 4] =
 const SHARDED_NOTIFICATIONS: [&[&str]; 3] =
     [&["SPUBLISH", KEY, ""], &["SSUBSCRIBE", KEY], &["SUNSUBSCRIBE", KEY]];
 
+/// The commands of a leader that publishes, and of those who read it.
+const PUBLISHING: [&[&str]; 2] = [&["HSET", KEY, "fence", ""], &["HMGET", KEY, "fence"]];
+
 const KEY: &str = "KEY";
 
 /// What the answers are judged by.
@@ -66,6 +69,7 @@ pub(crate) async fn findings(
         }
     }
     findings.push(server.permissions("permissions", &COMMANDS, expected.prefix).await);
+    findings.push(server.permissions("publishing-permissions", &PUBLISHING, expected.prefix).await);
     if expected.notifications {
         let commands = if expected.clustered { &SHARDED_NOTIFICATIONS[..] } else { &NOTIFICATIONS };
         let check = "notification-permissions";

@@ -4,7 +4,7 @@ use std::error::Error as _;
 use std::sync::Arc;
 
 use libtest_mimic::Trial;
-use syncguard_redis::{Backend, Error, ErrorCode, Lease, Operation, RedisBackend};
+use syncguard_redis::{Backend, Error, ErrorCode, Lease, Operation, Publication, RedisBackend};
 use tokio::net::TcpListener;
 
 use super::faults::spare;
@@ -83,6 +83,7 @@ async fn secrets(server: Arc<Server>) -> Outcome {
     let fence = syncguard_redis::Fence::new(1).unwrap();
     let expires_at = syncguard_redis::Timestamp::from_millis(1);
     let lease = Lease::new(key.clone(), id.clone(), fence, expires_at);
+    let publication = Publication::new(fence, "node", "a secret")?;
     let errors = [
         backend.acquire(&key, &id, long()).await.unwrap_err(),
         backend.extend(&lease, long()).await.unwrap_err(),
@@ -92,6 +93,9 @@ async fn secrets(server: Arc<Server>) -> Outcome {
         backend.get(&key).await.unwrap_err(),
         backend.find(&id).await.unwrap_err(),
         backend.handoff(&lease, &id, long()).await.unwrap_err(),
+        backend.publish(&lease, &publication, long()).await.unwrap_err(),
+        backend.published(&key).await.unwrap_err(),
+        backend.withdraw(&lease).await.unwrap_err(),
     ];
     for error in errors {
         // No retry helps.
@@ -99,7 +103,7 @@ async fn secrets(server: Arc<Server>) -> Outcome {
         let text = shown(&error);
         assert!(text.contains("unknown command"), "{text}");
         // Not even the beginning of a key, which a server may quote.
-        for secret in [key.as_str(), &key.as_str()[..12], id.as_str(), "syncguard:"] {
+        for secret in [key.as_str(), &key.as_str()[..12], id.as_str(), "syncguard:", "a secret"] {
             assert!(!text.contains(secret), "{secret}: {text}");
         }
     }

@@ -8,7 +8,8 @@ use libtest_mimic::Trial;
 use syncguard_redis::fred::interfaces::ClientLike;
 use syncguard_redis::fred::prelude::{Builder, Config, ReconnectPolicy};
 use syncguard_redis::{
-    Acquired, Backend, ErrorCode, Key, Lease, LockRecord, RedisBackend, RedisBackendBuilder, Result,
+    Acquired, Backend, ErrorCode, Key, Lease, LockRecord, Publication, RedisBackend,
+    RedisBackendBuilder, Result,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -60,13 +61,17 @@ pub(super) async fn every_operation(backend: &RedisBackend, key: &Key) -> Outcom
     backend.get(key).await?.unwrap();
     backend.find(lease.id()).await?.unwrap();
     let next = backend.handoff(&lease, &fresh_id(), long()).await?.unwrap();
+    let publication = Publication::new(next.fence(), "node", "value")?;
+    assert!(backend.publish(&next, &publication, long()).await?);
+    assert!(backend.published(key).await?.is_some());
+    backend.withdraw(&next).await?;
     assert!(backend.release(&next).await?);
     assert!(!backend.release_by_id(next.id()).await?);
     Ok(())
 }
 
-const OPERATIONS: u64 = 9;
-const SCRIPTS: u64 = 8;
+const OPERATIONS: u64 = 12;
+const SCRIPTS: u64 = 11;
 
 async fn round_trips(server: Arc<Server>) -> Outcome {
     let spare = spare(&server, &[]).await?;
@@ -84,7 +89,8 @@ async fn round_trips(server: Arc<Server>) -> Outcome {
     let stats = raw.text(&["INFO", "commandstats"]).await.unwrap();
     for line in stats.lines().filter_map(|line| line.strip_prefix("cmdstat_")) {
         let name = line.split(':').next().unwrap();
-        let inside = ["time", "get", "set", "pexpire", "incr", "del", "publish", "evalsha"];
+        let inside =
+            ["time", "get", "set", "pexpire", "incr", "del", "hset", "hmget", "publish", "evalsha"];
         assert!(
             inside.contains(&name) || ["info", "config", "config|resetstat"].contains(&name),
             "{line}"
@@ -207,7 +213,7 @@ async fn password(server: Arc<Server>) -> Outcome {
 
     // This user may run scripts and all their commands except publish.
     let admin = raw(&right).await;
-    let commands = "+evalsha +eval +get +set +del +incr +decr +pexpire +time";
+    let commands = "+evalsha +eval +get +set +del +incr +decr +pexpire +time +hset +hmget";
     let words: Vec<_> = commands.split(' ').collect();
     let user = ["ACL", "SETUSER", "least", "on", ">pw", "~syncguard:*"];
     admin.run(&[&user[..], &words].concat()).await;

@@ -44,12 +44,13 @@ async fn good(server: Arc<Server>) -> Outcome {
         assert_level(&findings, code, Level::Fine);
     }
     assert_level(&findings, "permissions", permissions);
+    assert_level(&findings, "publishing-permissions", permissions);
     assert_level(&findings, "notification-permissions", permissions);
-    assert_eq!(findings.len(), 8);
+    assert_eq!(findings.len(), 9);
     // It only asks.
     assert_eq!(raw.number(&["DBSIZE"]).await, 0);
     let quiet = RedisBackend::builder().notifications(false).connect(&spare.url).await?;
-    assert_eq!(quiet.preflight().await.len(), 7);
+    assert_eq!(quiet.preflight().await.len(), 8);
     Ok(())
 }
 
@@ -86,7 +87,7 @@ async fn unknown(server: Arc<Server>) -> Outcome {
     raw.run(&["ACL", "SETUSER", "some", "on", ">pw", "~*", "+@all", "-info", "-acl"]).await;
     let url = format!("redis://some:pw@127.0.0.1:{}", spare.port);
     let findings = RedisBackend::connect(&url).await?.preflight().await;
-    assert_eq!(findings.len(), 8, "{findings:?}");
+    assert_eq!(findings.len(), 9, "{findings:?}");
     for finding in &findings {
         assert_eq!(finding.level(), Level::Unknown, "{finding}");
         assert!(!finding.advice().is_empty(), "{finding}");
