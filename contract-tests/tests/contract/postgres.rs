@@ -17,6 +17,7 @@ mod overlaps;
 mod overload;
 mod plans;
 mod pooler;
+mod publishing;
 mod racers;
 mod recovery;
 mod replicas;
@@ -62,12 +63,14 @@ use cases;
 
 /// The capabilities of a backend that receives notifications.
 const CAPABILITIES: Capabilities =
-    Capabilities::new(Clock::Server).with_handoff().with_notifications();
+    Capabilities::new(Clock::Server).with_handoff().with_publishing().with_notifications();
 
 /// The capabilities of a backend whose pool prepares no statements. Such a backend assumes a
 /// pooler, which forwards no notifications.
-const WITHOUT_PREPARED_STATEMENTS: Capabilities =
-    Capabilities::new(Clock::Server).with_handoff().with_sent_notifications_only();
+const WITHOUT_PREPARED_STATEMENTS: Capabilities = Capabilities::new(Clock::Server)
+    .with_handoff()
+    .with_publishing()
+    .with_sent_notifications_only();
 
 pub(crate) fn trials(runtime: &Handle) -> Vec<Trial> {
     let server = Arc::new(Server::postgres());
@@ -126,6 +129,7 @@ pub(crate) fn trials(runtime: &Handle) -> Vec<Trial> {
         overload::cases(),
         plans::cases(),
         pooler::cases(),
+        publishing::cases(),
         racers::cases(),
         recovery::cases(),
         round_trips::cases(),

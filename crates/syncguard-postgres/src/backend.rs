@@ -9,7 +9,7 @@ use sqlx::postgres::PgPool;
 use syncguard_backend::Notified;
 use syncguard_core::{
     Acquired, Backend, Capabilities, Clock, Finding, Key, Lease, LockId, LockRecord, Operation,
-    Result, Sent, Ttl,
+    Publication, Result, Sent, Ttl,
 };
 use tokio::time::Instant;
 use tokio::time::error::Elapsed;
@@ -155,7 +155,7 @@ impl fmt::Debug for PostgresBackend {
 
 impl Backend for PostgresBackend {
     fn capabilities(&self) -> Capabilities {
-        let capabilities = Capabilities::new(Clock::Server).with_handoff();
+        let capabilities = Capabilities::new(Clock::Server).with_handoff().with_publishing();
         match &self.shared.notifications {
             Some(notifications) if notifications.are_heard() => capabilities.with_notifications(),
             // The statements notify whether this process listens or not.
@@ -221,6 +221,30 @@ impl Backend for PostgresBackend {
         let row = self.database().run(Operation::Handoff, &self.statements().handoff, values).await;
         row.and_then(|row| row.map(|row| record::handed_off(row, lease.key(), id)).transpose())
             .map_err(|error| error.with_key(lease.key()))
+    }
+
+    async fn publish(&self, lease: &Lease, publication: &Publication, ttl: Ttl) -> Result<bool> {
+        let key = lease.key();
+        let fence = Value::Fence(publication.fence());
+        let (candidate, value) = (publication.candidate(), publication.value());
+        let (candidate, value) = (Value::Text(Some(candidate)), Value::Bytes(value));
+        let values = |patience| [key.into(), fence, candidate, value, Value::ttl(ttl), patience];
+        let row = self.database().run(Operation::Publish, &self.statements().publish, values).await;
+        row.map(|row| row.is_some()).map_err(|error| error.with_key(key))
+    }
+
+    async fn withdraw(&self, lease: &Lease) -> Result<()> {
+        let values = |patience| [lease.key().into(), Value::Fence(lease.fence()), patience];
+        let row =
+            self.database().run(Operation::Withdraw, &self.statements().withdraw, values).await;
+        row.map(drop).map_err(|error| error.with_key(lease.key()))
+    }
+
+    async fn published(&self, key: &Key) -> Result<Option<Publication>> {
+        let published = &self.statements().published;
+        let row = self.database().run(Operation::Published, published, |_| [key.into()]).await;
+        row.and_then(|row| row.map(record::publication).transpose())
+            .map_err(|error| error.with_key(key))
     }
 
     async fn preflight(&self) -> Vec<Finding> {

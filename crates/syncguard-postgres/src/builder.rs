@@ -12,7 +12,7 @@ use crate::connect::{self, Refusal};
 use crate::connections::Connections;
 use crate::database::Database;
 use crate::groups::{self, GroupCommit};
-use crate::names::{FENCE_TABLE, LOCK_TABLE, Names};
+use crate::names::{FENCE_TABLE, LOCK_TABLE, Names, leader_table};
 use crate::notifications::Notifications;
 use crate::operations::{Protocol, Statements};
 
@@ -34,8 +34,8 @@ use crate::operations::{Protocol, Statements};
 ///
 /// # Default
 ///
-/// - Tables `syncguard_locks` and `syncguard_fence_counters`, as other SyncGuard clients name them, in
-///   the schema that the `search_path` finds.
+/// - Tables `syncguard_locks` and `syncguard_fence_counters`, as other SyncGuard clients name them, and
+///   `syncguard_leaders`, in the schema that the `search_path` finds.
 /// - A command timeout of 5 seconds.
 /// - As many connections as the pool may have, or 10 with [`connect`](Self::connect), and 2 more for
 ///   renewals and releases.
@@ -46,6 +46,7 @@ pub struct PostgresBackendBuilder {
     schema: Option<String>,
     lock_table: String,
     fence_table: String,
+    leader_table: Option<String>,
     command_timeout: Duration,
     max_connections: Option<u32>,
     group_commit: Option<GroupCommit>,
@@ -61,6 +62,7 @@ impl PostgresBackend {
             schema: None,
             lock_table: LOCK_TABLE.to_owned(),
             fence_table: FENCE_TABLE.to_owned(),
+            leader_table: None,
             command_timeout: COMMAND_TIMEOUT,
             max_connections: None,
             group_commit: Some(groups::DEFAULT),
@@ -122,6 +124,16 @@ impl PostgresBackendBuilder {
     /// one.
     pub fn fence_table(mut self, name: impl Into<String>) -> Self {
         self.fence_table = name.into();
+        self
+    }
+
+    /// Sets the name of the table for what leaders [publish](crate::Backend::publish). All clients that
+    /// elect the same leaders must use the same one, and each lock table needs one of its own.
+    ///
+    /// The default is `syncguard_leaders`. With another [lock table](Self::lock_table), it is the name of
+    /// that table and `_leaders`.
+    pub fn leader_table(mut self, name: impl Into<String>) -> Self {
+        self.leader_table = Some(name.into());
         self
     }
 
@@ -258,7 +270,9 @@ impl PostgresBackendBuilder {
         if self.max_connections == Some(0) {
             return Err(invalid("max_connections must be at least 1"));
         }
-        Names::new(self.schema.as_deref(), &self.lock_table, &self.fence_table)
+        let leaders = self.leader_table.clone();
+        let leaders = leaders.unwrap_or_else(|| leader_table(&self.lock_table));
+        Names::new(self.schema.as_deref(), &self.lock_table, &self.fence_table, &leaders)
     }
 
     fn assemble(self, pool: PgPool, names: Names) -> PostgresBackend {

@@ -66,7 +66,7 @@ impl Database {
                 Ok(answer)
             }
             Ok(Err(error)) => {
-                match verdict(&error) {
+                match verdict(operation, &error) {
                     Verdict::Keep => borrowed.give_back(),
                     Verdict::Close => borrowed.condemn(false),
                     Verdict::CloseAll => borrowed.condemn(true),

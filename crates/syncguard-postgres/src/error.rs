@@ -14,7 +14,7 @@ use crate::names::Names;
 /// Converts an error of the driver to what the caller can do about it.
 pub(crate) fn classify(operation: Operation, names: &Names, error: sqlx::Error) -> Error {
     let (code, message) = match sqlstate(&error).as_deref() {
-        Some("42P01") => (ErrorCode::InvalidArgument, missing(names)),
+        Some("42P01") => (ErrorCode::InvalidArgument, missing(operation, names)),
         _ => judge(&error),
     };
     Error::new(code, operation).with_message(message).with_source(Cause::new(error))
@@ -88,9 +88,11 @@ pub(crate) enum Verdict {
 }
 
 /// Only errors that are known to be about the request leave a connection in use.
-pub(crate) fn verdict(error: &sqlx::Error) -> Verdict {
+pub(crate) fn verdict(operation: Operation, error: &sqlx::Error) -> Verdict {
     match sqlstate(error).as_deref() {
         None => Verdict::Close,
+        // Locks work without the table of leaders, so they keep their connections.
+        Some("42P01" | "42501") if concerns_leaders(operation) => Verdict::Keep,
         Some(
             // A conflict with others, or a wait that took too long.
             "40001" | "40P01" | "54000" | "55P03" | "57014" |
@@ -101,11 +103,18 @@ pub(crate) fn verdict(error: &sqlx::Error) -> Verdict {
     }
 }
 
-fn missing(names: &Names) -> String {
-    let Names { locks, fences, .. } = names;
+/// Whether an operation uses the table of leaders alone.
+fn concerns_leaders(operation: Operation) -> bool {
+    matches!(operation, Operation::Publish | Operation::Published | Operation::Withdraw)
+}
+
+fn missing(operation: Operation, names: &Names) -> String {
+    let Names { locks, fences, leaders, .. } = names;
+    let table =
+        if concerns_leaders(operation) { leaders.clone() } else { format!("{locks} or {fences}") };
     format!(
-        "the table {locks} or {fences} does not exist: call PostgresBackend::setup_schema, or run \
-         the statements of schema_sql; if the tables are in another schema, name it with \
+        "the table {table} does not exist: call PostgresBackend::setup_schema, or run the statements \
+         of schema_sql; if the tables are in another schema, name it with \
          PostgresBackendBuilder::schema"
     )
 }
@@ -348,15 +357,31 @@ mod tests {
 
     #[test]
     fn f2_only_listed_errors_leave_a_connection_in_use() {
+        let of = |sqlstate| verdict(Operation::Acquire, &refusal(sqlstate));
         for sqlstate in ["40001", "40P01", "54000", "55P03", "57014", "22021", "23505"] {
-            assert_eq!(verdict(&refusal(sqlstate)), Verdict::Keep, "{sqlstate}");
+            assert_eq!(of(sqlstate), Verdict::Keep, "{sqlstate}");
         }
         for sqlstate in ["25006", "0A000", "26000", "42501", "42P01", "57P01", "XX000", "", "ZZZZZ"]
         {
-            assert_eq!(verdict(&refusal(sqlstate)), Verdict::CloseAll, "{sqlstate}");
+            assert_eq!(of(sqlstate), Verdict::CloseAll, "{sqlstate}");
         }
-        assert_eq!(verdict(&sqlx::Error::Protocol("bad".into())), Verdict::Close);
-        assert_eq!(verdict(&sqlx::Error::Decode("bad".into())), Verdict::Close);
+        for error in [sqlx::Error::Protocol("bad".into()), sqlx::Error::Decode("bad".into())] {
+            assert_eq!(verdict(Operation::Acquire, &error), Verdict::Close);
+        }
+    }
+
+    #[test]
+    fn a_missing_table_of_leaders_leaves_connections_in_use_and_is_named() {
+        for operation in [Operation::Publish, Operation::Published, Operation::Withdraw] {
+            for sqlstate in ["42P01", "42501"] {
+                assert_eq!(verdict(operation, &refusal(sqlstate)), Verdict::Keep, "{sqlstate}");
+            }
+            assert_eq!(verdict(operation, &refusal("25006")), Verdict::CloseAll);
+            let error = classify(operation, &Names::default(), refusal("42P01"));
+            assert_eq!(error.code(), ErrorCode::InvalidArgument);
+            let text = error.to_string();
+            assert!(text.contains("syncguard_leaders") && text.contains("setup_schema"), "{text}");
+        }
     }
 
     #[test]

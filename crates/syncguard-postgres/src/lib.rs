@@ -130,6 +130,12 @@
 //! as the data that they guard. Both tables are shared with SyncGuard for TypeScript, which may contend
 //! for the same locks.
 //!
+//! `syncguard_leaders` has one row per key whose leader [publishes](Backend::publish) a name and a value.
+//! The row goes when the leader withdraws, or stays after its expiry until a next leader publishes. You
+//! may delete rows of it at any time. SyncGuard for TypeScript does not create this table. Without it,
+//! locks work, and publishing is [`ErrorCode::InvalidArgument`]:
+//! [`setup_schema`](PostgresBackend::setup_schema) creates it.
+//!
 //! Name their [`schema`](PostgresBackendBuilder::schema). Otherwise the `search_path` of each session
 //! decides which tables are meant, and a pooler can drop that setting.
 //!

@@ -4,6 +4,7 @@ use syncguard_core::{Error, ErrorCode, Operation, Result};
 
 pub(crate) const LOCK_TABLE: &str = "syncguard_locks";
 pub(crate) const FENCE_TABLE: &str = "syncguard_fence_counters";
+const LEADER_TABLE: &str = "syncguard_leaders";
 
 /// The longest name that Postgres does not cut off, in bytes.
 const NAME_LIMIT: usize = 63;
@@ -15,6 +16,7 @@ pub(crate) struct Names {
     pub(crate) schema: Option<String>,
     pub(crate) locks: String,
     pub(crate) fences: String,
+    pub(crate) leaders: String,
     /// The names of the indexes, without the schema: an index is in the schema of its table.
     pub(crate) lock_id_index: String,
     pub(crate) expires_index: String,
@@ -28,9 +30,14 @@ pub(crate) struct Names {
 }
 
 impl Names {
-    pub(crate) fn new(schema: Option<&str>, locks: &str, fences: &str) -> Result<Self> {
-        let names = Self::quoted(schema, locks, fences);
-        let bare = [locks, fences, &names.lock_id_index, &names.expires_index];
+    pub(crate) fn new(
+        schema: Option<&str>,
+        locks: &str,
+        fences: &str,
+        leaders: &str,
+    ) -> Result<Self> {
+        let names = Self::quoted(schema, locks, fences, leaders);
+        let bare = [locks, fences, leaders, &names.lock_id_index, &names.expires_index];
         let bare = bare.map(|name| name.trim_matches('"'));
         for (n, name) in bare.iter().enumerate() {
             if !is_identifier(name) {
@@ -41,7 +48,7 @@ impl Names {
             }
             if name.len() > NAME_LIMIT {
                 return Err(invalid(
-                    "a table name is too long: with its indexes, 51 bytes for locks and 63 for fences",
+                    "a table name is too long: with its indexes, 51 bytes for locks and 63 for the others",
                 ));
             }
             if bare.iter().skip(n + 1).any(|other| other == name) {
@@ -57,7 +64,7 @@ impl Names {
         Ok(names)
     }
 
-    fn quoted(schema: Option<&str>, locks: &str, fences: &str) -> Self {
+    fn quoted(schema: Option<&str>, locks: &str, fences: &str, leaders: &str) -> Self {
         let in_schema = |name: &str| match schema {
             Some(schema) => format!("\"{schema}\".\"{name}\""),
             None => format!("\"{name}\""),
@@ -66,6 +73,7 @@ impl Names {
             schema: schema.map(str::to_owned),
             locks: in_schema(locks),
             fences: in_schema(fences),
+            leaders: in_schema(leaders),
             lock_id_index: format!("\"idx_{locks}_lock_id\""),
             expires_index: format!("\"idx_{locks}_expires\""),
             trigger: format!("\"{locks}_freed\""),
@@ -90,8 +98,14 @@ impl Names {
 
 impl Default for Names {
     fn default() -> Self {
-        Self::quoted(None, LOCK_TABLE, FENCE_TABLE)
+        Self::quoted(None, LOCK_TABLE, FENCE_TABLE, LEADER_TABLE)
     }
+}
+
+/// The table of leaders beside a lock table. Each lock table has one of its own, because the same key
+/// may have different leaders in two lock tables.
+pub(crate) fn leader_table(locks: &str) -> String {
+    if locks == LOCK_TABLE { LEADER_TABLE.to_owned() } else { format!("{locks}_leaders") }
 }
 
 fn is_identifier(name: &str) -> bool {
@@ -111,7 +125,7 @@ mod tests {
         ["", "2locks", "a-b", "a.b", "a b", "a\"b", "a;b", "l\u{f6}cks", "a\0", "a\n"];
 
     fn names(locks: &str, fences: &str) -> Result<Names> {
-        Names::new(None, locks, fences)
+        Names::new(None, locks, fences, &leader_table(locks))
     }
 
     #[test]
@@ -122,7 +136,8 @@ mod tests {
         for name in NO_IDENTIFIERS {
             assert!(names(name, "fences").is_err(), "{name:?}");
             assert!(names("locks", name).is_err(), "{name:?}");
-            assert!(Names::new(Some(name), "locks", "fences").is_err(), "{name:?}");
+            assert!(Names::new(None, "locks", "fences", name).is_err(), "{name:?}");
+            assert!(Names::new(Some(name), "locks", "fences", "leaders").is_err(), "{name:?}");
         }
     }
 
@@ -131,8 +146,8 @@ mod tests {
         assert!(names(&"x".repeat(51), &"y".repeat(63)).is_ok());
         assert!(names(&"x".repeat(52), "fences").is_err());
         assert!(names("locks", &"y".repeat(64)).is_err());
-        assert!(Names::new(Some(&"s".repeat(63)), "locks", "fences").is_ok());
-        assert!(Names::new(Some(&"s".repeat(64)), "locks", "fences").is_err());
+        assert!(Names::new(Some(&"s".repeat(63)), "locks", "fences", "leaders").is_ok());
+        assert!(Names::new(Some(&"s".repeat(64)), "locks", "fences", "leaders").is_err());
     }
 
     #[test]
@@ -140,6 +155,8 @@ mod tests {
         assert!(names("locks", "locks").is_err());
         assert!(names("locks", "idx_locks_lock_id").is_err());
         assert!(names("locks", "idx_locks_expires").is_err());
+        assert!(names("locks", "locks_leaders").is_err());
+        assert!(Names::new(None, "locks", "fences", "locks").is_err());
         assert!(names("locks", "LOCKS").is_ok());
     }
 
@@ -147,15 +164,17 @@ mod tests {
     fn the_default_names_pass_the_check() {
         let checked = names(LOCK_TABLE, FENCE_TABLE).unwrap();
         assert_eq!(checked.locks, Names::default().locks);
+        assert_eq!(checked.leaders, "\"syncguard_leaders\"");
     }
 
     #[test]
     fn a_schema_is_part_of_every_name_but_those_of_indexes_and_channel() {
-        let names = Names::new(Some("App"), "l", "f").unwrap();
+        let names = Names::new(Some("App"), "l", "f", &leader_table("l")).unwrap();
         assert_eq!(
             [names.locks.as_str(), &names.fences, &names.freed, &names.in_schema("\"i\"")],
             ["\"App\".\"l\"", "\"App\".\"f\"", "\"App\".\"l_freed\"", "\"App\".\"i\""]
         );
+        assert_eq!(names.leaders, "\"App\".\"l_leaders\"");
         assert_eq!([names.trigger.as_str(), &names.channel], ["\"l_freed\"", "l_freed"]);
     }
 }

@@ -26,6 +26,9 @@ pub(crate) struct Statements {
     pub(crate) handoff: Statement,
     pub(crate) get: Statement,
     pub(crate) find: Statement,
+    pub(crate) publish: Statement,
+    pub(crate) withdraw: Statement,
+    pub(crate) published: Statement,
     pub(crate) purge: Statement,
     pub(crate) preflight: Statement,
     pub(crate) protocol: Protocol,
@@ -60,6 +63,9 @@ impl Statements {
             handoff: by_key(include_str!("operations/sql/handoff.sql"), "$5"),
             get: statement(&look_up.replace("{by}", "key")),
             find: statement(&look_up.replace("{by}", "lock_id")),
+            publish: statement(include_str!("operations/sql/publish.sql")),
+            withdraw: statement(include_str!("operations/sql/withdraw.sql")),
+            published: statement(include_str!("operations/sql/published.sql")),
             purge: statement(include_str!("operations/sql/purge.sql")),
             preflight: statement(include_str!("operations/sql/preflight.sql")),
             protocol,
@@ -112,6 +118,8 @@ impl Protocol {
 pub(crate) enum Value<'a> {
     Text(Option<&'a str>),
     Texts(&'a [&'a str]),
+    Bytes(&'a [u8]),
+    Fence(Fence),
     Millis(Option<i64>),
     AllMillis(&'a [i64]),
 }
@@ -135,9 +143,13 @@ impl Value<'_> {
         match self {
             Self::Text(None) | Self::Millis(None) => "NULL".to_owned(),
             Self::Text(Some(text)) => {
-                let hex: String = text.bytes().map(|byte| format!("{byte:02x}")).collect();
-                format!("convert_from(decode('{hex}', 'hex'), 'UTF8')")
+                format!("convert_from({}, 'UTF8')", Self::Bytes(text.as_bytes()).literal())
             }
+            Self::Bytes(bytes) => {
+                let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+                format!("decode('{hex}', 'hex')")
+            }
+            Self::Fence(fence) => fence.get().to_string(),
             Self::Texts(texts) => {
                 let texts = texts.iter().map(|text| Self::Text(Some(text)).literal());
                 format!("ARRAY[{}]::text[]", texts.collect::<Vec<_>>().join(","))
@@ -252,6 +264,8 @@ impl Statement {
         values.iter().fold(query, |query, value| match *value {
             Value::Text(text) => query.bind(text),
             Value::Texts(texts) => query.bind(texts),
+            Value::Bytes(bytes) => query.bind(bytes),
+            Value::Fence(fence) => query.bind(fence),
             Value::Millis(millis) => query.bind(millis),
             Value::AllMillis(all) => query.bind(all),
         })
@@ -282,6 +296,7 @@ pub(crate) fn fill_in(template: &str, names: &Names) -> String {
     template
         .replace("{locks}", &names.locks)
         .replace("{fences}", &names.fences)
+        .replace("{leaders}", &names.leaders)
         .replace("{lock_id_index}", &names.lock_id_index)
         .replace("{expires_index}", &names.expires_index)
         .replace("{trigger}", &names.trigger)
@@ -289,6 +304,7 @@ pub(crate) fn fill_in(template: &str, names: &Names) -> String {
         .replace("{channel}", &names.channel)
         .replace("{now}", NOW)
         .replace("{max_fence}", &Fence::MAX_GRANTED.get().to_string())
+        .replace("{last_fence}", &Fence::MAX.get().to_string())
 }
 
 /// The server's clock as it is now, not as it was when the transaction began, in whole milliseconds.
@@ -349,7 +365,8 @@ mod tests {
     fn every_name_is_filled_in() {
         let statements = Statements::new(&Names::default(), Protocol::Prepared);
         let text = format!("{statements:?}");
-        let names = ["{locks}", "{now}", "{the_lease}", "{turn}", "--"];
+        let names =
+            ["{locks}", "{leaders}", "{last_fence}", "{now}", "{the_lease}", "{turn}", "--"];
         assert!(names.iter().all(|name| !text.contains(name)), "{text}");
     }
 }

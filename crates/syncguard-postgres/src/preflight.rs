@@ -14,7 +14,7 @@ use crate::operations::Value;
 
 /// The names of the checks, in their order.
 const CONNECTION: &str = "connection";
-const CHECKS: [&str; 11] = [
+const CHECKS: [&str; 12] = [
     "server-version",
     "primary",
     "read-only",
@@ -26,6 +26,7 @@ const CHECKS: [&str; 11] = [
     "privileges",
     "connection-headroom",
     "long-transactions",
+    "leader-table",
 ];
 
 impl PostgresBackend {
@@ -82,6 +83,7 @@ fn judge(backend: &PostgresBackend, row: &PgRow) -> sqlx::Result<Vec<Finding>> {
         privileges,
         headroom,
         long,
+        leaders,
     ] = CHECKS;
     let found = |level, code, fact: String, advice: &'static str| {
         let advice = if level == Level::Fine { "" } else { advice };
@@ -103,6 +105,8 @@ fn judge(backend: &PostgresBackend, row: &PgRow) -> sqlx::Result<Vec<Finding>> {
     let (slots, used, role_limit): (i64, Option<i64>, Option<i64>) =
         (row.try_get(13)?, row.try_get(14)?, row.try_get(15)?);
     let (sees_all, oldest): (bool, Option<i64>) = (row.try_get(16)?, row.try_get(17)?);
+    let (has_leaders, rights_on_leaders): (bool, Option<String>) =
+        (row.try_get(18)?, row.try_get(19)?);
 
     let own = backend.names().schema.is_some();
     let not_public = schema.as_deref().is_some_and(|schema| schema != "public");
@@ -212,6 +216,22 @@ fn judge(backend: &PostgresBackend, row: &PgRow) -> sqlx::Result<Vec<Finding>> {
             )
         } else {
             unasked(long, "the user does not see transactions of others: grant pg_read_all_stats")
+        },
+        match (has_leaders, rights_on_leaders) {
+            (false, _) => Finding::new(
+                Level::Warning,
+                leaders,
+                "the table of leaders does not exist",
+                "call PostgresBackend::setup_schema, or run what schema_sql returns: locks work, but \
+                 leaders cannot publish",
+            ),
+            (true, Some(rights)) => Finding::new(
+                Level::Warning,
+                leaders,
+                format!("the user lacks {rights} on the table of leaders"),
+                "grant them: locks work, but leaders cannot publish",
+            ),
+            (true, None) => Finding::new(Level::Fine, leaders, "leaders can publish", ""),
         },
     ])
 }

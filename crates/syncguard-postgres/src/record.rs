@@ -5,7 +5,8 @@ use std::time::Duration;
 use sqlx::Row;
 use sqlx::postgres::PgRow;
 use syncguard_core::{
-    Acquired, Error, ErrorCode, Fence, Key, Lease, LockId, LockRecord, Operation, Result, Timestamp,
+    Acquired, Error, ErrorCode, Fence, Key, Lease, LockId, LockRecord, Operation, Publication,
+    Result, Timestamp,
 };
 
 /// The columns of one row, from left to right.
@@ -111,4 +112,20 @@ pub(crate) fn record(operation: Operation, row: PgRow) -> Result<LockRecord> {
         columns.time(3)?,
         columns.time(4)?,
     ))
+}
+
+/// The answer of `published.sql`.
+pub(crate) fn publication(row: PgRow) -> Result<Publication> {
+    let columns = Columns { row, operation: Operation::Published };
+    let corrupt = || columns.corrupt().with_message("what the leader published cannot be read");
+    let fence = columns.number(0)?.and_then(|fence| u64::try_from(fence).ok());
+    let fence = fence.and_then(|fence| Fence::new(fence).ok()).ok_or_else(corrupt)?;
+    let value = from_hex(columns.text(2)?).ok_or_else(corrupt)?;
+    Publication::new(fence, columns.text(1)?, value)
+        .map_err(|invalid| corrupt().with_source(invalid))
+}
+
+fn from_hex(text: &str) -> Option<Vec<u8>> {
+    let byte = |start| u8::from_str_radix(text.get(start..start + 2)?, 16).ok();
+    (0..text.len()).step_by(2).map(byte).collect()
 }

@@ -17,7 +17,7 @@ impl PostgresBackend {
     ///
     /// It may be called at every start, by many processes at once. Where nothing is missing it only
     /// looks, so it then needs no right to create tables. What the TypeScript client created is kept
-    /// as it is.
+    /// as it is. That client has no table of leaders, so the right is needed once.
     ///
     /// # Errors
     ///
@@ -85,13 +85,14 @@ impl PostgresBackend {
     /// Returns the schema of the lock table, if nothing is missing.
     async fn find_all(&self, connection: &mut PgConnection) -> sqlx::Result<Option<String>> {
         let names = self.names();
-        let Names { locks, fences, channel, .. } = names;
+        let Names { locks, fences, leaders, channel, .. } = names;
         let (lock_id_index, expires_index) =
             (names.in_schema(&names.lock_id_index), names.in_schema(&names.expires_index));
         let mut found = format!(
             "SELECT nspname::text FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = relnamespace \
              WHERE c.oid = to_regclass('{locks}') \
              AND to_regclass('{fences}') IS NOT NULL \
+             AND to_regclass('{leaders}') IS NOT NULL \
              AND to_regclass('{lock_id_index}') IS NOT NULL \
              AND to_regclass('{expires_index}') IS NOT NULL"
         );

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use syncguard_postgres::sqlx::postgres::PgConnectOptions;
-use syncguard_postgres::{Acquired, Backend, Key, PostgresBackend};
+use syncguard_postgres::{Acquired, Backend, Key, PostgresBackend, Publication};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -59,12 +59,16 @@ async fn every_operation(backend: &PostgresBackend, key: &Key) -> Outcome {
     let held = backend.handoff(&held, &fresh_id(), minute()).await?.expect("it was live");
     assert!(backend.get(key).await?.is_some() && backend.find(held.id()).await?.is_some());
     assert!(backend.extend_by_id(held.id(), minute()).await?.is_some());
+    let publication = Publication::new(held.fence(), "node", "value")?;
+    assert!(backend.publish(&held, &publication, minute()).await?);
+    assert!(backend.published(key).await?.is_some());
+    backend.withdraw(&held).await?;
     assert!(backend.release(&held).await?);
     assert!(!backend.release_by_id(held.id()).await?);
     Ok(())
 }
 
-const OPERATIONS: u64 = 9;
+const OPERATIONS: u64 = 12;
 
 /// A proxy for one connection at a time.
 struct Wire {

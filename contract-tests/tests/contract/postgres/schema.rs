@@ -45,12 +45,12 @@ async fn eight_processes_set_up_the_schema_at_once(server: Arc<Server>) -> Outco
         while let Some(process) = processes.join_next().await {
             assert!(process??.is_some());
         }
-        assert_eq!(objects(&pool, &schema).await?, 6);
+        assert_eq!(objects(&pool, &schema).await?, 8);
     }
     Ok(())
 }
 
-/// Counts the objects in the schema: two tables, their primary keys, and two more indexes.
+/// Counts the objects in the schema: three tables, their primary keys, and two more indexes.
 async fn objects(pool: &PgPool, schema: &str) -> sqlx::Result<i64> {
     let sql = "SELECT count(*) FROM pg_class WHERE relnamespace = $1::regnamespace";
     sqlx::query_scalar(sql).bind(schema).fetch_one(pool).await
@@ -76,13 +76,13 @@ async fn tables_of_the_other_client_stay_unchanged(server: Arc<Server>) -> Outco
     execute(&pool, OTHER_CLIENTS_TABLES).await?;
     let backend = super::patient(pool.clone())?;
     backend.setup_schema().await?;
-    assert_eq!((objects(&pool, &schema).await?, columns(&pool, &schema).await?), (6, 9));
+    assert_eq!((objects(&pool, &schema).await?, columns(&pool, &schema).await?), (8, 14));
 
     // A second set-up adds missing objects.
     execute(&pool, "DROP INDEX idx_syncguard_locks_expires; DROP TABLE syncguard_fence_counters")
         .await?;
     backend.setup_schema().await?;
-    assert_eq!((objects(&pool, &schema).await?, columns(&pool, &schema).await?), (6, 9));
+    assert_eq!((objects(&pool, &schema).await?, columns(&pool, &schema).await?), (8, 14));
 
     let held = lease(backend.acquire(&fresh_key(), &fresh_id(), minute()).await)?.expect("free");
     assert!(backend.extend(&held, minute()).await?.is_some());
@@ -137,7 +137,7 @@ async fn the_schema_sql_works_as_a_migration(server: Arc<Server>) -> Outcome {
         .build(pool.clone())?;
     execute(&pool, backend.schema_sql()).await?;
     execute(&pool, backend.schema_sql()).await?;
-    assert_eq!(objects(&pool, &schema).await?, 6);
+    assert_eq!(objects(&pool, &schema).await?, 8);
     assert!(lease(backend.acquire(&fresh_key(), &fresh_id(), minute()).await)?.is_some());
     let times = "SELECT extract(epoch FROM expires_at_ts) * 1000 = expires_at_ms \
         AND extract(epoch FROM acquired_at_ts) * 1000 = acquired_at_ms FROM \"Jobs\"";

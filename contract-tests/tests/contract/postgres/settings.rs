@@ -9,7 +9,9 @@ use std::time::Duration;
 use contract_tests::servers::Server;
 use syncguard_postgres::sqlx::postgres::{PgConnectOptions, PgPool};
 use syncguard_postgres::sqlx::{self, ConnectOptions};
-use syncguard_postgres::{Backend, ErrorCode, Finding, Level, Operation, PostgresBackend};
+use syncguard_postgres::{
+    Backend, ErrorCode, Finding, Level, Operation, PostgresBackend, Publication,
+};
 
 use super::faults::{pid, until_one_waits};
 use super::{
@@ -57,6 +59,10 @@ async fn the_schema_decides_whatever_the_search_path_is(server: Arc<Server>) -> 
     assert_eq!(other.get(&key).await?.map(|record| record.fence()), Some(held.fence()));
     let next = other.handoff(&held, &fresh_id(), minute()).await?.expect("it was live");
     assert!(one.release(&next).await?);
+    let publication = Publication::new(next.fence(), "node", "value")?;
+    assert!(one.publish(&next, &publication, minute()).await?);
+    assert_eq!(other.published(&key).await?, Some(publication));
+    other.withdraw(&next).await?;
     assert_eq!(one.purge_expired(Duration::ZERO).await?, 0);
     let count = format!("SELECT count(*) FROM {b}.syncguard_fence_counters");
     let elsewhere: i64 = sqlx::query_scalar(sqlx::AssertSqlSafe(count)).fetch_one(&in_b).await?;
@@ -189,7 +195,7 @@ fn levels(findings: &[Finding]) -> Vec<(&'static str, Level)> {
     findings.iter().map(|finding| (finding.code(), finding.level())).collect()
 }
 
-const CHECKS: [&str; 13] = [
+const CHECKS: [&str; 14] = [
     "connection",
     "server-version",
     "primary",
@@ -202,6 +208,7 @@ const CHECKS: [&str; 13] = [
     "privileges",
     "connection-headroom",
     "long-transactions",
+    "leader-table",
     "pooler-mode",
 ];
 

@@ -29,4 +29,8 @@ SELECT
     pg_has_role(current_user, 'pg_read_all_stats', 'USAGE')
         OR (SELECT rolsuper FROM pg_roles WHERE rolname = current_user),
     (SELECT extract(epoch FROM max(clock_timestamp() - xact_start))::int8 FROM pg_stat_activity
-        WHERE datname = current_database() AND pid <> pg_backend_pid())
+        WHERE datname = current_database() AND pid <> pg_backend_pid()),
+    to_regclass('{leaders}') IS NOT NULL,
+    (SELECT string_agg(right_, ', ')
+        FROM unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) AS right_
+        WHERE has_table_privilege(to_regclass('{leaders}'), right_) IS FALSE)

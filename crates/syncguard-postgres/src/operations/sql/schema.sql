@@ -15,3 +15,10 @@ CREATE TABLE IF NOT EXISTS {fences} (
     fence BIGINT NOT NULL DEFAULT 0,
     key_debug TEXT
 );
+CREATE TABLE IF NOT EXISTS {leaders} (
+    key TEXT PRIMARY KEY,
+    fence BIGINT NOT NULL,
+    candidate TEXT NOT NULL,
+    value BYTEA NOT NULL,
+    expires_at_ms BIGINT NOT NULL
+);
