@@ -10,6 +10,7 @@ mod listening;
 mod overheard;
 mod preflight;
 mod proxy;
+mod publishing;
 mod raw;
 mod recovery;
 mod refusals;
@@ -73,7 +74,7 @@ pub(crate) fn trials(runtime: &Handle, server: &Arc<Server>, quiet: &Arc<Server>
             };
             builder.notifications(notifications).connect(project).await
         });
-        let plain = Capabilities::new(Clock::Client);
+        let plain = Capabilities::new(Clock::Client).with_publishing();
         let capabilities = if notifications { plain.with_notifications() } else { plain };
         contract_tests::trials(runtime, name, capabilities, clients)
     };
@@ -94,6 +95,7 @@ pub(crate) fn trials(runtime: &Handle, server: &Arc<Server>, quiet: &Arc<Server>
         ("golden", golden::CASES),
         ("listening", listening::CASES),
         ("preflight", preflight::CASES),
+        ("publishing", publishing::CASES),
         ("recovery", recovery::CASES),
         ("refusals", refusals::CASES),
         ("stored", stored::CASES),

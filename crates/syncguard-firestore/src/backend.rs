@@ -6,7 +6,7 @@ use std::sync::Arc;
 use syncguard_backend::Notified;
 use syncguard_core::{
     Acquired, Backend, Capabilities, Clock, Error, ErrorCode, Finding, Key, Lease, LockId,
-    LockRecord, Operation, Result, Sent, Ttl,
+    LockRecord, Operation, Publication, Result, Sent, Ttl,
 };
 
 use crate::clock::ClockOffset;
@@ -88,7 +88,7 @@ impl fmt::Debug for FirestoreBackend {
 // the fence counter must be read before the next fence can be written.
 impl Backend for FirestoreBackend {
     fn capabilities(&self) -> Capabilities {
-        let plain = Capabilities::new(Clock::Client);
+        let plain = Capabilities::new(Clock::Client).with_publishing();
         if self.listener.is_some() { plain.with_notifications() } else { plain }
     }
 
@@ -143,6 +143,21 @@ impl Backend for FirestoreBackend {
     async fn find(&self, id: &LockId) -> Result<Option<LockRecord>> {
         let found = self.run(Operation::Find, self.store.begin().by_id(id)).await;
         found.map(|found| found.map(|(lock, _)| lock.record)).map_err(|error| error.with_id(id))
+    }
+
+    async fn publish(&self, lease: &Lease, publication: &Publication, ttl: Ttl) -> Result<bool> {
+        let publish = self.store.begin().publish(lease.key(), publication, ttl);
+        self.run(Operation::Publish, publish).await.map_err(|error| error.with_key(lease.key()))
+    }
+
+    async fn withdraw(&self, lease: &Lease) -> Result<()> {
+        let withdraw = self.store.begin().withdraw(lease);
+        self.run(Operation::Withdraw, withdraw).await.map_err(|error| error.with_key(lease.key()))
+    }
+
+    async fn published(&self, key: &Key) -> Result<Option<Publication>> {
+        let published = self.store.begin().published(key);
+        self.run(Operation::Published, published).await.map_err(|error| error.with_key(key))
     }
 
     async fn preflight(&self) -> Vec<Finding> {

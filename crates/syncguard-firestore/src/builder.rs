@@ -15,7 +15,7 @@ use crate::backend::FirestoreBackend;
 use crate::clock::ClientClock;
 use crate::connect::{Access, Connector};
 use crate::connection::Connection;
-use crate::names::{Names, is_legal_name};
+use crate::names::{LOCKS, Names, is_legal_name, leader_collection};
 use crate::operations::Store;
 
 const ADDRESS: &str = "https://firestore.googleapis.com";
@@ -26,7 +26,7 @@ const EMULATOR_HOST: &str = "FIRESTORE_EMULATOR_HOST";
 /// # Default
 ///
 /// - database `(default)`
-/// - collections `locks` and `fence_counters`, as in every SyncGuard client
+/// - collections `locks` and `fence_counters`, as in every SyncGuard client, and `leaders`
 /// - Google's default credentials and `https://firestore.googleapis.com`, or the emulator that
 ///   `FIRESTORE_EMULATOR_HOST` names
 /// - command timeout 5 seconds
@@ -53,6 +53,7 @@ pub struct FirestoreBackendBuilder {
     database: String,
     locks: String,
     fences: String,
+    leaders: Option<String>,
     endpoint: String,
     emulator: Option<String>,
     credentials: Option<Credentials>,
@@ -92,8 +93,9 @@ impl FirestoreBackend {
     pub fn builder() -> FirestoreBackendBuilder {
         FirestoreBackendBuilder {
             database: "(default)".to_owned(),
-            locks: "locks".to_owned(),
+            locks: LOCKS.to_owned(),
             fences: "fence_counters".to_owned(),
+            leaders: None,
             endpoint: ADDRESS.to_owned(),
             emulator: None,
             credentials: None,
@@ -126,6 +128,16 @@ impl FirestoreBackendBuilder {
     /// fences, and they protect nothing.
     pub fn fence_collection(mut self, name: impl Into<String>) -> Self {
         self.fences = name.into();
+        self
+    }
+
+    /// Sets the collection of what leaders [publish](crate::Backend::publish). All services that elect the
+    /// same leaders must name the same one, and each collection of locks needs one of its own.
+    ///
+    /// The default is `leaders`. With another [lock collection](Self::lock_collection), it is the name of
+    /// that collection and `_leaders`.
+    pub fn leader_collection(mut self, name: impl Into<String>) -> Self {
+        self.leaders = Some(name.into());
         self
     }
 
@@ -257,24 +269,27 @@ impl FirestoreBackendBuilder {
 
     /// Returns the names, if the whole configuration is right (E3).
     fn names(&self, project_id: &str) -> Result<Names> {
+        let leaders = self.leaders.clone().unwrap_or_else(|| leader_collection(&self.locks));
         for (name, message) in [
             (project_id, "the project id is not legal"),
             (&self.database, "the database id is not legal"),
             (&self.locks, "the name of the lock collection is not legal"),
             (&self.fences, "the name of the fence collection is not legal"),
+            (&leaders, "the name of the leader collection is not legal"),
         ] {
             if !is_legal_name(name) {
                 return Err(invalid(message));
             }
         }
-        if self.locks == self.fences {
-            return Err(invalid("the collections of locks and of fence counters must differ"));
+        if self.locks == self.fences || leaders == self.locks || leaders == self.fences {
+            return Err(invalid(
+                "the collections of locks, of fence counters and of leaders must differ",
+            ));
         }
         if self.command_timeout.is_zero() {
             return Err(invalid("the command timeout must not be zero"));
         }
-        let names = Names::new(project_id, &self.database, &self.locks, &self.fences)?;
-        Ok(names)
+        Ok(Names::new(project_id, &self.database, &self.locks, &self.fences, &leaders)?)
     }
 }
 
@@ -288,6 +303,7 @@ impl fmt::Debug for FirestoreBackendBuilder {
             database,
             locks,
             fences,
+            leaders,
             endpoint,
             emulator,
             credentials: _,
@@ -299,6 +315,7 @@ impl fmt::Debug for FirestoreBackendBuilder {
             .field("database", database)
             .field("locks", locks)
             .field("fences", fences)
+            .field("leaders", leaders)
             .field("endpoint", endpoint)
             .field("emulator", emulator)
             .field("command_timeout", command_timeout)
@@ -334,10 +351,14 @@ mod tests {
         for bad in ["", "a/b", ".", "..", "__locks__", &"x".repeat(1_501)] {
             assert!(refused(&good.clone().lock_collection(bad)), "{bad}");
             assert!(refused(&good.clone().fence_collection(bad)), "{bad}");
+            assert!(refused(&good.clone().leader_collection(bad)), "{bad}");
             assert!(refused(&good.clone().database(bad)), "{bad}");
             assert!(refused_in(bad, &good), "{bad}");
         }
         assert!(refused(&good.clone().lock_collection("fence_counters")));
+        assert!(refused(&good.clone().leader_collection("fence_counters")));
+        assert!(refused(&good.clone().leader_collection("locks")));
+        assert!(!refused(&good.clone().lock_collection("leaders")));
         assert!(refused(&good.command_timeout(Duration::ZERO)));
     }
 

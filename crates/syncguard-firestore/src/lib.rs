@@ -27,7 +27,7 @@
 //! # How it works
 //!
 //! A key has two documents: one in `locks`, which exists while the key is locked, and one in
-//! `fence_counters`, which stays. Each change is one atomic commit. Its preconditions say that the
+//! `fence_counters`, which stays. A leader that publishes adds one in `leaders`. Each change is one atomic commit. Its preconditions say that the
 //! documents are still as they were read. There are no server-side transactions, so nothing stays
 //! locked if a client pauses or dies. If a commit is refused, the backend reads and decides again, up to
 //! ten times. If other clients win each time, the key is *held*. SyncGuard for TypeScript uses
@@ -42,6 +42,9 @@
 //! | release, with the guard | 1 | 1 delete |
 //! | extend or release by id | 2 (query, commit) | 1 read, and 1 write or delete |
 //! | get, find | 1 | 1 read |
+//! | publish | 2 (read, commit) | 1 read, 1 write |
+//! | withdraw | 2 (read, commit) | 1 read, 1 delete |
+//! | published | 1 | 1 read |
 //!
 //! Extend and release with a guard recognize the lock document by its update time, which the lease
 //! keeps as its [revision](Lease::revision). If the update time has changed, because the lease was also
@@ -142,11 +145,12 @@
 //!   ```text
 //!   match /locks/{lock}            { allow read, write: if false; }
 //!   match /fence_counters/{fence}  { allow read, write: if false; }
+//!   match /leaders/{leader}        { allow read, write: if false; }
 //!   ```
 //! - **Indexes**: operations by id query `lockId`. In the Standard edition, Firestore makes the ascending
 //!   single-field index for it. If automatic indexes are off, add it. The other fields are never
-//!   queried. Exempt `expiresAtMs`, `acquiredAtMs`, `key` and `fence` in `locks`, and `fence` and
-//!   `keyDebug` in `fence_counters`: this saves storage and latency, though not billed writes, and an
+//!   queried. Exempt `expiresAtMs`, `acquiredAtMs`, `key` and `fence` in `locks`, `fence` and
+//!   `keyDebug` in `fence_counters`, and all fields in `leaders`: this saves storage and latency, though not billed writes, and an
 //!   index of rising times limits a collection to about 500 writes per second. The Enterprise edition
 //!   makes no index, and scans the collection without one: create the one on `lockId`, and no other.
 //! - **Dead locks**: a release deletes the document. The document of a holder that crashed stays until
@@ -154,6 +158,10 @@
 //!   and `expiresAtMs` is a number. If many keys are never locked again, let a scheduled job query for an
 //!   `expiresAtMs` of a day ago (then keep its index), and delete each document with its update time as
 //!   the precondition, so that a lock that was just taken stays.
+//! - **Leaders**: what a leader [publishes](Backend::publish) is one document per key, with `fence`,
+//!   `candidate`, `value`, `expiresAtMs` and `key`. A withdrawal deletes it. That of a leader that
+//!   crashed stays until a next leader publishes. Nothing depends on it, so you may delete it at any
+//!   time. SyncGuard for TypeScript does not know this collection.
 //! - **Fence counters**: never delete one, by a TTL policy, a job or by hand. Fences that begin again below
 //!   those already seen protect nothing. All services that share locks must name the same fence
 //!   collection. Otherwise each counts for itself. Restoring a backup, importing, and going back to a

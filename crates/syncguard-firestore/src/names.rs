@@ -14,10 +14,11 @@ pub(crate) struct Names {
     pub(crate) root: String,
     pub(crate) locks: String,
     fences: String,
+    leaders: String,
     space: KeySpace,
 }
 
-/// The full names of the two documents of a key.
+/// The full names of the two documents of a lock.
 pub(crate) struct Pair {
     pub(crate) lock: String,
     pub(crate) fence: String,
@@ -29,6 +30,7 @@ impl Names {
         database: &str,
         locks: &str,
         fences: &str,
+        leaders: &str,
     ) -> Result<Self, InvalidPrefix> {
         let database = format!("projects/{project}/databases/{database}");
         Ok(Self {
@@ -36,6 +38,7 @@ impl Names {
             database,
             locks: locks.to_owned(),
             fences: fences.to_owned(),
+            leaders: leaders.to_owned(),
             space: KeySpace::new("", MAX_NAME, 0)?,
         })
     }
@@ -46,15 +49,30 @@ impl Names {
     }
 
     pub(crate) fn of(&self, key: &Key) -> Pair {
-        let mut base = self.space.base_key(key);
-        if !is_legal_name(&base) {
-            base = self.space.hashed_base_key(key);
-        }
+        let base = self.base(key);
         Pair {
             fence: format!("{}/{}/{}", self.root, self.fences, self.space.fence_key(&base)),
             lock: format!("{}/{}/{base}", self.root, self.locks),
         }
     }
+
+    /// Returns the name of the document for what the leader of a key publishes.
+    pub(crate) fn leader(&self, key: &Key) -> String {
+        format!("{}/{}/{}", self.root, self.leaders, self.base(key))
+    }
+
+    fn base(&self, key: &Key) -> String {
+        let base = self.space.base_key(key);
+        if is_legal_name(&base) { base } else { self.space.hashed_base_key(key) }
+    }
+}
+
+pub(crate) const LOCKS: &str = "locks";
+
+/// The collection of leaders beside a collection of locks. Each has one of its own, because the same
+/// key may have different leaders in two collections of locks.
+pub(crate) fn leader_collection(locks: &str) -> String {
+    if locks == LOCKS { "leaders".to_owned() } else { format!("{locks}_leaders") }
 }
 
 /// Returns whether Firestore accepts this text as the name of a collection or a document.
@@ -75,7 +93,7 @@ mod tests {
     use super::*;
 
     fn names() -> Names {
-        Names::new("p", "(default)", "locks", "fence_counters").unwrap()
+        Names::new("p", "(default)", "locks", "fence_counters", "leaders").unwrap()
     }
 
     #[test]
@@ -84,6 +102,8 @@ mod tests {
         let root = "projects/p/databases/(default)/documents";
         assert_eq!(pair.lock, format!("{root}/locks/caf\u{e9}"));
         assert_eq!(pair.fence, format!("{root}/fence_counters/fence:caf\u{e9}"));
+        let leader = names().leader(&Key::new("caf\u{e9}").unwrap());
+        assert_eq!(leader, format!("{root}/leaders/caf\u{e9}"));
     }
 
     #[test]
@@ -92,6 +112,7 @@ mod tests {
             let pair = names().of(&Key::new(key).unwrap());
             let base = pair.lock.rsplit_once("/locks/").unwrap().1.to_owned();
             assert!(pair.fence.ends_with(&format!("/fence:{base}")));
+            assert!(names().leader(&Key::new(key).unwrap()).ends_with(&format!("/leaders/{base}")));
             base
         };
         for key in ["a/b", "/", ".", "..", "____", "__x__", "__id7__", "trail/"] {

@@ -1,5 +1,6 @@
 //! The operations: what each reads, decides, and commits on condition that nothing has changed since.
 
+mod publishing;
 mod requests;
 
 use std::time::Duration;
@@ -11,8 +12,8 @@ use syncguard_core::{
 
 use crate::error::failure;
 use crate::record::{
-    StoredLock, delete_lock, last_fence, lease_of, put_expiry, put_fence, put_lock,
-    revision_from_text, stored_fence,
+    StoredLock, delete, last_fence, lease_of, put_expiry, put_fence, put_lock, revision_from_text,
+    stored_fence,
 };
 
 pub(crate) use requests::{Commit, Index, Session, Store};
@@ -149,7 +150,7 @@ impl Session<'_> {
                 let expires_at = now.after(ttl);
                 (expires_at, put_expiry(name, expires_at, lock.revision))
             }
-            Change::Release => (lock.record.expires_at(), delete_lock(name, lock.revision)),
+            Change::Release => (lock.record.expires_at(), delete(name, lock.revision)),
         };
         // A release that was applied without an answer cannot be told from one by another caller.
         let repeatable = matches!(change, Change::Extend(_));

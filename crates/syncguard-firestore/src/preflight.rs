@@ -10,7 +10,7 @@ use syncguard_core::{
 
 use crate::clock::ClockOffset;
 use crate::operations::{Commit, Index, Store};
-use crate::record::{delete_lock, put_expiry, put_fence, put_lock};
+use crate::record::{delete, put_expiry, put_fence, put_lock};
 
 /// A revision that no document has.
 const NEVER: Revision = Revision { seconds: 1, nanos: 0 };
@@ -52,7 +52,7 @@ async fn write_nothing(store: &Store) -> Result<Commit> {
     let (long_ago, fence) = (Timestamp::from_millis(1), Fence::granted(1)?);
     let record = LockRecord::new(key.clone(), id, fence, long_ago, long_ago);
     let writes = vec![
-        delete_lock(store.names.probe("deleted"), NEVER),
+        delete(store.names.probe("deleted"), NEVER),
         put_expiry(store.names.probe("changed"), long_ago, NEVER),
         put_lock(names.lock, &record, None),
         put_fence(names.fence, fence, &key, None),

@@ -1,4 +1,6 @@
-//! The fields of the two documents of a key, and the conditional writes that change them.
+//! The fields of the documents of a key, and the conditional writes that change them.
+
+pub(crate) mod publication;
 
 use std::collections::HashMap;
 
@@ -182,8 +184,8 @@ pub(crate) fn put_expiry(name: String, expires_at: Timestamp, seen: Revision) ->
     }
 }
 
-/// Deletes a lock.
-pub(crate) fn delete_lock(name: String, seen: Revision) -> Write {
+/// Deletes a document.
+pub(crate) fn delete(name: String, seen: Revision) -> Write {
     Write {
         operation: Some(write::Operation::Delete(name)),
         current_document: Some(as_seen(Some(seen))),

@@ -14,7 +14,7 @@ use syncguard_firestore::gcloud_sdk::{GoogleApi, GoogleAuthMiddleware};
 use super::PROJECT;
 
 /// The fields of a document. A JSON integer stands for a Firestore integer, any other number for a
-/// double.
+/// double, and a list of numbers for bytes.
 pub(super) type Fields = BTreeMap<String, Json>;
 
 pub(super) struct Raw(pub(super) GoogleApi<FirestoreClient<GoogleAuthMiddleware>>);
@@ -96,6 +96,7 @@ fn name(path: &str) -> String {
 fn to_value(json: &Json) -> Value {
     let value = match json {
         Json::String(text) => ValueType::StringValue(text.clone()),
+        Json::Array(_) => ValueType::BytesValue(serde_json::from_value(json.clone()).unwrap()),
         Json::Number(number) => match number.as_i64() {
             Some(integer) => ValueType::IntegerValue(integer),
             None => ValueType::DoubleValue(number.as_f64().unwrap()),
@@ -110,6 +111,7 @@ fn to_json(value: Value) -> Json {
         ValueType::StringValue(text) => json!(text),
         ValueType::IntegerValue(integer) => json!(integer),
         ValueType::DoubleValue(double) => json!(double),
+        ValueType::BytesValue(bytes) => json!(bytes),
         other => panic!("no test field holds {other:?}"),
     }
 }

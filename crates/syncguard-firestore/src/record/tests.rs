@@ -1,5 +1,6 @@
-use syncguard_core::ErrorCode;
+use syncguard_core::{ErrorCode, Publication};
 
+use super::publication::{has_expired, outranks, put_publication};
 use super::*;
 
 const ID: &str = "AAECAwQFBgcICQoLDA0ODw";
@@ -174,5 +175,48 @@ fn a_revision_survives_its_text() {
     // Firestore refuses whatever is not a whole microsecond of a second.
     for bad in ["17.5", "17.000001001", "17.-1000", "17.1000000000"] {
         assert_eq!(revision_from_text(bad), None, "{bad}");
+    }
+}
+
+#[test]
+fn a_publication_is_read_as_it_was_written() {
+    let publication = Publication::new(Fence::new(7).unwrap(), "node", [0, 0xff]).unwrap();
+    let (key, ends) = (Key::new("a/b").unwrap(), Timestamp::from_millis(5_000));
+    let write = put_publication("leaders/x".to_owned(), &key, &publication, ends, None);
+    let Some(write::Operation::Update(document)) = write.operation else { panic!("no update") };
+    assert_eq!(publication::read(&document).unwrap(), publication);
+    assert!(!has_expired(&document, Timestamp::from_millis(5_999)));
+    assert!(has_expired(&document, Timestamp::from_millis(6_000)));
+    assert!(outranks(&document, Fence::new(6).unwrap()));
+    assert!(!outranks(&document, Fence::new(7).unwrap()));
+}
+
+#[test]
+fn e2_a_publication_that_cannot_be_read_is_internal_and_outranks_nothing() {
+    let good = || {
+        vec![
+            ("fence", text("000000000000007")),
+            ("candidate", text("node")),
+            ("value", ValueType::BytesValue(vec![1])),
+        ]
+    };
+    assert!(publication::read(&document(&good())).is_ok());
+    for (index, bad) in [
+        (0, text("many")),
+        (0, text("1000000000000000")),
+        (1, text("a\0b")),
+        (1, ValueType::IntegerValue(1)),
+        (2, text("value")),
+        (2, ValueType::BytesValue(vec![0; 4_097])),
+    ] {
+        let mut fields = good();
+        fields[index].1 = bad;
+        let error = publication::read(&document(&fields)).unwrap_err();
+        assert_eq!(error.code(), ErrorCode::Internal, "{index}");
+        if index == 0 {
+            assert!(!outranks(&document(&fields), Fence::new(1).unwrap()));
+        }
+        fields.remove(index);
+        assert!(publication::read(&document(&fields)).is_err());
     }
 }
