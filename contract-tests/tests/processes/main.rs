@@ -6,6 +6,8 @@
 #![allow(clippy::expect_used, clippy::unwrap_used, reason = "an assertion of a trial may panic")]
 
 mod certificates;
+mod credentials;
+mod logs;
 mod memory;
 mod tls;
 
@@ -40,6 +42,8 @@ fn main() -> Outcome<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let mut all = memory::trials();
+    all.extend(credentials::trials());
+    all.extend(logs::trials());
     all.extend(tls::trials(runtime.handle()));
     let mut arguments = Arguments::from_args();
     arguments.test_threads.get_or_insert(4);
@@ -49,6 +53,8 @@ fn main() -> Outcome<ExitCode> {
 /// Runs a trial in this process.
 async fn alone(trial: &str, arguments: &[&str]) -> Outcome {
     match (trial, arguments) {
+        ("credentials", []) => timeout(LIMIT, credentials::alone()).await?,
+        ("logs", []) => timeout(LIMIT, logs::alone()).await?,
         ("memory", [backend, seconds]) => {
             let time = Duration::from_secs(seconds.parse()?);
             timeout(LIMIT + time * 4, memory::alone(backend, time)).await?
@@ -61,13 +67,14 @@ async fn alone(trial: &str, arguments: &[&str]) -> Outcome {
     }
 }
 
-/// Runs a trial in a process of its own, which trusts only this certificate if one is given.
-fn in_own_process(arguments: &[&str], trusted: Option<&Path>) -> Result<(), Failed> {
+/// Runs a trial in a process of its own, with these variables in its environment.
+fn in_own_process(arguments: &[&str], variables: &[(&str, &Path)]) -> Result<(), Failed> {
     let mut command = Command::new(env::current_exe()?);
     command.arg(ALONE).args(arguments);
-    if let Some(certificate) = trusted {
-        command.env("SSL_CERT_FILE", certificate);
+    for name in ["FIRESTORE_EMULATOR_HOST", "GCE_METADATA_HOST", "GOOGLE_APPLICATION_CREDENTIALS"] {
+        command.env_remove(name);
     }
+    command.envs(variables.iter().copied());
     let output = command.output()?;
     let [printed, errors] =
         [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned());

@@ -32,7 +32,7 @@ pub(crate) fn trials() -> Vec<Trial> {
     let trial = |backend: &'static str| {
         let name = format!("memory::c1_dropped_acquires_pile_up_nothing_on_{backend}");
         Trial::test(name, move || {
-            in_own_process(&["memory", backend, &AWAY.as_secs().to_string()], None)
+            in_own_process(&["memory", backend, &AWAY.as_secs().to_string()], &[])
         })
     };
     ["redis", "postgres", "firestore"].map(trial).into()

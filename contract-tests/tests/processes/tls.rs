@@ -117,7 +117,8 @@ impl Servers {
         let trusted = if is_trusted { &self.certificate } else { &self.stranger };
         let certificate = trusted.path.to_string_lossy();
         let arguments = ["tls", &redis, &postgres, &certificate];
-        in_own_process(&[&arguments[..], steps].concat(), Some(&trusted.path))
+        let roots = ("SSL_CERT_FILE", trusted.path.as_path());
+        in_own_process(&[&arguments[..], steps].concat(), &[roots])
     }
 }
 
