@@ -15,6 +15,19 @@ test *args:
 versions *versions:
     contract-tests/versions {{ versions }}
 
+# All stores under faults, and a check of the histories: just chaos SECONDS SEED WORKERS (RELIABILITY.md)
+chaos seconds="60" seed="" workers="4":
+    chaos/run "redis postgres firestore" {{ seconds }} "{{ seed }}" {{ workers }}
+
+chaos-redis seconds="60" seed="" workers="4":
+    chaos/run redis {{ seconds }} "{{ seed }}" {{ workers }}
+
+chaos-postgres seconds="60" seed="" workers="4":
+    chaos/run postgres {{ seconds }} "{{ seed }}" {{ workers }}
+
+chaos-firestore seconds="60" seed="" workers="4":
+    chaos/run firestore {{ seconds }} "{{ seed }}" {{ workers }}
+
 # The contract suite, or a part of it: just contract redis::
 contract *filter:
     cargo test -p contract-tests --test contract -- {{ filter }}

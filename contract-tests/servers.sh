@@ -1,4 +1,5 @@
-# Provides the servers that the contract suite needs. `run` and `versions` source this.
+# Provides the servers that the contract suite and the chaos run need. `run`, `versions` and
+# `chaos/run` source this.
 #
 # If Docker runs and has or can pull the images, there is nothing to do. On Debian or Ubuntu, as root,
 # this installs and starts Docker, and builds images from packages. When the script that sourced this
@@ -11,7 +12,7 @@ engine_log=
 image=
 unreachable=
 
-say() { echo "contract-tests/${0##*/}: $*" >&2; }
+say() { echo "$0: $*" >&2; }
 
 finish() {
   local left
@@ -63,6 +64,24 @@ find_image() {
     say "no image registry answers: stand-ins are used"
   fi
   image=$(contract-tests/stand-in-images "$stand_in")
+}
+
+declare -A OFFICIAL=(
+  [redis]=redis:7
+  [postgres]=postgres:17
+  [firestore]=google/cloud-sdk:emulators
+)
+
+# Sets the environment variable through which tests find a server of this kind, if they need one.
+provide() {
+  local server=$1 variable=SYNCGUARD_${1^^}
+  local given_url=${variable}_URL given_image=${variable}_IMAGE
+  [ -z "${!given_url:-}${!given_image:-}" ] || return 0
+  if ! find_image "${OFFICIAL[$server]}" "$server"; then
+    say "no image of $server: its tests will fail"
+  elif [ "$image" != "${OFFICIAL[$server]}" ]; then
+    export "$given_image=$image"
+  fi
 }
 
 # Installs the programs that some tests start.

@@ -1,6 +1,7 @@
 //! A TCP forwarder between a backend and its server, for trials of a bad network.
 
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -29,7 +30,9 @@ struct State {
     /// How the connections that are made now behave. Those made before keep theirs.
     link: Link,
     /// New connections are silent, as those made before.
-    all_silent: bool,
+    all_silent: Option<Silence>,
+    /// What fell silent and was not closed since.
+    silenced: Vec<Link>,
     delay: Duration,
     /// Connections made since the forwarder started.
     accepted: usize,
@@ -37,10 +40,23 @@ struct State {
     open: usize,
 }
 
+/// What a silent connection drops.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(clippy::exhaustive_enums, reason = "a connection has two directions")]
+pub enum Silence {
+    /// All that is sent.
+    Both,
+    /// What the client sends.
+    Requests,
+    /// What the server sends.
+    Replies,
+}
+
 /// What connections that were made in the same period share.
 #[derive(Clone, Debug, Default)]
 struct Link {
-    silent: Arc<std::sync::atomic::AtomicBool>,
+    requests_dropped: Arc<AtomicBool>,
+    replies_dropped: Arc<AtomicBool>,
     cut: CancellationToken,
 }
 
@@ -56,7 +72,8 @@ impl Forwarder {
         let state = State {
             server: server.into(),
             link: Link::default(),
-            all_silent: false,
+            all_silent: None,
+            silenced: Vec::new(),
             delay: Duration::ZERO,
             accepted: 0,
             open: 0,
@@ -87,25 +104,37 @@ impl Forwarder {
     /// Drops whatever is sent over the connections that are open now. New ones work.
     pub fn silence_open(&self) {
         self.update(|state| {
-            state.link.silence();
-            state.link = Link::default();
+            state.link.silence(Silence::Both);
+            state.replace_link();
         });
     }
 
     /// Drops whatever is sent, over open and over new connections, until [`restore`](Self::restore).
     pub fn silence_all(&self) {
+        self.silence(Silence::Both);
+    }
+
+    /// As [`silence_all`](Self::silence_all), also for one direction alone.
+    pub fn silence(&self, silence: Silence) {
         self.update(|state| {
-            state.link.silence();
-            state.all_silent = true;
+            state.link.silence(silence);
+            state.all_silent = Some(silence);
         });
     }
 
     /// Lets new connections work again. Those that were silenced stay silent.
     pub fn restore(&self) {
         self.update(|state| {
-            state.all_silent = false;
-            state.link = Link::default();
+            if state.all_silent.take().is_some() {
+                state.replace_link();
+            }
         });
+    }
+
+    /// Closes the connections that were silenced, as a network does that works again and finds one
+    /// end closed.
+    pub fn close_silenced(&self) {
+        self.update(|state| state.silenced.drain(..).for_each(|link| link.cut.cancel()));
     }
 
     /// Closes the open connections. New ones work.
@@ -137,13 +166,22 @@ impl Drop for Forwarder {
     }
 }
 
-impl Link {
-    fn silence(&self) {
-        self.silent.store(true, std::sync::atomic::Ordering::Release);
+impl State {
+    /// Connections made from now on behave as they should. The others are remembered as silent.
+    fn replace_link(&mut self) {
+        let link = std::mem::take(&mut self.link);
+        self.silenced.push(link);
     }
+}
 
-    fn is_silent(&self) -> bool {
-        self.silent.load(std::sync::atomic::Ordering::Acquire)
+impl Link {
+    fn silence(&self, silence: Silence) {
+        if silence != Silence::Replies {
+            self.requests_dropped.store(true, Ordering::Release);
+        }
+        if silence != Silence::Requests {
+            self.replies_dropped.store(true, Ordering::Release);
+        }
     }
 }
 
@@ -155,8 +193,8 @@ async fn accept(listener: TcpListener, state: Arc<Mutex<State>>) {
             let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
             state.accepted += 1;
             state.open += 1;
-            if state.all_silent {
-                state.link.silence();
+            if let Some(silence) = state.all_silent {
+                state.link.silence(silence);
             }
             (state.server.clone(), state.link.clone())
         };
@@ -170,8 +208,8 @@ async fn accept(listener: TcpListener, state: Arc<Mutex<State>>) {
             let ((from_client, to_client), (from_server, to_server)) =
                 (client.into_split(), server.into_split());
             tokio::select! {
-                () = copy(from_client, to_server, &link, &state, Some(open)) => {}
-                () = copy(from_server, to_client, &link, &state, None) => {}
+                () = copy(from_client, to_server, &link.requests_dropped, &state, Some(open)) => {}
+                () = copy(from_server, to_client, &link.replies_dropped, &state, None) => {}
             }
         }));
         while connections.try_join_next().is_some() {}
@@ -191,7 +229,7 @@ impl Drop for OpenClient {
 async fn copy(
     mut from: OwnedReadHalf,
     mut to: OwnedWriteHalf,
-    link: &Link,
+    dropped: &AtomicBool,
     state: &Mutex<State>,
     open: Option<OpenClient>,
 ) {
@@ -201,19 +239,19 @@ async fn copy(
         if read == 0 {
             break;
         }
-        if link.is_silent() {
+        if dropped.load(Ordering::Acquire) {
             continue;
         }
         let delay = state.lock().unwrap_or_else(PoisonError::into_inner).delay;
         if !delay.is_zero() {
             sleep(delay).await;
         }
-        if !link.is_silent() && to.write_all(&buffer[..read]).await.is_err() {
+        if !dropped.load(Ordering::Acquire) && to.write_all(&buffer[..read]).await.is_err() {
             break;
         }
     }
     drop(open);
-    if link.is_silent() {
+    if dropped.load(Ordering::Acquire) {
         std::future::pending::<()>().await;
     }
 }

@@ -1,0 +1,104 @@
+//! One holder at a time, and a holder that is told of its loss in time.
+
+use std::time::Duration;
+
+use super::run::{Hold, Run};
+use super::violation::{Kind, Violation};
+use crate::clock::Moment;
+use crate::event::How;
+
+/// What was measured.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Figures {
+    /// How long after the grant of a successor a loss was signalled, or the work of a term stopped.
+    pub(crate) latest_end: Duration,
+    /// Holds whose end came after the grant of a successor, because their process was paused.
+    pub(crate) outlived: usize,
+}
+
+/// How long after its cause a signal may be noted, on a machine that is busy.
+pub(crate) const SLACK: Duration = Duration::from_millis(100);
+
+/// Checks, for each hold, the first grant of a higher fence: nobody was verified to hold the key after
+/// it, nobody relied on a lease beyond it, and who held the key before was told.
+pub(crate) fn check(run: &Run, found: &mut Vec<Violation>) -> Figures {
+    let mut figures = Figures::default();
+    for holds in run.by_key().values() {
+        for_each_successor(holds, |hold, next| {
+            if let Some(next) = next {
+                one_holder(run, hold, next, found);
+            }
+            end_in_time(run, hold, next, &mut figures, found);
+        });
+    }
+    figures
+}
+
+/// Calls `with` for each hold, with the first that was granted among those of higher fences.
+fn for_each_successor<'a>(holds: &[&'a Hold], mut with: impl FnMut(&'a Hold, Option<&'a Hold>)) {
+    let mut first: Option<&Hold> = None;
+    for same_fence in holds.chunk_by(|a, b| a.fence == b.fence).rev() {
+        same_fence.iter().for_each(|hold| with(hold, first));
+        let granted = same_fence.iter().copied().chain(first).min_by_key(|hold| hold.granted);
+        first = granted;
+    }
+}
+
+fn one_holder(run: &Run, hold: &Hold, next: &Hold, found: &mut Vec<Violation>) {
+    let relied_until = hold.until.min(hold.end().unwrap_or(hold.until));
+    if hold.verified > next.granted || relied_until > next.granted {
+        let text = format!(
+            "{} held {} and relied on it for {:?} after {} was granted",
+            describe(run, hold),
+            hold.key,
+            relied_until.max(hold.verified).since(next.granted),
+            describe(run, next)
+        );
+        found.push(Violation::new(Kind::TwoHolders, next.granted, text));
+    }
+}
+
+fn end_in_time(
+    run: &Run,
+    hold: &Hold,
+    next: Option<&Hold>,
+    figures: &mut Figures,
+    found: &mut Vec<Violation>,
+) {
+    let process = run.process(hold);
+    let Some(end) = hold.end().or(process.killed) else {
+        let text = format!("{} of {} has no end", describe(run, hold), hold.key);
+        return found.push(Violation::new(Kind::Leak, hold.granted, text));
+    };
+    // A paused process cannot be told before it goes on.
+    let late = |since: Moment| process.paused.outside(since, end);
+    let kind = if hold.how == How::Lead { Kind::LateStop } else { Kind::LateLoss };
+    if let Some(next) = next.filter(|next| next.granted < end) {
+        figures.outlived += 1;
+        figures.latest_end = figures.latest_end.max(late(next.granted));
+        if late(next.granted) > SLACK {
+            let text = format!(
+                "{} of {} ended {:?} after {} was granted",
+                describe(run, hold),
+                hold.key,
+                late(next.granted),
+                describe(run, next)
+            );
+            found.push(Violation::new(kind, next.granted, text));
+        }
+    }
+    // The work of a leader ends by its own deadline, whether or not there is a successor.
+    if hold.how == How::Lead && hold.end().is_some() && late(hold.until) > SLACK {
+        let text = format!(
+            "{} of {} worked for {:?} after its lease",
+            describe(run, hold),
+            hold.key,
+            late(hold.until)
+        );
+        found.push(Violation::new(Kind::LateStop, hold.until, text));
+    }
+}
+
+fn describe(run: &Run, hold: &Hold) -> String {
+    format!("fence {} of worker {}", hold.fence, run.process(hold).name())
+}

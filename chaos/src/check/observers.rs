@@ -1,0 +1,119 @@
+//! Observers of an election are told of every vacancy that lasts, and never of a lower fence.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use super::run::{Hold, Process, Run};
+use super::violation::{Kind, Violation};
+use crate::clock::Moment;
+use crate::event::{Event, Leader};
+use crate::keys::is_election;
+
+/// How many pairs of a vacancy and an observer were checked.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Figures {
+    pub(crate) seen_vacancies: usize,
+}
+
+/// A vacancy of this length is seen if notifications arrive, and so is one of any key that ends by
+/// time.
+const NOTIFIED: Duration = Duration::from_millis(500);
+/// As long as it takes without: until the lease that was last seen is over by time. That is a TTL,
+/// and the tolerance.
+const UNNOTIFIED: Duration = Duration::from_millis(3_300);
+/// Notifications may be away for as long as this after an outage.
+const RESUBSCRIBED: Duration = Duration::from_secs(35);
+/// A lease that was not released ends after the TTL from its last renewal, and the tolerance.
+const EXPIRY: Duration = Duration::from_millis(3_100);
+
+pub(crate) fn check(run: &Run, found: &mut Vec<Violation>) -> Figures {
+    let mut figures = Figures::default();
+    let names: HashMap<_, _> = run
+        .holds
+        .iter()
+        .filter(|hold| is_election(&hold.key))
+        .map(|hold| ((&*hold.key, hold.fence), run.process(hold).name()))
+        .collect();
+    for process in &run.processes {
+        monotonic(process, &names, found);
+    }
+    for (key, terms) in run.by_key().into_iter().filter(|(key, _)| is_election(key)) {
+        for pair in terms.windows(2) {
+            let [term, next] = pair else { continue };
+            let Some((from, to)) = vacancy(run, term, next) else { continue };
+            for process in &run.processes {
+                if is_watching(run, process, from, to) {
+                    figures.seen_vacancies += 1;
+                    seen(process, key, term.fence, to, found);
+                }
+            }
+        }
+    }
+    figures
+}
+
+/// Each observer hears of rising fences, and of the candidate that has the fence.
+fn monotonic(process: &Process, names: &HashMap<(&str, u64), String>, found: &mut Vec<Violation>) {
+    let mut highest = HashMap::new();
+    for entry in &process.entries {
+        let Event::Observed { key, leader: Leader::Led { fence, candidate } } = &entry.event else {
+            continue;
+        };
+        let highest = highest.entry(key).or_insert(0);
+        if fence < highest {
+            let text = format!("{key} was led by {fence} after {highest}");
+            found.push(Violation::new(Kind::Observer, entry.at, text));
+        }
+        *highest = (*fence).max(*highest);
+        let name = names.get(&(key.as_str(), *fence));
+        if let (Some(told), Some(name)) = (candidate, name)
+            && told != name
+        {
+            let text = format!("{key} was led by {told} with the fence of {name}");
+            found.push(Violation::new(Kind::Observer, entry.at, text));
+        }
+    }
+}
+
+/// When nobody led between two terms, for certain.
+fn vacancy(run: &Run, term: &Hold, next: &Hold) -> Option<(Moment, Moment)> {
+    let (process, of_next) = (run.process(term), run.process(next));
+    let released = process.entries.iter().find(|entry| {
+        matches!(&entry.event, Event::TermReleased { key } if **key == *term.key)
+            && term.let_go.is_some_and(|let_go| let_go <= entry.at)
+            && entry.at < next.granted
+    });
+    let from = released.map_or(term.until + EXPIRY, |entry| entry.at);
+    // A pause makes the moment at which the next request was sent too late.
+    let exact = of_next.paused.within(next.sent.before(NOTIFIED), next.granted).is_zero();
+    (exact && from < next.sent).then_some((from, next.sent))
+}
+
+/// Whether an observer must have heard of a vacancy by its end.
+fn is_watching(run: &Run, process: &Process, from: Moment, to: Moment) -> bool {
+    let least = if run.is_disturbed(from, to, RESUBSCRIBED) { UNNOTIFIED } else { NOTIFIED };
+    let lives = process.began.0 + 1_000_000 < from.0 && process.killed.is_none_or(|at| to < at);
+    lives
+        && to.since(from) > least
+        && !run.is_disturbed(from, to, Duration::from_millis(500))
+        && process.paused.within(from.before(least), to) < Duration::from_millis(100)
+}
+
+/// Checks what an observer knew when a vacancy ended.
+fn seen(process: &Process, key: &str, fence: u64, to: Moment, found: &mut Vec<Violation>) {
+    let mut known = None;
+    for entry in process.entries.iter().take_while(|entry| entry.at <= to) {
+        if let Event::Observed { key: observed, leader } = &entry.event
+            && observed == key
+        {
+            known = Some(leader);
+        }
+    }
+    if let Some(Leader::Led { fence: led, .. }) = known
+        && *led <= fence
+    {
+        let text =
+            format!("worker {} was not told that {fence} leads {key} no more", process.name());
+        found.push(Violation::new(Kind::Observer, to, text));
+    }
+}
