@@ -1,7 +1,7 @@
 //! `REDIS_URL=redis://127.0.0.1:6379 cargo run --features redis --bin leader`
 //!
-//! Three processes campaign for one key. The leader is killed, and another one goes on. That one is
-//! stopped for longer than its lease lasts, in the middle of a step. The third leads by then, so the
+//! Three processes campaign for one key. The leader is killed, and another process takes over. That
+//! one is stopped for longer than its lease lasts, in the middle of a step. The third leads by then, so the
 //! ledger refuses what the stopped process writes when it goes on.
 
 use std::error::Error;

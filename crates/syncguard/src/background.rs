@@ -85,7 +85,8 @@ impl Background {
         timeout(limit, self.tracker.wait()).await.map_err(|elapsed| {
             Error::new(ErrorCode::NetworkTimeout, Operation::Shutdown)
                 .with_message(format!(
-                    "releases were still under way after {limit:?}: their leases end by their TTL"
+                    "releases or the work of leaders were still under way after {limit:?}: their \
+                     leases end by their TTL"
                 ))
                 .with_source(elapsed)
         })

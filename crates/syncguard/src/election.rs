@@ -11,7 +11,7 @@ mod term;
 mod watchdog;
 
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use syncguard_core::{Error, ErrorCode, Fence, Key, Operation, Publication, Result};
@@ -20,9 +20,10 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::leadership::Leadership;
 pub use self::observation::Observation;
-pub use self::term::Term;
 use self::term::{Conditions, WeakTerm};
+pub use self::term::{Term, WorkGuard};
 use crate::event::Outcome;
+use crate::runtime::current_runtime;
 use crate::settings::Settings;
 use crate::shared::Shared;
 use crate::{Backoff, LockRequest};
@@ -30,8 +31,8 @@ use crate::{Backoff, LockRequest};
 /// A candidate for the leadership of one key. Clones are the same candidate.
 ///
 /// A *term* is a lease on the lock of the key, kept alive, and its number is the fence. So at most one
-/// candidate leads at a time, a lock request for the same key waits for the end of the term, and a
-/// leader that was paused for too long is stopped by the [fence](Term::fence), wherever it is checked.
+/// candidate leads at a time, and a lock request for the same key waits for the end of the term. A leader
+/// that was paused for too long has its late writes refused wherever the [fence](Term::fence) is checked.
 ///
 /// [`lead`](Self::lead) does all of it: it campaigns, runs the work while it leads, steps down, and
 /// campaigns again. The parts by themselves are [`campaign`](Self::campaign) and [`Term`]. Everybody
@@ -79,8 +80,8 @@ pub struct Election {
     candidate: Option<String>,
     value: Option<Vec<u8>>,
     abort_at_deadline: bool,
-    /// The newest term of this candidate.
-    term: Arc<Mutex<WeakTerm>>,
+    /// The terms of this candidate that have not ended: more than one only if work outlives its lease.
+    terms: Arc<Mutex<Vec<WeakTerm>>>,
 }
 
 const DEFAULT_TTL: Duration = Duration::from_secs(15);
@@ -107,7 +108,7 @@ impl Election {
             candidate: None,
             value: None,
             abort_at_deadline: false,
-            term: Arc::default(),
+            terms: Arc::default(),
         }
     }
 
@@ -165,8 +166,13 @@ impl Election {
         let request = request.cancel(self.cancel.clone()).without_handoff();
         let guard = request.wait_for_guard(true).await?;
         let term = Term::begin(guard, conditions)?;
-        *self.newest() = term.downgrade();
+        self.terms().push(term.downgrade());
         Ok(term)
+    }
+
+    /// Whether the token is cancelled or the manager is shut down.
+    fn is_stopped(&self) -> bool {
+        self.cancel.is_cancelled() || self.shared.background.closing().is_cancelled()
     }
 
     /// Checks what is not part of a lock request.
@@ -199,10 +205,10 @@ impl Election {
     /// The term of this candidate, while it leads.
     ///
     /// Before it acts, a leader asks here or keeps its [`Term`], and hands the fence to what it
-    /// writes. `None` as soon as the term is lost or was resigned.
+    /// writes. `None` as soon as the term is over.
     #[must_use]
     pub fn term(&self) -> Option<Term> {
-        self.newest().upgrade().filter(Term::is_held)
+        self.live_terms().into_iter().filter(Term::is_held).max_by_key(Term::fence)
     }
 
     /// Watches who leads. It needs no candidate: anybody may observe.
@@ -222,9 +228,10 @@ impl Election {
     ///
     /// # Errors
     ///
-    /// [`ErrorCode::InvalidArgument`] for a bad key.
+    /// [`ErrorCode::InvalidArgument`] for a bad key, or outside a tokio runtime.
     pub fn observe(&self) -> Result<Observation> {
         let key = self.key.clone().map_err(|error| error.with_operation(Operation::Get))?;
+        current_runtime(Operation::Get).map_err(|error| error.with_key(&key))?;
         Ok(Observation::new(self.shared.clone(), key))
     }
 
@@ -232,24 +239,33 @@ impl Election {
     ///
     /// # Errors
     ///
-    /// [`ErrorCode::Lost`] while its term is over by time and its work still runs, or its [`Term`] is
-    /// still there: work blocks its thread, and only a restart of the process stops it for sure. See
-    /// also [`abort_at_deadline`](Self::abort_at_deadline).
+    /// [`ErrorCode::Lost`] if a term is over and its work still runs: in [`lead`](Self::lead), in a
+    /// thread that has a [`WorkGuard`], or because the caller still holds the lost [`Term`]. Restart
+    /// the process: nothing else surely stops blocking work. See also
+    /// [`abort_at_deadline`](Self::abort_at_deadline).
     pub fn health(&self) -> Result<()> {
-        match self.newest().upgrade() {
-            Some(term) if term.is_overdue() => {
+        match self.live_terms().into_iter().find(Term::is_overdue) {
+            Some(term) => {
                 Err(Error::new(ErrorCode::Lost, Operation::Lead).with_key(term.key()).with_message(
-                    "the lease has ended and the work has not: restart the process, and move \
-                     blocking work to threads of its own",
+                    "the term is over and its work has not ended: restart the process, and let \
+                     blocking work watch Term::lost_token",
                 ))
             }
-            _ => Ok(()),
+            None => Ok(()),
         }
     }
 
-    fn newest(&self) -> std::sync::MutexGuard<'_, WeakTerm> {
+    /// The terms that somebody still has. They are dropped by the caller, after the mutex is free,
+    /// because the end of a term calls the observer.
+    fn live_terms(&self) -> Vec<Term> {
+        let mut terms = self.terms();
+        terms.retain(WeakTerm::is_alive);
+        terms.iter().filter_map(WeakTerm::upgrade).collect()
+    }
+
+    fn terms(&self) -> MutexGuard<'_, Vec<WeakTerm>> {
         // Nothing panics while it is locked.
-        self.term.lock().unwrap_or_else(PoisonError::into_inner)
+        self.terms.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -1,7 +1,9 @@
 //! The state of one held lease: its TTL, its deadline, and whether it is lost. It does no I/O.
 
+use std::future::poll_fn;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::task::Poll;
 use std::time::Duration;
 
 use syncguard_core::{Fence, Lease, Ttl};
@@ -276,7 +278,12 @@ impl HeldLease {
             if now >= moment {
                 return moment;
             }
+            // A timer fires when its driver has run. After a pause of the process, the clock is ahead.
+            let passed =
+                poll_fn(|_| if Instant::now() >= moment { Poll::Ready(()) } else { Poll::Pending });
             tokio::select! {
+                biased;
+                () = passed => {}
                 () = sleep_until(moment) => {}
                 () = changed => {}
             }

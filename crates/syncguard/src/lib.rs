@@ -74,7 +74,7 @@ mod wait_report;
 
 pub use backoff::{Backoff, Jitter};
 pub use builder::LockManagerBuilder;
-pub use election::{Election, Leadership, Observation, Term};
+pub use election::{Election, Leadership, Observation, Term, WorkGuard};
 pub use event::{Event, Outcome, Reason};
 pub use guard::LockGuard;
 pub use manager::LockManager;

@@ -203,8 +203,9 @@ impl LockManager {
     }
 
     /// Finishes the releases that run in the background, and ends all waits: waiters and later
-    /// requests get [`Aborted`](crate::ErrorCode::Aborted). Guards stay valid and can be released. Await
-    /// this again after they are gone.
+    /// requests get [`Aborted`](crate::ErrorCode::Aborted). Leaders in [`Election::lead`] finish up and
+    /// step down. Guards and other terms stay valid and can be released. Await this again after they are
+    /// gone.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), syncguard::Error> {
@@ -217,7 +218,7 @@ impl LockManager {
     ///
     /// # Errors
     ///
-    /// [`NetworkTimeout`](crate::ErrorCode::NetworkTimeout) if releases are still under way after the
+    /// [`NetworkTimeout`](crate::ErrorCode::NetworkTimeout) if releases or leaders are still at it after the
     /// [limit](crate::LockManagerBuilder::shutdown_limit). They go on while the runtime lives.
     ///
     /// # Cancel safety

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use syncguard_core::{
-    Acquired, AnyBackend, Backend, Capabilities, Key, Lease, LockId, LockRecord, Operation, Result,
-    Sent, Ttl,
+    Acquired, AnyBackend, Backend, Capabilities, Key, Lease, LockId, LockRecord, Operation,
+    Publication, Result, Sent, Ttl,
 };
 use tokio::time::Instant;
 use tracing::{Instrument, debug_span, field};
@@ -108,6 +108,29 @@ impl Observed {
         let call = self.backend.find(id);
         self.observe(Operation::Find, None, Some(id), call, |found| gone(found.is_some(), false))
             .await
+    }
+
+    pub(crate) async fn publish(
+        &self,
+        lease: &Lease,
+        publication: &Publication,
+        ttl: Ttl,
+    ) -> Result<bool> {
+        let call = self.backend.publish(lease, publication, ttl);
+        let (key, id) = (Some(lease.key()), Some(lease.id()));
+        self.observe(Operation::Publish, key, id, call, |done| gone(*done, false)).await
+    }
+
+    pub(crate) async fn withdraw(&self, lease: &Lease) -> Result<()> {
+        let call = self.backend.withdraw(lease);
+        let (key, id) = (Some(lease.key()), Some(lease.id()));
+        self.observe(Operation::Withdraw, key, id, call, |()| None).await
+    }
+
+    pub(crate) async fn published(&self, key: &Key) -> Result<Option<Publication>> {
+        let call = self.backend.published(key);
+        let refused = |found: &Option<Publication>| gone(found.is_some(), false);
+        self.observe(Operation::Published, Some(key), None, call, refused).await
     }
 
     async fn observe<T>(

@@ -203,6 +203,39 @@ async fn n7_a_value_that_could_not_be_published_is_published_later() {
     assert_eq!(next(&mut leaders).await.0, led(&term, Some(("ada", "10.0.0.1:80"))));
 }
 
+#[tokio::test(start_paused = true)]
+async fn n7_a_value_is_published_although_its_caller_has_gone() {
+    let backend = with_notifications_and_handoff();
+    let locks = LockManager::new(backend.clone());
+    let term = locks.election("key").ttl(TTL).candidate("ada").campaign().await.unwrap();
+    sleep(SECOND).await;
+    // A renewal hangs, and the caller does not wait for its end.
+    backend.next(Operation::Publish, Fault::DelayRequest(3 * SECOND));
+    sleep(TTL / 3).await;
+    assert!(timeout(MS, term.publish("10.0.0.1:80")).await.is_err());
+    sleep(TTL).await;
+    let mut leaders = locks.election("key").observe().unwrap();
+    assert_eq!(next(&mut leaders).await.0, led(&term, Some(("ada", "10.0.0.1:80"))));
+}
+
+#[tokio::test(start_paused = true)]
+async fn n7_a_failure_that_seemed_final_is_not() {
+    let backend = with_notifications_and_handoff();
+    let locks = LockManager::new(backend.clone());
+    // A table is missing, and somebody creates it.
+    backend.next(Operation::Publish, Fault::Fail(ErrorCode::InvalidArgument));
+    let term = locks.election("key").ttl(TTL).candidate("ada").campaign().await.unwrap();
+    sleep(3 * TTL).await;
+    let mut leaders = locks.election("key").observe().unwrap();
+    assert_eq!(next(&mut leaders).await.0, led(&term, Some(("ada", ""))));
+    // A failed read does not hide what was seen for the same term.
+    backend.on_call(|operation, _| match operation {
+        Operation::Published => Fault::Fail(ErrorCode::ServiceUnavailable),
+        _ => Fault::None,
+    });
+    assert!(timeout(TTL, leaders.next()).await.is_err());
+}
+
 /// A store whose reads come from a replica that lags behind, when it is told so.
 #[derive(Debug)]
 struct Lagging {

@@ -28,6 +28,9 @@ fn n2_work_that_outlives_its_lease_aborts_the_process_if_asked_for() {
     assert_eq!(outcome("blocks").signal(), Some(6), "SIGABRT");
     assert!(outcome("waits").success(), "work that can be dropped aborts nothing");
     assert!(outcome("ends").success(), "nor does work that has ended");
+    assert!(outcome("is renewed").success(), "nor does work whose lease is renewed");
+    assert!(outcome("campaigns").success(), "nor does a term that is dropped when it is lost");
+    assert_eq!(outcome("in a thread").signal(), Some(6), "SIGABRT");
 }
 
 #[tokio::test]
@@ -35,16 +38,33 @@ fn n2_work_that_outlives_its_lease_aborts_the_process_if_asked_for() {
 async fn leads_in_a_process_of_its_own() {
     let Ok(work) = std::env::var(WORK) else { return };
     let backend = FaultyBackend::new(MemoryBackend::new().with_end_at_ttl());
-    backend.on_call(|operation, _| match operation {
-        Operation::Extend => Fault::Hang,
-        _ => Fault::None,
-    });
+    if work != "is renewed" {
+        backend.on_call(|operation, _| match operation {
+            Operation::Extend => Fault::Hang,
+            _ => Fault::None,
+        });
+    }
     let locks = LockManager::new(backend);
     let election = locks.election("key").ttl(TTL).abort_at_deadline();
-    let lead = election.lead(async |_| -> Result<()> {
+    if work == "campaigns" {
+        let term = election.campaign().await.unwrap();
+        term.lost().await;
+        drop(term);
+        tokio::time::sleep(TTL).await;
+        return;
+    }
+    let lead = election.lead(async |term| -> Result<()> {
         match work.as_str() {
             "blocks" => std::thread::sleep(3 * TTL),
-            "waits" => std::future::pending().await,
+            "waits" | "is renewed" => std::future::pending().await,
+            "in a thread" => {
+                let guard = term.guard_work().unwrap();
+                let blocking = tokio::task::spawn_blocking(move || {
+                    std::thread::sleep(3 * TTL);
+                    drop(guard);
+                });
+                blocking.await.unwrap();
+            }
             _ => {}
         }
         Ok(())

@@ -25,9 +25,12 @@ impl Election {
     ///   its next await point, at the deadline at the latest.
     /// - It panics. The panic goes on, out of this future.
     ///
-    /// Work that blocks its thread cannot be dropped. Move it to `tokio::task::spawn_blocking`, and
-    /// see [`health`](Self::health) and [`abort_at_deadline`](Self::abort_at_deadline). A task that the
-    /// work spawns is not dropped with it: give it [`Term::lost`].
+    /// A future that blocks its thread cannot be dropped, nor can a task or a thread that the work has
+    /// started. Give these a [`WorkGuard`](Term::guard_work), so that the lease is not released before
+    /// they have ended, and [`Term::lost_token`], so that they end. See also [`health`](Self::health)
+    /// and [`abort_at_deadline`](Self::abort_at_deadline).
+    ///
+    /// Await this future to its end, or drop it. One that is kept without being polled leads for ever.
     ///
     /// ```no_run
     /// # async fn charge_what_is_due(_: syncguard::Fence) -> Result<(), std::io::Error> { Ok(()) }
@@ -52,8 +55,9 @@ impl Election {
     ///
     /// # Errors
     ///
-    /// As [`campaign`](Self::campaign), but the end by the token or by shutdown is `Ok`. An error of
-    /// `work` is logged as a warning and not returned.
+    /// As [`campaign`](Self::campaign), but the end by the token or by shutdown is `Ok`. After an error
+    /// this process is no candidate any more, so watch for it. An error of `work` is logged as a
+    /// warning and not returned.
     ///
     /// # Cancel safety
     ///
@@ -65,9 +69,13 @@ impl Election {
     {
         let mut pauses = self.pause.pauses();
         loop {
+            // Shutdown waits for a campaign and for the term that it may win.
+            let tracked = self.shared.background.token();
             let term = match self.campaign_for(true).await {
-                Ok(term) => Led::new(term),
-                Err(error) if error.code() == ErrorCode::Aborted => return Ok(()),
+                Ok(term) => Led::new(term, tracked),
+                Err(error) if error.code() == ErrorCode::Aborted && self.is_stopped() => {
+                    return Ok(());
+                }
                 Err(error) => return Err(error),
             };
             let started = Instant::now();

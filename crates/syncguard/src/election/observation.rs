@@ -34,7 +34,7 @@ type Next = Pin<Box<dyn Future<Output = Option<(Leadership, Watch)>> + Send>>;
 const FIRST_PAUSE: Duration = Duration::from_millis(25);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE_WHILE_LED: Duration = Duration::from_secs(5);
-/// However many notifications come, there are no more than a hundred reads per second.
+/// The least time between two reads after one that showed no change, however many notifications come.
 const LEAST_PAUSE: Duration = Duration::from_millis(10);
 
 impl Observation {
@@ -50,6 +50,7 @@ impl Observation {
             subscription: None,
             read_at: now,
             pause: FIRST_PAUSE,
+            least_pause: Duration::ZERO,
             wake_at: now,
         };
         Self(Some(Box::pin(watch.change())))
@@ -100,6 +101,7 @@ struct Watch {
     read_at: Instant,
     /// The time until the next read, unless something happens before.
     pause: Duration,
+    least_pause: Duration,
     wake_at: Instant,
 }
 
@@ -119,6 +121,7 @@ impl Watch {
                 self.note(&leadership);
                 return Some((leadership, self));
             }
+            self.least_pause = LEAST_PAUSE;
         }
     }
 
@@ -129,12 +132,13 @@ impl Watch {
                 () = subscription => self.pause = FIRST_PAUSE,
                 () = sleep_until(self.wake_at) => {}
             }
-            sleep_until(self.read_at + LEAST_PAUSE).await;
+            sleep_until(self.read_at + self.least_pause).await;
         }
     }
 
     async fn read(&mut self) -> Leadership {
-        let (leadership, left) = match ask(&self.shared, &self.key).await {
+        let seen = self.seen.clone();
+        let (leadership, left) = match ask(&self.shared, &self.key, seen).await {
             Ok(None) => (Leadership::Vacant, None),
             Ok(Some((record, led))) if self.highest.is_none_or(|high| record.fence() >= high) => {
                 (led, Some(self.left(&record)))
@@ -189,30 +193,40 @@ impl Watch {
             Leadership::Unknown { .. } => {}
         }
         self.seen = Some(leadership.clone());
-        self.pause = FIRST_PAUSE;
+        (self.pause, self.least_pause) = (FIRST_PAUSE, Duration::ZERO);
         self.wake_at = self.wake_at.min(self.read_at + FIRST_PAUSE);
     }
 }
 
 /// The live lease, and what its holder has published.
-async fn ask(shared: &Shared, key: &Key) -> Result<Option<(LockRecord, Leadership)>> {
+async fn ask(
+    shared: &Shared,
+    key: &Key,
+    seen: Option<Leadership>,
+) -> Result<Option<(LockRecord, Leadership)>> {
     let backend = &shared.backend;
-    let published = if backend.capabilities().publishes() {
-        // A leader that is known without its name is better than none.
-        backend.backend.published(key).await.ok().flatten()
-    } else {
-        None
-    };
     let Some(record) = backend.get(key).await? else {
         return Ok(None);
     };
-    let published = published.filter(|published| published.fence() == record.fence());
-    let led = Leadership::Led {
-        fence: record.fence(),
-        candidate: published.as_ref().map(|published| published.candidate().to_owned()),
-        value: published.map(|published| published.value().to_owned()),
+    let fence = record.fence();
+    let published = if backend.capabilities().publishes() {
+        match backend.published(key).await {
+            Ok(published) => published.filter(|published| published.fence() == fence),
+            // A leader that is known without its name is better than none.
+            Err(_) => match seen {
+                Some(led @ Leadership::Led { fence: known, .. }) if known == fence => {
+                    return Ok(Some((record, led)));
+                }
+                _ => None,
+            },
+        }
+    } else {
+        None
     };
-    Ok(Some((record, led)))
+    let (candidate, value) = published
+        .map(|published| (published.candidate().to_owned(), published.value().to_owned()))
+        .unzip();
+    Ok(Some((record, Leadership::Led { fence, candidate, value })))
 }
 
 impl fmt::Debug for Observation {

@@ -1,11 +1,10 @@
 //! Publishes the name and the value of a leader, and renews them as long as its lease.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use syncguard_core::{Backend, Error, ErrorCode, Operation, Publication, Result};
+use syncguard_core::{Error, ErrorCode, Operation, Publication, Result};
 use tokio::runtime::Handle;
-use tokio::sync::Mutex;
 use tokio::time::sleep;
 
 use crate::errand::Errand;
@@ -20,8 +19,9 @@ struct State {
     shared: Arc<Shared>,
     lease: Arc<HeldLease>,
     home: Handle,
-    /// The newest publication. It is locked while it is sent, so that an older one never follows it.
     newest: Mutex<Option<Publication>>,
+    /// One request at a time, so that an older publication never follows a newer one.
+    sending: tokio::sync::Mutex<()>,
     /// Whether a task renews it.
     renewed: AtomicBool,
 }
@@ -38,30 +38,14 @@ impl Publisher {
             lease: lease.clone(),
             home: home.clone(),
             newest: Mutex::default(),
+            sending: tokio::sync::Mutex::default(),
             renewed: AtomicBool::new(false),
         }))
     }
 
-    /// Publishes in the background.
+    /// Publishes in the background, and renews from here on.
     pub(super) fn begin(&self, publication: Publication) {
-        let publisher = self.clone();
-        // Nobody else knows the publisher yet, so the mutex is free.
-        if let Ok(mut newest) = self.0.newest.try_lock() {
-            *newest = Some(publication);
-        }
-        publisher.renew();
-    }
-
-    /// Publishes, and renews it from here on.
-    pub(super) async fn publish(&self, publication: Publication) -> Result<()> {
-        let mut newest = self.0.newest.lock().await;
-        *newest = Some(publication);
-        self.renew();
-        self.send(newest.as_ref()).await
-    }
-
-    /// Starts the task that renews, unless it runs.
-    fn renew(&self) {
+        *self.newest() = Some(publication);
         if self.0.renewed.swap(true, Ordering::Relaxed) {
             return;
         }
@@ -75,24 +59,33 @@ impl Publisher {
         Errand::new(work, || {}).start(&self.0.home, fallback.as_ref());
     }
 
+    /// Publishes, and renews from here on.
+    pub(super) async fn publish(&self, publication: Publication) -> Result<()> {
+        self.begin(publication);
+        self.send().await
+    }
+
+    /// Removes what was published. What stays behind is shown to nobody, and expires.
+    pub(super) async fn withdraw(&self) {
+        if self.newest().is_some() {
+            let _one_at_a_time = self.0.sending.lock().await;
+            drop(self.0.shared.backend.withdraw(&self.0.lease.lease()).await);
+        }
+    }
+
     async fn run(&self) {
         let lease = &self.0.lease;
         let mut warned = false;
         loop {
-            let newest = self.0.newest.lock().await;
-            let sent = self.send(newest.as_ref()).await;
-            drop(newest);
             let ttl = lease.ttl().as_duration();
-            let pause = match sent {
+            let pause = match self.send().await {
                 Ok(()) => ttl / RENEWAL_PART,
+                Err(error) if error.code() == ErrorCode::Lost => return,
                 Err(error) => {
                     if !warned {
                         warn(&error);
                     }
                     warned = true;
-                    if !error.is_transient() {
-                        return;
-                    }
                     ttl / RETRY_PART
                 }
             };
@@ -105,22 +98,25 @@ impl Publisher {
         }
     }
 
-    async fn send(&self, publication: Option<&Publication>) -> Result<()> {
-        let Some(publication) = publication else {
+    /// Sends the newest publication.
+    async fn send(&self) -> Result<()> {
+        let State { shared, lease, sending, .. } = &*self.0;
+        let _one_at_a_time = sending.lock().await;
+        let Some(newest) = self.newest().clone() else {
             return Ok(());
         };
-        let State { shared, lease, .. } = &*self.0;
-        let lost = || {
-            Error::new(ErrorCode::Lost, Operation::Publish)
-                .with_key(lease.granted().key())
-                .with_message("the term is over")
-        };
-        if lease.is_ended() || lease.is_lost() {
-            return Err(lost());
+        let over = lease.is_ended() || lease.is_lost();
+        if !over && shared.backend.publish(&lease.lease(), &newest, lease.ttl()).await? {
+            return Ok(());
         }
-        let (present, ttl) = (lease.lease(), lease.ttl());
-        let published = shared.backend.backend.publish(&present, publication, ttl).await?;
-        if published { Ok(()) } else { Err(lost()) }
+        Err(Error::new(ErrorCode::Lost, Operation::Publish)
+            .with_key(lease.granted().key())
+            .with_message("the term is over"))
+    }
+
+    fn newest(&self) -> std::sync::MutexGuard<'_, Option<Publication>> {
+        // Nothing panics while it is locked.
+        self.0.newest.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -2,55 +2,81 @@
 
 use std::sync::Arc;
 
-use syncguard_core::{Backend, Result};
+use syncguard_core::{Error, ErrorCode, Operation, Result};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
+use tokio_util::task::TaskTracker;
 
+use super::publisher::Publisher;
+use super::watchdog::Watchdog;
 use crate::errand::Errand;
 use crate::{Backoff, LockGuard};
 
-/// The outcome of a resignation, once it is known.
-pub(super) type Outcome = watch::Sender<Option<Result<bool>>>;
-
-/// Starts to release the lease, in a task for which shutdown waits. A request that fails is sent again,
-/// whatever its error says, because the key stays without a leader until it was answered.
-pub(super) fn start(guard: &Arc<LockGuard>, outcome: &Arc<Outcome>) {
-    let (guard, outcome, told) = (guard.clone(), outcome.clone(), outcome.clone());
-    let (shared, _, home) = guard.parts();
-    let (tracked, fallback) = (shared.background.token(), shared.background.fallback().cloned());
-    let home = home.clone();
-    let work = move || {
-        let (guard, outcome) = (guard.clone(), outcome.clone());
-        async move {
-            let released = release(&guard).await;
-            outcome.send_replace(Some(released));
-        }
-    };
-    // Dropping the guard reports that no runtime is left.
-    let abandoned = move || {
-        told.send_replace(Some(Ok(false)));
-    };
-    Errand::new(work, abandoned).tracked(tracked).start(&home, fallback.as_ref());
+/// Ends one term, after its work.
+pub(super) struct Resignation {
+    pub(super) guard: Arc<LockGuard>,
+    /// Work in other threads, which nobody can drop.
+    pub(super) work: TaskTracker,
+    pub(super) publisher: Publisher,
+    pub(super) watchdog: Option<Watchdog>,
+    pub(super) outcome: Arc<Outcome>,
 }
 
-async fn release(guard: &LockGuard) -> Result<bool> {
-    let (shared, lease, _) = guard.parts();
-    let mut pauses = Backoff::default().pauses_after_failure();
-    let released = loop {
-        match guard.end().await {
-            Ok(released) => break released,
-            Err(error) => {
-                let pause = pauses.next();
-                if Instant::now() + pause >= lease.stands_until() {
-                    return Err(error);
+/// How a term ended, once it is known.
+pub(super) type Outcome = watch::Sender<Option<Result<bool>>>;
+
+impl Resignation {
+    /// Starts to release the lease, in a task for which shutdown waits.
+    pub(super) fn start(self) {
+        let (shared, _, home) = self.guard.parts();
+        let (tracked, home) = (shared.background.token(), home.clone());
+        let (fallback, resignation) = (shared.background.fallback().cloned(), Arc::new(self));
+        let by_end = resignation.clone();
+        let work = move || {
+            let resignation = resignation.clone();
+            async move { resignation.run().await }
+        };
+        let abandoned = move || by_end.tell(Err(abandoned(&by_end.guard)));
+        Errand::new(work, abandoned).tracked(tracked).start(&home, fallback.as_ref());
+    }
+
+    async fn run(&self) {
+        let (_, lease, _) = self.guard.parts();
+        // The lease is still renewed. If it is over nevertheless, the watchdog stays awake.
+        self.work.close();
+        self.work.wait().await;
+        if let Some(watchdog) = &self.watchdog {
+            watchdog.stop();
+        }
+        self.tell(self.release(lease.stands_until()).await);
+        self.publisher.withdraw().await;
+    }
+
+    /// A request that fails is sent again, whatever its error says, because the key stays without a
+    /// leader until it was answered.
+    async fn release(&self, until: Instant) -> Result<bool> {
+        let mut pauses = Backoff::default().pauses_after_failure();
+        loop {
+            match self.guard.end().await {
+                Ok(released) => return Ok(released),
+                Err(error) => {
+                    let pause = pauses.next();
+                    if Instant::now() + pause >= until {
+                        return Err(error);
+                    }
+                    sleep(pause).await;
                 }
-                sleep(pause).await;
             }
         }
-    };
-    if shared.backend.capabilities().publishes() {
-        // What stays behind is shown to nobody, and expires.
-        drop(shared.backend.backend.withdraw(&lease.lease()).await);
     }
-    Ok(released)
+
+    fn tell(&self, outcome: Result<bool>) {
+        self.outcome.send_replace(Some(outcome));
+    }
+}
+
+fn abandoned(guard: &LockGuard) -> Error {
+    Error::new(ErrorCode::Aborted, Operation::Release)
+        .with_key(guard.key())
+        .with_message("no runtime is left to send the release: the lease ends by its TTL")
 }

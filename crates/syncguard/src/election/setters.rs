@@ -19,12 +19,15 @@ impl Election {
 
     /// Sets how long the work has to finish up: the time from [`Term::ending`](crate::Term::ending) to
     /// the moment at which the work is dropped. Default: a third of the TTL. At most half of it.
+    ///
+    /// Shutdown waits for that, within its own
+    /// [limit](crate::LockManagerBuilder::shutdown_limit).
     pub const fn margin(mut self, margin: Duration) -> Self {
         self.margin = Some(margin);
         self
     }
 
-    /// Sets the pauses between two attempts of a campaign, where no notification comes.
+    /// Sets the pauses between two attempts of a campaign, if no notification comes.
     pub const fn backoff(mut self, backoff: Backoff) -> Self {
         self.settings.backoff = backoff;
         self
@@ -51,7 +54,7 @@ impl Election {
         self
     }
 
-    /// Ends the campaign, or the term after its work, when this token is cancelled.
+    /// When this token is cancelled, ends the campaign, or announces the end of the term.
     pub fn cancel(mut self, token: CancellationToken) -> Self {
         self.cancel = token;
         self
@@ -61,9 +64,11 @@ impl Election {
     /// Default: no.
     ///
     /// Rust can drop a future between two of its steps, but it cannot stop one that blocks its thread.
-    /// If such work must never outlive its term, set this. A thread of its own watches the deadline.
-    /// [`lead`](Self::lead) then drops its work a little before the deadline: 100 ms, or half of the
-    /// margin if that is less.
+    /// If such work must never outlive its lease, set this. A thread of its own watches the deadline,
+    /// until the work has ended and every [`WorkGuard`](crate::WorkGuard) is dropped.
+    ///
+    /// A term is then over a little before its lease, so that work which can end does: 100 ms, or a
+    /// tenth of the TTL if that is less.
     pub const fn abort_at_deadline(mut self) -> Self {
         self.abort_at_deadline = true;
         self

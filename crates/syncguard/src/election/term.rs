@@ -8,11 +8,12 @@ use std::time::Duration;
 use syncguard_core::{Error, ErrorCode, Fence, Key, Operation, Publication, Result};
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::ender::Ender;
 use super::publisher::Publisher;
-use super::resignation;
+use super::resignation::{self, Resignation};
 use super::watchdog::Watchdog;
 use crate::LockGuard;
 use crate::event::Outcome;
@@ -21,7 +22,8 @@ use crate::event::Outcome;
 ///
 /// Clones are the same term. It ends by [`resign`](Self::resign), or when the last clone is dropped:
 /// the lease is then released in the background. Within [`lead`](crate::Election::lead) it ends after
-/// the work, whatever clones are left.
+/// the work, even if clones remain.
+#[must_use = "the term ends when it is dropped"]
 #[derive(Clone)]
 pub struct Term(Arc<State>);
 
@@ -30,10 +32,11 @@ struct State {
     guard: Arc<LockGuard>,
     conditions: Conditions,
     began: Instant,
-    ending: CancellationToken,
-    over: CancellationToken,
-    /// The work has ended, and the lease is being released.
+    ender: Ender,
+    /// The work has ended, except for that in other threads, and the term ends.
     stopped: AtomicBool,
+    /// Work in other threads.
+    work: TaskTracker,
     outcome: Arc<resignation::Outcome>,
     publisher: Publisher,
     watchdog: Mutex<Option<Watchdog>>,
@@ -52,36 +55,29 @@ pub(super) struct Conditions {
     pub(super) aborts: bool,
 }
 
-/// How long before the deadline work is dropped if the process is aborted at the deadline.
+/// How long before its lease a term is over, if the process is aborted at the end of the lease.
 const LONGEST_HEAD_START: Duration = Duration::from_millis(100);
 
 impl Term {
     pub(super) fn begin(guard: LockGuard, conditions: Conditions) -> Result<Self> {
         let (shared, lease, home) = guard.parts();
         let watchdog = conditions.aborts.then(|| Watchdog::start(lease)).transpose()?;
-        let (ending, over) = (CancellationToken::new(), CancellationToken::new());
-        let ender = Ender {
-            shared: shared.clone(),
-            lease: lease.clone(),
-            margin: conditions.margin,
-            cancel: conditions.cancel.clone(),
-            ending: ending.clone(),
-            over: over.clone(),
-        };
-        ender.start(home);
+        let head_start = LONGEST_HEAD_START.min(lease.ttl().as_duration() / 10);
+        let head_start = if conditions.aborts { head_start } else { Duration::ZERO };
         let publisher = Publisher::new(shared, lease, home);
         if conditions.publishes {
             let (candidate, value) = (conditions.candidate.clone(), conditions.value.clone());
             publisher.begin(Publication::new(guard.fence(), candidate, value)?);
         }
-        shared.terms.fetch_add(1, Ordering::Relaxed);
+        let ender = Ender::new(shared, lease, head_start);
+        ender.start(home, conditions.margin, &conditions.cancel);
         Ok(Self(Arc::new(State {
             guard: Arc::new(guard),
             conditions,
             began: Instant::now(),
-            ending,
-            over,
+            ender,
             stopped: AtomicBool::new(false),
+            work: TaskTracker::new(),
             outcome: Arc::default(),
             publisher,
             watchdog: Mutex::new(watchdog),
@@ -105,20 +101,21 @@ impl Term {
     /// over.
     #[must_use]
     pub fn remaining(&self) -> Duration {
-        if self.is_held() { self.0.guard.remaining() } else { Duration::ZERO }
+        self.0.ender.remaining()
     }
 
-    /// Resolves when the leader should finish up: no renewal has succeeded until the
-    /// [margin](crate::Election::margin) before the deadline, the candidate is cancelled, the manager
-    /// is shut down, or the term was resigned.
+    /// Resolves when the leader should finish up: the last renewal is so old that only the
+    /// [margin](crate::Election::margin) is left, the candidate is cancelled, the manager is shut down,
+    /// or the term was resigned.
     ///
-    /// It stays so, even if a later renewal succeeds. The lease is renewed until the work has ended.
+    /// It stays resolved, even if a later renewal succeeds. The lease is renewed until the work has
+    /// ended.
     ///
     /// # Cancel safety
     ///
     /// It may be dropped and called again.
     pub async fn ending(&self) {
-        self.0.ending.cancelled().await;
+        self.0.ender.ending.cancelled().await;
     }
 
     /// Resolves when the term is over: nobody may act as its leader any more. At the latest, that is
@@ -128,19 +125,44 @@ impl Term {
     ///
     /// It may be dropped and called again.
     pub async fn lost(&self) {
-        tokio::select! {
-            () = self.0.over.cancelled() => {}
-            () = self.0.guard.lost() => {}
-        }
-        // Whoever hears of it by another way must not find the term alive.
-        self.0.ending.cancel();
-        self.0.over.cancel();
+        self.0.ender.lost().await;
     }
 
     /// A token that is cancelled when the term is over, for work that runs in other tasks or threads.
     #[must_use]
     pub fn lost_token(&self) -> CancellationToken {
-        self.0.over.child_token()
+        self.0.ender.over.child_token()
+    }
+
+    /// Marks work that runs in another task or thread: the lease is not released while the guard
+    /// exists. `None` if the term is over.
+    ///
+    /// Such work is not dropped with the term. So let it look at [`lost_token`](Self::lost_token).
+    /// [`health`](crate::Election::health) and [`abort_at_deadline`](crate::Election::abort_at_deadline)
+    /// wait for it too.
+    ///
+    /// ```
+    /// # #[tokio::main] async fn main() -> Result<(), syncguard::Error> {
+    /// # let locks = syncguard::LockManager::new(syncguard_memory::MemoryBackend::new());
+    /// let term = locks.election("billing").campaign().await?;
+    /// if let Some(work) = term.guard_work() {
+    ///     let lost = term.lost_token();
+    ///     tokio::task::spawn_blocking(move || {
+    ///         let _work = work;
+    ///         while !lost.is_cancelled() {
+    ///             // One step of a long computation.
+    /// #           break;
+    ///         }
+    ///     });
+    /// }
+    /// term.resign().await?; // after the computation
+    /// # Ok(()) }
+    /// ```
+    #[must_use]
+    pub fn guard_work(&self) -> Option<WorkGuard> {
+        // Taken first, so that a resignation which comes in between waits for it.
+        let guard = WorkGuard { _tracked: self.0.work.token() };
+        self.is_held().then_some(guard)
     }
 
     /// Publishes a value of at most 4 KiB beside the name of the candidate, in place of the one before.
@@ -181,7 +203,7 @@ impl Term {
     /// If the future is dropped, the resignation goes on in the background, and
     /// [`LockManager::shutdown`](crate::LockManager::shutdown) waits for it.
     pub async fn resign(&self) -> Result<bool> {
-        self.0.ending.cancel();
+        self.0.ender.ending.cancel();
         if !self.0.conditions.led {
             self.0.stop();
         }
@@ -196,12 +218,13 @@ impl Term {
     }
 
     pub(super) fn is_held(&self) -> bool {
-        !self.0.stopped.load(Ordering::Relaxed) && !self.0.guard.is_lost()
+        !self.0.stopped.load(Ordering::Relaxed) && !self.0.ender.is_over()
     }
 
-    /// Whether the lease is over and the work has not ended.
+    /// Whether the term is over and the work has not ended.
     pub(super) fn is_overdue(&self) -> bool {
-        !self.0.stopped.load(Ordering::Relaxed) && self.0.guard.is_lost()
+        let stopped = self.0.stopped.load(Ordering::Relaxed);
+        if stopped { !self.0.work.is_empty() } else { self.0.guard.is_lost() }
     }
 
     pub(super) fn downgrade(&self) -> WeakTerm {
@@ -218,13 +241,17 @@ impl State {
         let (shared, lease, _) = self.guard.parts();
         let outcome =
             if lease.is_lost() { Outcome::Failed(ErrorCode::Lost) } else { Outcome::Done };
-        self.ending.cancel();
-        self.over.cancel();
-        drop(self.watchdog.lock().unwrap_or_else(PoisonError::into_inner).take());
-        shared.terms.fetch_sub(1, Ordering::Relaxed);
+        self.ender.end();
         let (key, id) = (self.guard.key(), self.guard.id());
         shared.backend.report(Operation::Lead, outcome, key, Some(id), self.began, None);
-        resignation::start(&self.guard, &self.outcome);
+        Resignation {
+            guard: self.guard.clone(),
+            work: self.work.clone(),
+            publisher: self.publisher.clone(),
+            watchdog: self.watchdog.lock().unwrap_or_else(PoisonError::into_inner).take(),
+            outcome: self.outcome.clone(),
+        }
+        .start();
     }
 }
 
@@ -234,37 +261,39 @@ impl Drop for State {
     }
 }
 
+/// Marks work of a leader in another task or thread: [`Term::guard_work`].
+#[must_use = "the work counts as ended when it is dropped"]
+#[derive(Debug)]
+pub struct WorkGuard {
+    _tracked: TaskTrackerToken,
+}
+
 /// A term whose work runs in `lead`. When this is dropped, the work has ended, and the term ends.
 pub(super) struct Led {
     term: Term,
-    /// Keeps shutdown waiting, which announces the end.
+    /// Keeps shutdown waiting.
     _tracked: TaskTrackerToken,
 }
 
 impl Led {
-    pub(super) fn new(term: Term) -> Self {
-        let (shared, ..) = term.0.guard.parts();
-        Self { _tracked: shared.background.token(), term }
+    pub(super) const fn new(term: Term, tracked: TaskTrackerToken) -> Self {
+        Self { term, _tracked: tracked }
     }
 
     pub(super) const fn term(&self) -> &Term {
         &self.term
     }
 
-    /// Resolves when the work must be dropped: the lease is over, or the margin to finish up is.
+    /// Resolves when the work must be dropped: the term is over, or the margin to finish up is.
     pub(super) async fn must_stop(&self) {
-        let State { guard, conditions, ending, over, .. } = &*self.term.0;
-        let (_, lease, _) = guard.parts();
-        let head_start = LONGEST_HEAD_START.min(conditions.margin / 2);
-        let head_start = if conditions.aborts { head_start } else { Duration::ZERO };
+        let State { conditions, ender, .. } = &*self.term.0;
         let wound_up = async {
-            ending.cancelled().await;
+            ender.ending.cancelled().await;
             sleep(conditions.margin).await;
         };
         tokio::select! {
             biased;
-            () = over.cancelled() => {}
-            () = lease.within(head_start) => {}
+            () = ender.lost() => {}
             () = wound_up => {}
         }
     }
@@ -284,10 +313,13 @@ impl Drop for Led {
 }
 
 /// A term that may have ended.
-#[derive(Default)]
 pub(super) struct WeakTerm(Weak<State>);
 
 impl WeakTerm {
+    pub(super) fn is_alive(&self) -> bool {
+        self.0.strong_count() > 0
+    }
+
     pub(super) fn upgrade(&self) -> Option<Term> {
         self.0.upgrade().map(Term)
     }
