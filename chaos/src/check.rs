@@ -1,5 +1,7 @@
 //! The checker: finds what a history does not keep. It only reads.
 
+#[cfg(test)]
+mod by_hand;
 mod errors;
 mod exclusion;
 mod fences;

@@ -18,9 +18,6 @@ pub(crate) enum Store {
     Redis,
 }
 
-/// Below half of most TTLs, so that one silent request does not cost a lease, and long enough for a
-/// machine that compiles meanwhile.
-const COMMAND_TIMEOUT: Duration = Duration::from_millis(800);
 const PROJECT: &str = "chaos";
 
 impl Store {
@@ -29,18 +26,35 @@ impl Store {
         Ok(match self {
             Self::Firestore => {
                 let builder = FirestoreBackend::builder().emulator(format!("127.0.0.1:{port}"));
-                let builder = builder.notifications(true).command_timeout(COMMAND_TIMEOUT);
+                let builder = builder.notifications(true).command_timeout(self.command_timeout());
                 AnyBackend::new(builder.connect(PROJECT).await?)
             }
             Self::Postgres => {
-                let builder = PostgresBackend::builder().command_timeout(COMMAND_TIMEOUT);
+                let builder = PostgresBackend::builder().command_timeout(self.command_timeout());
                 AnyBackend::new(builder.connect(&postgres_url(port)).await?)
             }
             Self::Redis => {
-                let builder = RedisBackend::builder().command_timeout(COMMAND_TIMEOUT);
+                let builder = RedisBackend::builder().command_timeout(self.command_timeout());
                 AnyBackend::new(builder.connect(&redis_url(port)).await?)
             }
         })
+    }
+
+    /// Below half of most TTLs, so that one silent request does not cost a lease, and long enough for
+    /// a machine that compiles meanwhile. The emulator is slow: it locks documents.
+    const fn command_timeout(self) -> Duration {
+        match self {
+            Self::Firestore => Duration::from_millis(1_500),
+            Self::Postgres | Self::Redis => Duration::from_millis(800),
+        }
+    }
+
+    /// How many tasks of a worker contend for the keys that are held for moments.
+    pub(crate) const fn short_tasks(self) -> u64 {
+        match self {
+            Self::Firestore => 4,
+            Self::Postgres | Self::Redis => 10,
+        }
     }
 
     /// Creates tables, if the store needs them.

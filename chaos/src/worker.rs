@@ -51,7 +51,6 @@ pub(crate) struct Options {
     pub(crate) defect: Option<Defect>,
 }
 
-const SHORT_TASKS: u64 = 10;
 const LONG_TASKS: u64 = 2;
 const RECONNECT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -67,13 +66,14 @@ pub(crate) async fn run(options: Options) -> Outcome {
         history.note(Event::Drained { waiters: 0, terms: 0 });
         return Ok(());
     };
+    let short_tasks = options.store.short_tasks();
     let worker = Arc::new(worker(options, history, backend, stop.clone()));
     let mut tasks = JoinSet::new();
-    for number in 0..SHORT_TASKS + LONG_TASKS {
+    for number in 0..short_tasks + LONG_TASKS {
         let mut task = Task::new(worker.clone(), number).await?;
         tasks.spawn(async move {
             while !task.worker.stop.is_cancelled() {
-                if number < SHORT_TASKS {
+                if number < short_tasks {
                     short::step(&mut task).await;
                 } else {
                     long::step(&mut task).await;

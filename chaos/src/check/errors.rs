@@ -51,3 +51,51 @@ fn is_explained(run: &Run, process: &Process, code: &str, began: Moment, at: Mom
         _ => false,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::check::by_hand::{ByHand, at, entry};
+    use crate::event::{Entry, FaultKind};
+
+    fn failed(millis: u64, code: &str) -> Entry {
+        let (operation, code) = ("acquire".to_owned(), code.to_owned());
+        let began = at(millis - 10);
+        entry(millis, Event::Failed { operation, code, message: String::new(), began })
+    }
+
+    fn found(code: &str, millis: u64) -> Vec<Kind> {
+        let run = ByHand::default().worker([failed(millis, code)]);
+        let run = run.fault(FaultKind::ServerKilled, None, 20_000, 22_000);
+        let run = run.fault(FaultKind::WorkerKilled, Some(1), 50_000, 51_000);
+        run.phase(90_000, Phase::Drain).found(check)
+    }
+
+    #[test]
+    fn an_outage_explains_errors_for_a_while() {
+        assert_eq!(found("ServiceUnavailable", 21_000), []);
+        assert_eq!(found("NetworkTimeout", 25_000), []);
+        assert_eq!(found("RateLimited", 40_000), [Kind::Error]);
+        assert_eq!(found("NetworkTimeout", 10_000), [Kind::Error]);
+        assert_eq!(found("Lost", 28_000), []);
+        assert_eq!(found("Lost", 40_000), [Kind::Error]);
+        // The death of another worker explains nothing.
+        assert_eq!(found("NetworkTimeout", 50_500), [Kind::Error]);
+    }
+
+    #[test]
+    fn some_errors_are_never_explained_and_some_always() {
+        for code in ["Internal", "InvalidArgument", "AuthFailed", "FenceRegression"] {
+            assert_eq!(found(code, 21_000), [Kind::Error], "{code}");
+        }
+        assert_eq!(found("AcquisitionTimeout", 10_000), []);
+        assert_eq!(found("Aborted", 80_000), [Kind::Error]);
+        assert_eq!(found("Aborted", 90_001), []);
+    }
+
+    #[test]
+    fn a_panic_is_reported() {
+        let panicked = entry(5, Event::Panicked { message: "no".to_owned() });
+        assert_eq!(ByHand::default().worker([panicked]).found(check), [Kind::Panic]);
+    }
+}

@@ -102,3 +102,91 @@ fn end_in_time(
 fn describe(run: &Run, hold: &Hold) -> String {
     format!("fence {} of worker {}", hold.fence, run.process(hold).name())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::check::by_hand::{ByHand, granted, holding, led, let_go, lost, stalled};
+    use crate::event::FaultKind;
+
+    #[test]
+    fn one_after_the_other_is_fine() {
+        let first = [granted(0, 10, "k", 1, 2000), holding(0, 900, 2900), let_go(0, 1000)];
+        let second = [granted(0, 1001, "k", 2, 3000), lost(0, 3000)];
+        let third = [granted(0, 3001, "k", 3, 5000), let_go(0, 3002)];
+        let run = ByHand::default().worker(first).worker(second).worker(third);
+        assert_eq!(run.found(check), []);
+    }
+
+    #[test]
+    fn a_verified_holder_after_a_grant_to_another_is_reported() {
+        let first = [granted(0, 10, "k", 1, 1000), holding(0, 1500, 2500), let_go(0, 1501)];
+        let second = [granted(0, 1499, "k", 2, 3000), let_go(0, 2900)];
+        let run = ByHand::default().worker(first).worker(second);
+        assert_eq!(run.found(check), [Kind::TwoHolders]);
+    }
+
+    #[test]
+    fn a_holder_that_relies_on_its_lease_beyond_a_grant_is_reported() {
+        let first = [granted(0, 10, "k", 1, 2000)];
+        let second = [granted(0, 1900, "k", 2, 3000), let_go(0, 2000)];
+        let run = ByHand::default().worker(first).worker(second);
+        let run = run.fault(FaultKind::WorkerKilled, Some(0), 500, 600);
+        assert_eq!(run.found(check), [Kind::TwoHolders]);
+    }
+
+    #[test]
+    fn keys_do_not_disturb_each_other() {
+        let first = [granted(0, 10, "k", 1, 2000), let_go(0, 1000)];
+        let second = [granted(0, 20, "l", 2, 2000), let_go(0, 1000)];
+        assert_eq!(ByHand::default().worker(first).worker(second).found(check), []);
+    }
+
+    #[test]
+    fn a_late_loss_is_reported() {
+        let first = [granted(0, 10, "k", 1, 1000), lost(0, 1201)];
+        let second = [granted(0, 1100, "k", 2, 3000), let_go(0, 1300)];
+        let run = ByHand::default().worker(first).worker(second);
+        assert_eq!(run.found(check), [Kind::LateLoss]);
+    }
+
+    #[test]
+    fn a_loss_that_a_pause_delayed_is_fine() {
+        let first = || [granted(0, 10, "k", 1, 1000), lost(0, 4001)];
+        let second = || [granted(0, 1100, "k", 2, 3000), let_go(0, 1300)];
+        let run = ByHand::default().worker(first()).worker(second());
+        let run = run.fault(FaultKind::WorkerStopped, Some(0), 500, 4000);
+        assert_eq!(run.found(check), []);
+        // The machine did not run it.
+        let [granted, lost] = first();
+        let run = ByHand::default().worker([granted, stalled(3999, 3000), lost]).worker(second());
+        assert_eq!(run.found(check), []);
+    }
+
+    #[test]
+    fn a_hold_without_end_is_reported_unless_its_process_was_killed() {
+        let first = || [granted(0, 10, "k", 1, 1000)];
+        assert_eq!(ByHand::default().worker(first()).found(check), [Kind::Leak]);
+        let killed = ByHand::default().worker(first());
+        let killed = killed.fault(FaultKind::WorkerKilled, Some(0), 20, 30);
+        assert_eq!(killed.found(check), []);
+    }
+
+    #[test]
+    fn work_after_the_lease_of_a_leader_is_reported() {
+        let work = [led(0, 10, 1, 2000), let_go(0, 2101)];
+        assert_eq!(ByHand::default().worker(work).found(check), [Kind::LateStop]);
+        let work = [led(0, 10, 1, 2000), let_go(0, 2050)];
+        assert_eq!(ByHand::default().worker(work).found(check), []);
+        let work = [led(0, 10, 1, 2000), holding(0, 1900, 3900), let_go(0, 2500)];
+        assert_eq!(ByHand::default().worker(work).found(check), []);
+    }
+
+    #[test]
+    fn two_leaders_at_a_time_are_reported() {
+        let first = [led(0, 10, 1, 2000), holding(0, 1900, 3900), let_go(0, 2500)];
+        let second = [led(0, 2000, 2, 4000), let_go(0, 3000)];
+        let run = ByHand::default().worker(first).worker(second);
+        assert_eq!(run.found(check), [Kind::TwoHolders, Kind::LateStop]);
+    }
+}

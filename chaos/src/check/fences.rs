@@ -50,3 +50,42 @@ fn order(run: &Run, mut grants: Vec<&Hold>, found: &mut Vec<Violation>) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::check::by_hand::{ByHand, granted, let_go, stalled};
+
+    #[test]
+    fn rising_fences_are_fine_and_may_skip() {
+        let grants = [granted(0, 10, "k", 1, 20), granted(1, 30, "k", 5, 40)];
+        assert_eq!(ByHand::default().worker(grants).found(check), []);
+    }
+
+    #[test]
+    fn a_fence_that_is_granted_twice_is_reported() {
+        let first = [granted(0, 10, "k", 1, 20), let_go(0, 15)];
+        let second = [granted(0, 10, "k", 1, 40)];
+        assert_eq!(ByHand::default().worker(first).worker(second).found(check), [Kind::Fence]);
+    }
+
+    #[test]
+    fn a_lower_fence_is_reported_if_its_request_was_sent_later() {
+        let first = || [granted(0, 10, "k", 7, 20)];
+        let later = [granted(0, 30, "k", 6, 40)];
+        assert_eq!(ByHand::default().worker(first()).worker(later).found(check), [Kind::Fence]);
+        // Sent at 9, and received late.
+        let mut earlier = granted(0, 30, "k", 6, 40);
+        if let crate::event::Event::Granted { sent, .. } = &mut earlier.event {
+            *sent = crate::check::by_hand::at(9);
+        }
+        assert_eq!(ByHand::default().worker(first()).worker([earlier]).found(check), []);
+    }
+
+    #[test]
+    fn a_pause_makes_the_time_of_the_request_unknown() {
+        let first = [granted(0, 10, "k", 7, 20)];
+        let later = [stalled(29, 25), granted(0, 30, "k", 6, 40)];
+        assert_eq!(ByHand::default().worker(first).worker(later).found(check), []);
+    }
+}

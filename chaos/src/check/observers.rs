@@ -117,3 +117,53 @@ fn seen(process: &Process, key: &str, fence: u64, to: Moment, found: &mut Vec<Vi
         found.push(Violation::new(Kind::Observer, to, text));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::check::by_hand::{ByHand, entry, led, let_go};
+    use crate::event::Entry;
+
+    const KEY: &str = "run:leader:contested";
+
+    fn told(millis: u64, leader: Leader) -> Entry {
+        entry(millis, Event::Observed { key: KEY.to_owned(), leader })
+    }
+
+    fn led_by(millis: u64, fence: u64, candidate: Option<&str>) -> Entry {
+        told(millis, Leader::Led { fence, candidate: candidate.map(str::to_owned) })
+    }
+
+    /// A term that was released at 5 s, and the next one, which begins at `next`.
+    fn terms(next: u64, observed: impl IntoIterator<Item = Entry>) -> ByHand {
+        let released = entry(5_001, Event::TermReleased { key: KEY.to_owned() });
+        let leader = [led(0, 3_000, 1, 5_500), let_go(0, 5_000), released, led(1, next, 2, 9_000)];
+        let observer = [entry(1, Event::Started { seed: 1 })].into_iter().chain(observed);
+        ByHand::default().worker(leader).worker(observer)
+    }
+
+    #[test]
+    fn a_vacancy_must_be_seen() {
+        let unseen = [led_by(3_100, 1, None), led_by(7_000, 2, None)];
+        assert_eq!(terms(6_000, unseen).found(check), [Kind::Observer]);
+        let seen = [led_by(3_100, 1, None), told(5_010, Leader::Vacant), led_by(7_000, 2, None)];
+        assert_eq!(terms(6_000, seen).found(check), []);
+        let unknown = [led_by(3_100, 1, None), told(5_010, Leader::Unknown)];
+        assert_eq!(terms(6_000, unknown).found(check), []);
+    }
+
+    #[test]
+    fn a_short_vacancy_may_be_missed() {
+        let unseen = [led_by(3_100, 1, None), led_by(7_000, 2, None)];
+        assert_eq!(terms(5_400, unseen).found(check), []);
+    }
+
+    #[test]
+    fn no_lower_fence_and_no_false_name_is_told() {
+        let back = [led_by(3_100, 2, None), led_by(3_200, 1, None)];
+        assert_eq!(terms(5_400, back).found(check), [Kind::Observer]);
+        let name = |name| [led_by(3_100, 1, Some(name))];
+        assert_eq!(terms(5_400, name("0-0")).found(check), []);
+        assert_eq!(terms(5_400, name("1-0")).found(check), [Kind::Observer]);
+    }
+}

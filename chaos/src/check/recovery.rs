@@ -147,3 +147,71 @@ fn probes(run: &Run, figures: &mut Figures, found: &mut Vec<Violation>) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::check::by_hand::{ByHand, entry, granted, let_go};
+    use crate::event::Entry;
+
+    /// Grants every 100 ms, except from `from` to `to`.
+    fn grants(from: u64, to: u64) -> Vec<Entry> {
+        let moments = (1..600).map(|number| number * 100);
+        let moments = moments.filter(|moment| !(from..to).contains(moment));
+        let hold =
+            |moment| [granted(moment, moment, "k", moment, moment + 9), let_go(moment, moment + 1)];
+        let end = entry(59_990, Event::Drained { waiters: 0, terms: 0 });
+        moments.flat_map(hold).chain([end]).collect()
+    }
+
+    fn phases(grants: Vec<Entry>) -> ByHand {
+        let run = ByHand::default().worker(grants).phase(0, Phase::WarmUp);
+        let run = run.phase(10_000, Phase::Faults).phase(30_000, Phase::Calm);
+        run.phase(59_900, Phase::Drain)
+    }
+
+    #[test]
+    fn steady_grants_are_fine() {
+        assert_eq!(phases(grants(0, 0)).found(check), []);
+    }
+
+    #[test]
+    fn a_key_that_stays_locked_after_the_faults_is_reported() {
+        assert_eq!(phases(grants(31_000, 40_000)).found(check), [Kind::Stuck]);
+        assert_eq!(phases(grants(15_000, 26_000)).found(check), []);
+    }
+
+    #[test]
+    fn a_slow_recovery_is_reported() {
+        let run = phases(grants(15_000, 26_000));
+        let run = run.fault(FaultKind::AllSilent, None, 15_000, 19_000);
+        assert_eq!(run.found(check), [Kind::Recovery]);
+    }
+
+    #[test]
+    fn fewer_grants_than_before_are_reported() {
+        let slow = grants(0, 0).into_iter().filter(|entry| {
+            entry.at.0 < 30_000_000 || entry.at.0 / 100_000 % 3 == 0 || entry.at.0 > 59_900_000
+        });
+        assert_eq!(phases(slow.collect()).found(check), [Kind::Recovery]);
+    }
+
+    #[test]
+    fn waiters_that_are_left_are_reported() {
+        let mut left = grants(0, 0);
+        left.pop();
+        assert_eq!(phases(left.clone()).found(check), [Kind::Stuck]);
+        left.push(entry(59_990, Event::Drained { waiters: 1, terms: 0 }));
+        assert_eq!(phases(left).found(check), [Kind::Stuck]);
+    }
+
+    #[test]
+    fn a_key_that_is_not_free_at_the_end_is_reported() {
+        let probed = |granted| {
+            let probed = Event::probed("k".to_owned(), Duration::from_secs(1), granted);
+            phases(grants(0, 0)).parent([entry(60_000, probed)]).found(check)
+        };
+        assert_eq!(probed(true), []);
+        assert_eq!(probed(false), [Kind::Stuck]);
+    }
+}

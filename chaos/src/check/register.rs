@@ -30,3 +30,23 @@ pub(crate) fn check(run: &Run, found: &mut Vec<Violation>) -> Figures {
     }
     figures
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::check::by_hand::{ByHand, entry};
+
+    fn write(fence: u64, accepted: bool) -> crate::event::Entry {
+        entry(1, Event::Write { key: "k".to_owned(), fence, accepted })
+    }
+
+    #[test]
+    fn a_late_write_must_be_refused_and_a_good_one_accepted() {
+        let good = [write(1, true), write(1, true), write(3, true), write(2, false)];
+        assert_eq!(ByHand::default().parent(good).found(check), []);
+        let late = [write(2, true), write(1, true)];
+        assert_eq!(ByHand::default().parent(late).found(check), [Kind::Register]);
+        let refused = [write(2, true), write(2, false)];
+        assert_eq!(ByHand::default().parent(refused).found(check), [Kind::Register]);
+    }
+}

@@ -27,7 +27,7 @@ pub(crate) async fn step(task: &mut Task) {
 
 async fn attempt(task: &mut Task, began: Moment) -> Result<()> {
     let key = task.worker.keys.short(task.rng.usize(..SHORT));
-    let (ttl, wait) = (task.ttl(), task.millis(200..3_000));
+    let (ttl, wait) = (task.ttl(), task.millis(1_000..4_000));
     let request = task.worker.locks.lock(key).ttl(ttl).wait(wait);
     match task.rng.u8(..100) {
         0..45 => {
