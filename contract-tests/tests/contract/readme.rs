@@ -85,7 +85,13 @@ async fn survives_a_restart(
     spare.container.start().await?;
     drop(until_up(&connect).await?);
 
-    let after = write_report(&locks, later).await?;
+    let after = loop {
+        match write_report(&locks, later).await {
+            // On a busy machine, the first calls may take too long.
+            Err(error) if error.is_transient() => {}
+            written => break written?,
+        }
+    };
     assert!(later != KEY || after > before, "{after} after {before}");
     assert!(mail(&locks).await?);
     Ok(locks.shutdown().await?)

@@ -241,8 +241,10 @@ async fn connections_do_not_pile_up_in_a_silent_network(server: Arc<Server>) -> 
     assert!(opened <= 36, "{opened} connections");
     let restored = Instant::now();
     while rate().await < usual * 8 / 10 {
-        assert!(restored.elapsed() < Duration::from_secs(5), "not back to 80 % of {usual}/s");
+        // Far more than it takes: other trials share the machine.
+        assert!(restored.elapsed() < PATIENCE, "not back to 80 % of {usual}/s");
     }
+    println!("recovery of the throughput of Postgres after silence: {:?}", restored.elapsed());
     Ok(())
 }
 
