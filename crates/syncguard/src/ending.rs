@@ -157,13 +157,18 @@ impl Handoff {
         let (terms, sent) = (self.receiver.terms.clone(), Instant::now());
         match self.shared.backend.handoff(from, &terms.id, terms.ttl).await {
             Ok(Some(lease)) => {
-                if let Ok(lease) = self.shared.held_lease(lease, &terms, sent) {
-                    self.settled = true;
-                    self.deliver(lease);
-                } else {
-                    // The waiter tries by itself, and gets the error if the store has not recovered.
-                    self.settle(Settled::LeaseGone);
-                    drop(Undo::new(&self.shared, &self.home, &self.key, &terms));
+                match self.shared.held_lease(lease, &terms, sent) {
+                    // The answer came after the TTL: the waiter finds out what is left of the lease.
+                    Ok(lease) if lease.is_lost() => self.settle(Settled::Uncertain),
+                    Ok(lease) => {
+                        self.settled = true;
+                        self.deliver(lease);
+                    }
+                    Err(_) => {
+                        // The waiter tries by itself, and gets the error if the store has not recovered.
+                        self.settle(Settled::LeaseGone);
+                        drop(Undo::new(&self.shared, &self.home, &self.key, &terms));
+                    }
                 }
                 Ok(true)
             }

@@ -185,6 +185,13 @@ impl LockGuard {
         Ok(released)
     }
 
+    /// The lease is over, and no release of it was answered.
+    pub(crate) fn give_up(&self, error: &Error) {
+        self.armed.store(false, Ordering::Relaxed);
+        ending::forget(&self.shared, &self.lease);
+        self.shared.background.report(error);
+    }
+
     /// Lets go of the lease without ending it. It stands until its TTL, or until its next owner
     /// extends or releases it.
     ///

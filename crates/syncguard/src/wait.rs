@@ -172,6 +172,7 @@ async fn sleep(ticket: &mut Ticket<'_>, until: Instant, listen: bool) -> Woken {
         }
     };
     tokio::select! {
+        biased;
         () = woken => Woken::Queue,
         () = notified => Woken::Notification,
         () = sleep_until(until) => Woken::Timer,

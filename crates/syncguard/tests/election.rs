@@ -503,6 +503,23 @@ async fn n4_a_resignation_goes_on_without_its_caller_until_the_lease_is_over() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn n4_a_resignation_waits_no_longer_than_the_lease_lasts() {
+    let backend = with_notifications_and_handoff();
+    let locks = LockManager::builder(backend.clone()).shutdown_limit(20 * TTL).build();
+    let log = Log::default();
+    let lead = leads(locks.election("key").ttl(TTL), "ada", &log);
+    sleep(SECOND).await;
+    // The store is away, and a renewal is under way.
+    backend.on_call(|_, _| Fault::Hang);
+    sleep(TTL / 3).await;
+    let began = Instant::now();
+    locks.shutdown().await.unwrap();
+    lead.await.unwrap().unwrap();
+    // The renewal may have reached the store, so the lease may last that long.
+    assert!(began.elapsed() <= TTL, "{:?}", began.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
 async fn n4_shutdown_hands_over_in_milliseconds() {
     let backend = with_notifications_and_handoff();
     let (old, new) = (LockManager::new(backend.clone()), LockManager::new(backend.clone()));

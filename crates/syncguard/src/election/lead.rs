@@ -95,6 +95,7 @@ impl Election {
             }
             term.end().await;
             tokio::select! {
+                biased;
                 () = self.cancel.cancelled() => {}
                 () = self.shared.background.closing().cancelled() => {}
                 () = sleep(pauses.next()) => {}

@@ -129,6 +129,7 @@ impl Watch {
     async fn wait(&mut self) {
         if let Some(subscription) = self.subscription.take() {
             tokio::select! {
+                biased;
                 () = subscription => self.pause = FIRST_PAUSE,
                 () = sleep_until(self.wake_at) => {}
             }

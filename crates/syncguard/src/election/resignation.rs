@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use syncguard_core::{Error, ErrorCode, Operation, Result};
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::task::TaskTracker;
 
 use super::publisher::Publisher;
@@ -48,26 +48,38 @@ impl Resignation {
         if let Some(watchdog) = &self.watchdog {
             watchdog.stop();
         }
-        self.tell(self.release(lease.stands_until()).await);
-        self.publisher.withdraw().await;
+        let released = self.release(lease.stands_until()).await;
+        let answered = released.is_ok();
+        self.tell(released);
+        if answered {
+            self.publisher.withdraw().await;
+        }
     }
 
     /// A request that fails is sent again, whatever its error says, because the key stays without a
     /// leader until it was answered.
     async fn release(&self, until: Instant) -> Result<bool> {
         let mut pauses = Backoff::default().pauses_after_failure();
-        loop {
-            match self.guard.end().await {
-                Ok(released) => return Ok(released),
-                Err(error) => {
-                    let pause = pauses.next();
-                    if Instant::now() + pause >= until {
-                        return Err(error);
-                    }
-                    sleep(pause).await;
+        let mut last = None;
+        let released = timeout_at(until, async {
+            loop {
+                match self.guard.end().await {
+                    Ok(released) => return released,
+                    Err(error) => last = Some(error),
                 }
+                sleep(pauses.next()).await;
             }
+        });
+        if let Ok(released) = released.await {
+            return Ok(released);
         }
+        let error = last.unwrap_or_else(|| {
+            Error::new(ErrorCode::NetworkTimeout, Operation::Release)
+                .with_key(self.guard.key())
+                .with_message("the server did not answer until the lease was over")
+        });
+        self.guard.give_up(&error);
+        Err(error)
     }
 
     fn tell(&self, outcome: Result<bool>) {
