@@ -131,4 +131,31 @@ mod tests {
         assert!(parse(b"[]").is_err());
         assert!(parse(b"\xff").is_err());
     }
+
+    proptest::proptest! {
+        /// What is stored may be anything (E2).
+        #[test]
+        fn e2_no_stored_bytes_make_a_read_panic(bytes: Vec<u8>) {
+            let _ = (parse(&bytes), expiry(&bytes));
+        }
+
+        #[test]
+        fn e2_no_stored_fields_make_a_read_panic(
+            text in "\\PC{0,30}",
+            id in "[A-Za-z0-9_-]{20,23}",
+            fence in "(\"[0-9]{0,17}\"|[0-9]{0,17}|null)",
+            times: [f64; 2],
+        ) {
+            let [acquired, expires] = times;
+            let json = format!(
+                "{{\"key\":{},\"lockId\":\"{id}\",\"fence\":{fence},\"acquiredAtMs\":{acquired},\
+                 \"expiresAtMs\":{expires}}}",
+                serde_json::Value::from(text.as_str()),
+            );
+            if let Ok(record) = parse(json.as_bytes()) {
+                proptest::prop_assert_eq!(record.id().as_str(), id);
+                proptest::prop_assert!(record.fence() <= Fence::MAX);
+            }
+        }
+    }
 }

@@ -220,3 +220,32 @@ fn e2_a_publication_that_cannot_be_read_is_internal_and_outranks_nothing() {
         assert!(publication::read(&document(&fields)).is_err());
     }
 }
+
+fn any_value() -> impl proptest::strategy::Strategy<Value = ValueType> {
+    use proptest::prelude::*;
+    prop_oneof![
+        "\\PC{0,30}".prop_map(ValueType::StringValue),
+        "[0-9]{0,17}".prop_map(ValueType::StringValue),
+        "[A-Za-z0-9_-]{22}".prop_map(ValueType::StringValue),
+        any::<i64>().prop_map(ValueType::IntegerValue),
+        any::<f64>().prop_map(ValueType::DoubleValue),
+        any::<bool>().prop_map(ValueType::BooleanValue),
+        any::<Vec<u8>>().prop_map(ValueType::BytesValue),
+    ]
+}
+
+proptest::proptest! {
+    /// What is stored may be anything (E2).
+    #[test]
+    fn e2_no_stored_fields_make_a_read_panic(values in proptest::array::uniform5(any_value()), now: u64) {
+        let fields = golden().into_iter().map(|(field, _)| field).zip(values).collect::<Vec<_>>();
+        let document = document(&fields);
+        let _ = StoredLock::read_live(&document, Timestamp::from_millis(now));
+        let _ = (stored_fence(&document), last_fence(&document));
+    }
+
+    #[test]
+    fn e2_a_revision_is_read_as_it_was_written_or_refused(text in "(-?[0-9]{0,20}[.:, ]?[0-9]{0,12}|\\PC{0,20})") {
+        let _ = revision_from_text(&text);
+    }
+}

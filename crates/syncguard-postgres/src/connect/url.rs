@@ -109,4 +109,19 @@ mod tests {
             assert!(parse(url).is_ok(), "{url}: {:?}", parse(url));
         }
     }
+
+    proptest::proptest! {
+        /// A URL is used or refused, whatever is in it.
+        #[test]
+        fn f3_no_text_makes_the_driver_panic(
+            scheme in "(|postgres|postgresql|POSTGRES|mysql)",
+            rest in "(://|:|)([a-z%:@\\[\\]/?#&=.,0-9 ]|\\PC){0,40}",
+            options in "(\\?(host|port|sslmode|options|[a-z-]{1,9})=[^#]{0,9}(&[a-zA-Z_-]{1,16}=\\PC{0,9}){0,3})?",
+        ) {
+            let url = format!("{scheme}{rest}{options}");
+            if let Err(error) = parse(&url) {
+                proptest::prop_assert_eq!(error.code(), ErrorCode::InvalidArgument);
+            }
+        }
+    }
 }
