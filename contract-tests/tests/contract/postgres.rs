@@ -3,6 +3,7 @@
 
 #![allow(clippy::expect_used, clippy::unwrap_used, reason = "an assertion of a trial may panic")]
 
+mod away;
 mod connections;
 mod crowd;
 mod errors;
@@ -24,6 +25,7 @@ mod replicas;
 mod round_trips;
 mod schema;
 mod settings;
+mod shared_statements;
 mod transactions;
 
 use std::error::Error;
@@ -115,6 +117,7 @@ pub(crate) fn trials(runtime: &Handle) -> Vec<Trial> {
     all.extend(pooler::suite(runtime, &server));
 
     let own = [
+        away::cases(),
         connections::cases(),
         crowd::cases(),
         errors::cases(),
@@ -135,6 +138,7 @@ pub(crate) fn trials(runtime: &Handle) -> Vec<Trial> {
         round_trips::cases(),
         schema::cases(),
         settings::cases(),
+        shared_statements::cases(),
         transactions::cases(),
     ];
     let slots = Arc::new(Semaphore::new(AT_A_TIME));

@@ -281,3 +281,30 @@ fn replicas(info: &str, required: Result<String, RedisError>) -> Finding {
         ),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_old_server_is_an_error() {
+        for (info, level) in [
+            ("redis_version:5.0.14\r\n", Level::Error),
+            ("redis_version:6.2.14\r\n", Level::Fine),
+            ("redis_version:7.2.4\r\nvalkey_version:9.1.2\r\n", Level::Fine),
+            ("redis_version:unstable\r\n", Level::Unknown),
+            ("", Level::Unknown),
+        ] {
+            assert_eq!(version(info).level(), level, "{info}");
+        }
+    }
+
+    #[test]
+    fn a_master_that_needs_no_replicas_to_write_is_a_warning() {
+        let level = |info, required: &str| replicas(info, Ok(required.to_owned())).level();
+        assert_eq!(level("connected_slaves:2\r\n", "0"), Level::Warning);
+        assert_eq!(level("connected_slaves:2\r\n", "1"), Level::Fine);
+        assert_eq!(level("connected_slaves:0\r\n", "0"), Level::Fine);
+        assert_eq!(level("", "0"), Level::Unknown);
+    }
+}

@@ -29,7 +29,7 @@ cases![
 const SECOND: Duration = Duration::from_secs(1);
 
 /// One statement at a time, so that whatever arrives meanwhile shares the next one.
-fn grouped(pool: &PgPool) -> super::Result<PostgresBackend> {
+pub(super) fn grouped(pool: &PgPool) -> super::Result<PostgresBackend> {
     let builder = PostgresBackend::builder().command_timeout(super::PATIENCE);
     builder.group_commit(1, 100).build(pool.clone())
 }
@@ -132,7 +132,7 @@ async fn renewals_and_releases_of_lost_leases_fail_alone(server: Arc<Server>) ->
 }
 
 /// Polls all of them in one task until each has ended.
-async fn futures_of<F: Future>(futures: impl Iterator<Item = F>) -> Vec<F::Output> {
+pub(super) async fn futures_of<F: Future>(futures: impl Iterator<Item = F>) -> Vec<F::Output> {
     let mut futures: Vec<_> = futures.map(|future| (Box::pin(future), None)).collect();
     std::future::poll_fn(|cx| {
         for (future, output) in &mut futures {

@@ -35,7 +35,8 @@ async fn a_silent_connection_is_closed_when_it_is_replaced_or_not_needed(
     Ok(())
 }
 
-async fn until_open(forwarder: &Forwarder, expected: usize) {
+/// Waits until clients have closed all but so many connections.
+pub(super) async fn until_open(forwarder: &Forwarder, expected: usize) {
     let closed = async {
         while forwarder.open() != expected {
             sleep(Duration::from_millis(10)).await;

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use libtest_mimic::Trial;
 use syncguard_postgres::sqlx::postgres::{PgConnectOptions, PgPool};
-use syncguard_postgres::{Backend, Backoff, LockManager, PostgresBackend};
+use syncguard_postgres::{Backend, Backoff, Level, LockManager, PostgresBackend};
 use tokio::runtime::Handle;
 use tokio::sync::OnceCell;
 use tokio::time::{Instant, advance, pause, resume, sleep, timeout};
@@ -29,6 +29,7 @@ cases![
     a_pooler_is_one_warning_and_gets_no_waiter_lock,
     a_pool_of_a_pooler_is_one_warning_when_it_is_built,
     a_release_through_a_pooler_notifies_a_direct_connection,
+    a_preflight_finds_a_pooler_that_breaks_prepared_statements,
 ];
 
 pub(super) fn suite(runtime: &Handle, server: &Arc<Server>) -> Vec<Trial> {
@@ -135,6 +136,26 @@ async fn a_release_through_a_pooler_notifies_a_direct_connection(server: Arc<Ser
     assert!(backend.release(&held).await?);
     assert_notified(notification).await;
     assert!(backend.capabilities().receives_notifications());
+    Ok(())
+}
+
+async fn a_preflight_finds_a_pooler_that_breaks_prepared_statements(
+    server: Arc<Server>,
+) -> Outcome {
+    let fixture = Fixture::new(&server).await?;
+    let pooler = Pooler::start(&fixture.options())?;
+    pooler.pool(&fixture.options()).await?;
+    let pooler_mode = async |capacity| {
+        let options = pooler.options(&fixture.options()).statement_cache_capacity(capacity);
+        let backend = fixture.named().build(pool_of(3).connect_lazy_with(options))?;
+        let findings = backend.preflight().await;
+        let mode = findings.iter().find(|finding| finding.code() == "pooler-mode");
+        Outcome::Ok(mode.expect("it is checked").clone())
+    };
+    let finding = pooler_mode(100).await?;
+    assert_eq!(finding.level(), Level::Warning, "{finding}");
+    assert!(finding.advice().contains("statement_cache_capacity"), "{finding}");
+    assert_eq!(pooler_mode(0).await?.level(), Level::Fine);
     Ok(())
 }
 

@@ -14,6 +14,7 @@ use syncguard_postgres::{
 };
 
 use super::faults::{pid, until_one_waits};
+use super::replicas::Replicas;
 use super::{
     Outcome, PATIENCE, as_user, cases, empty_schema, execute, fresh_id, fresh_key, lease, minute,
     patient, pool_of, service,
@@ -30,6 +31,7 @@ cases![
     e1_a_canceled_statement_is_no_timeout,
     a_preflight_of_a_good_server_is_fine,
     a_preflight_finds_what_is_wrong,
+    a_preflight_of_a_standby_is_an_error,
     a_preflight_without_a_connection_knows_nothing,
 ];
 
@@ -273,6 +275,17 @@ async fn a_preflight_finds_what_is_wrong(server: Arc<Server>) -> Outcome {
     assert!(found.contains(&("privileges", Level::Error)), "{findings:?}");
     assert!(found.contains(&("connection-headroom", Level::Warning)), "{findings:?}");
     assert!(found.contains(&("long-transactions", Level::Unknown)), "{findings:?}");
+    Ok(())
+}
+
+async fn a_preflight_of_a_standby_is_an_error(server: Arc<Server>) -> Outcome {
+    let replicas = Replicas::start(&server).await?;
+    replicas.until_in_sync().await?;
+    let pool = pool_of(2).connect_lazy(&format!("{}/postgres", replicas.standby.url))?;
+    let found = levels(&patient(pool)?.preflight().await);
+    assert!(found.contains(&("primary", Level::Error)), "{found:?}");
+    // A standby is always read-only. That is one fault, not two.
+    assert!(found.contains(&("read-only", Level::Fine)), "{found:?}");
     Ok(())
 }
 
