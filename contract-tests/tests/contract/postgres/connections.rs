@@ -157,13 +157,14 @@ async fn callers_that_give_up_leave_no_sessions_behind(server: Arc<Server>) -> O
     lease(service.acquire_in(&mut blocker, &key, minute()).await)?;
     let start = Instant::now();
     let mut most = 0;
-    while start.elapsed() < Duration::from_secs(2) {
+    while start.elapsed() < Duration::from_secs(3) {
         let mut attempts = JoinSet::new();
         for _ in 0..8 {
             let (backend, key) = (backend.clone(), key.clone());
             attempts.spawn(async move {
                 let id = fresh_id();
-                timeout(Duration::from_millis(100), backend.acquire(&key, &id, minute()))
+                // Long enough to be sent over a new connection.
+                timeout(Duration::from_millis(400), backend.acquire(&key, &id, minute()))
                     .await
                     .is_ok()
             });

@@ -257,6 +257,9 @@ async fn a_preflight_finds_what_is_wrong(server: Arc<Server>) -> Outcome {
     execute(&pool, format!("DROP INDEX {schema}.idx_syncguard_locks_lock_id")).await?;
     let index = found(with(&[])?).await;
     assert!(index.contains(&("indexes", Level::Warning)), "{index:?}");
+    execute(&pool, format!("DROP TABLE {schema}.syncguard_leaders")).await?;
+    let leaders = found(with(&[])?).await;
+    assert!(leaders.contains(&("leader-table", Level::Warning)), "{leaders:?}");
 
     let user = format!("u{}", fresh_id().fingerprint());
     execute(

@@ -11,9 +11,10 @@ use tokio::time::{Instant, timeout};
 
 use super::group_commit::{futures_of, grouped};
 use super::notifications::{Fixture, assert_notified, listening};
-use super::{Outcome, cases, end_in, fresh_id, fresh_key, lease, minute, service};
+use super::{Outcome, cases, empty_schema, end_in, fresh_id, fresh_key, lease, minute, service};
 
 cases![
+    attempts_and_renewals_share_transactions,
     a_dead_lease_is_neither_renewed_nor_released,
     a_dead_lease_is_taken_over,
     each_release_notifies,
@@ -28,6 +29,32 @@ const MANY: usize = 20;
 
 /// Less than the time for which a statement waits for a lock.
 const SOON: Duration = Duration::from_secs(10);
+
+/// Each transaction that wrote has an id of its own, which is in the rows.
+async fn attempts_and_renewals_share_transactions(server: Arc<Server>) -> Outcome {
+    let (pool, _) = empty_schema(&server).await?;
+    let backend = grouped(&pool)?;
+    backend.setup_schema().await?;
+    let writers = async || -> Outcome<i64> {
+        let sql = "SELECT count(DISTINCT xmin::text) FROM syncguard_locks";
+        Ok(sqlx::query_scalar(sql).fetch_one(&pool).await?)
+    };
+    let pairs: Vec<_> = (0..400).map(|_| (fresh_key(), fresh_id())).collect();
+    let attempts = pairs.iter().map(|(key, id)| backend.acquire(key, id, minute()));
+    let mut leases = Vec::new();
+    for acquired in futures_of(attempts).await {
+        leases.push(lease(acquired)?.expect("the key was free"));
+    }
+    let shared = writers().await?;
+    assert!(shared <= 100, "{shared} transactions for 400 attempts");
+    let renewals = leases.iter().map(|lease| backend.extend(lease, minute()));
+    for renewed in futures_of(renewals).await {
+        assert!(renewed?.is_some());
+    }
+    let shared = writers().await?;
+    assert!(shared <= 100, "{shared} transactions for 400 renewals");
+    Ok(())
+}
 
 async fn leases(backend: &PostgresBackend) -> Outcome<Vec<Lease>> {
     let mut leases = Vec::new();
@@ -81,10 +108,12 @@ async fn each_release_notifies(server: Arc<Server>) -> Outcome {
     let fixture = Fixture::new(&server).await?;
     let waiter = fixture.waiter()?;
     let holder = fixture.named().group_commit(1, 100).build(fixture.pool.clone())?;
-    let leases = leases(&holder).await?;
-    let mut notifications = Vec::new();
-    for lease in &leases {
-        notifications.push(listening(&waiter, lease.key()).await);
+    let (mut leases, mut notifications) = (Vec::new(), Vec::new());
+    for _ in 0..MANY {
+        let acquired = holder.acquire(&fixture.key().await?, &fresh_id(), minute()).await;
+        let held = lease(acquired)?.expect("the key was free");
+        notifications.push(listening(&waiter, held.key()).await);
+        leases.push(held);
     }
     let releases = leases.iter().map(|lease| holder.release(lease));
     for released in futures_of(releases).await {
