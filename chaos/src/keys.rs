@@ -9,7 +9,7 @@ pub(crate) struct Keys {
 }
 
 /// Keys that are held for moments, many times a second.
-pub(crate) const SHORT: usize = 12;
+pub(crate) const SHORT: usize = 16;
 /// Keys that are held for up to seconds, and kept alive.
 pub(crate) const LONG: usize = 3;
 

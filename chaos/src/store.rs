@@ -53,7 +53,7 @@ impl Store {
     pub(crate) const fn short_tasks(self) -> u64 {
         match self {
             Self::Firestore => 4,
-            Self::Postgres | Self::Redis => 10,
+            Self::Postgres | Self::Redis => 20,
         }
     }
 

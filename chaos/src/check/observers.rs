@@ -93,10 +93,12 @@ fn vacancy(run: &Run, term: &Hold, next: &Hold) -> Option<(Moment, Moment)> {
 fn is_watching(run: &Run, process: &Process, from: Moment, to: Moment) -> bool {
     let least = if run.is_disturbed(from, to, RESUBSCRIBED) { UNNOTIFIED } else { NOTIFIED };
     let lives = process.began.0 + 1_000_000 < from.0 && process.killed.is_none_or(|at| to < at);
+    // What happened before it had this time does not matter.
+    let since = from.max(to.before(least));
     lives
         && to.since(from) > least
-        && !run.is_disturbed(from, to, Duration::from_millis(500))
-        && process.paused.within(from.before(least), to) < Duration::from_millis(100)
+        && !run.is_disturbed(since, to, Duration::ZERO)
+        && process.paused.within(since, to) < Duration::from_millis(100)
 }
 
 /// Checks what an observer knew when a vacancy ended.

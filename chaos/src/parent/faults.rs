@@ -36,7 +36,9 @@ impl Faults<'_> {
         // Each kind comes once before any comes again.
         let mut round = Vec::new();
         while Instant::now() < until {
-            sleep(millis(&mut rng, 300..3_000)).await;
+            // A few pauses are long enough for everything to work as it should in between.
+            let long = rng.u8(..5) == 0;
+            sleep(millis(&mut rng, if long { 5_000..9_000 } else { 300..3_000 })).await;
             if round.is_empty() {
                 round.clone_from(&kinds);
                 rng.shuffle(&mut round);

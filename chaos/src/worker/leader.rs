@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fastrand::Rng;
-use syncguard::{Backoff, Election, Leadership, Result, Term};
+use syncguard::{Backoff, Election, Jitter, Leadership, Result, Term};
 use tokio::time::{Instant, sleep};
 
 use super::hold::{Held, Hold};
@@ -17,7 +17,7 @@ use crate::register::Writer;
 /// Short, so that many terms end within the faults.
 pub(crate) const TTL: Duration = Duration::from_secs(2);
 /// Longer than an observer without notifications needs to see the vacancy.
-const SOLO_PAUSE: Duration = Duration::from_secs(4);
+const SOLO_PAUSE: Duration = Duration::from_secs(5);
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// Campaigns for the key that all workers contest. Every other worker uses the parts of `lead`.
@@ -37,7 +37,8 @@ pub(crate) async fn alone(worker: Arc<Worker>) {
 }
 
 fn candidate(worker: &Worker, key: String, pause: Duration) -> Election {
-    let election = worker.locks.election(key).ttl(TTL).pause(Backoff::fixed(pause));
+    let election =
+        worker.locks.election(key).ttl(TTL).pause(Backoff::fixed(pause).with_jitter(Jitter::None));
     election.candidate(&worker.name).cancel(worker.stop.clone())
 }
 
