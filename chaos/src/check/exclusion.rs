@@ -45,13 +45,14 @@ fn for_each_successor<'a>(holds: &[&'a Hold], mut with: impl FnMut(&'a Hold, Opt
 }
 
 fn one_holder(run: &Run, hold: &Hold, next: &Hold, found: &mut Vec<Violation>) {
-    let relied_until = hold.until.min(hold.end().unwrap_or(hold.until));
-    if hold.verified > next.granted || relied_until > next.granted {
+    let Some(claim) = hold.claim else { return };
+    let relied_until = claim.until.min(hold.end().unwrap_or(claim.until));
+    if claim.verified > next.granted || relied_until > next.granted {
         let text = format!(
             "{} held {} and relied on it for {:?} after {} was granted",
             describe(run, hold),
             hold.key,
-            relied_until.max(hold.verified).since(next.granted),
+            relied_until.max(claim.verified).since(next.granted),
             describe(run, next)
         );
         found.push(Violation::new(Kind::TwoHolders, next.granted, text));
@@ -88,14 +89,15 @@ fn end_in_time(
         }
     }
     // The work of a leader ends by its own deadline, whether or not there is a successor.
-    if hold.how == How::Lead && hold.end().is_some() && late(hold.until) > SLACK {
+    let lease_end = hold.claim.map_or(hold.granted, |claim| claim.until);
+    if hold.how == How::Lead && hold.end().is_some() && late(lease_end) > SLACK {
         let text = format!(
             "{} of {} worked for {:?} after its lease",
             describe(run, hold),
             hold.key,
-            late(hold.until)
+            late(lease_end)
         );
-        found.push(Violation::new(Kind::LateStop, hold.until, text));
+        found.push(Violation::new(Kind::LateStop, lease_end, text));
     }
 }
 
@@ -133,6 +135,15 @@ mod tests {
         let run = ByHand::default().worker(first).worker(second);
         let run = run.fault(FaultKind::WorkerKilled, Some(0), 500, 600);
         assert_eq!(run.found(check), [Kind::TwoHolders]);
+    }
+
+    #[test]
+    fn a_guard_that_is_received_after_its_lease_claims_nothing() {
+        let first = [granted(0, 4000, "k", 1, 4000), let_go(0, 4001)];
+        let second = [granted(0, 2000, "k", 2, 3000), let_go(0, 2500)];
+        let run = ByHand::default().worker(first).worker(second);
+        let run = run.fault(FaultKind::WorkerStopped, Some(0), 10, 3999);
+        assert_eq!(run.found(check), []);
     }
 
     #[test]

@@ -83,7 +83,8 @@ fn vacancy(run: &Run, term: &Hold, next: &Hold) -> Option<(Moment, Moment)> {
             && term.let_go.is_some_and(|let_go| let_go <= entry.at)
             && entry.at < next.granted
     });
-    let from = released.map_or(term.until + EXPIRY, |entry| entry.at);
+    let lease_end = term.claim.map_or(term.granted, |claim| claim.until);
+    let from = released.map_or(lease_end + EXPIRY, |entry| entry.at);
     // A pause makes the moment at which the next request was sent too late.
     let exact = of_next.paused.within(next.sent.before(NOTIFIED), next.granted).is_zero();
     (exact && from < next.sent).then_some((from, next.sent))

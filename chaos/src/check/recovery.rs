@@ -114,7 +114,8 @@ fn vacancies(run: &Run, figures: &mut Figures) {
         if key.ends_with(":contested") {
             terms.sort_by_key(|term| term.granted);
             for pair in terms.windows(2) {
-                let ended = pair[0].end().unwrap_or(pair[0].verified);
+                let killed = pair[0].claim.map(|claim| claim.verified);
+                let ended = pair[0].end().or(killed).unwrap_or(pair[0].granted);
                 figures.longest_vacancy = figures.longest_vacancy.max(pair[1].granted.since(ended));
             }
         }

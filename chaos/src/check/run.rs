@@ -47,11 +47,18 @@ pub(crate) struct Hold {
     pub(crate) how: How,
     pub(crate) sent: Moment,
     pub(crate) granted: Moment,
-    /// When it was last verified, and until when it then relied on its lease.
-    pub(crate) verified: Moment,
-    pub(crate) until: Moment,
+    /// When it was last verified, and until when it then relied on its lease. Never, if it was received
+    /// after a pause that was longer than the lease.
+    pub(crate) claim: Option<Claim>,
     pub(crate) lost: Option<Moment>,
     pub(crate) let_go: Option<Moment>,
+}
+
+/// What a holder was told: that it holds, and for how long at most.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Claim {
+    pub(crate) verified: Moment,
+    pub(crate) until: Moment,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -132,15 +139,14 @@ impl Run {
                         how,
                         sent,
                         granted: at,
-                        verified: at,
-                        until,
+                        claim: (at < until).then_some(Claim { verified: at, until }),
                         lost: None,
                         let_go: None,
                     });
                 }
                 Event::Holding { hold, until } => {
                     if let Some(hold) = holds.get(&hold).map(|hold| &mut self.holds[*hold]) {
-                        (hold.verified, hold.until) = (at, until);
+                        hold.claim = Some(Claim { verified: at, until });
                     }
                 }
                 Event::Lost { hold } => {
