@@ -1,5 +1,7 @@
 //! Steps that hold a key for longer: kept alive, extended, passed on, lost.
 
+use std::time::Duration;
+
 use syncguard::{LockRequest, Result};
 use tokio::time::{sleep, timeout};
 
@@ -16,18 +18,20 @@ pub(crate) async fn step(task: &mut Task) {
     let (ttl, wait) = (task.ttl(), task.millis(500..6_000));
     let request = task.worker.locks.lock(key).ttl(ttl).wait(wait);
     if task.worker.defect == Some(Defect::HolderIgnoresLoss) {
+        // Others take the key in the middle of the work, also if the store has a tolerance.
         let expires = request.ttl(task.ttl() / 2);
-        drop(kept(task, expires, began).await);
+        drop(kept(task, expires, Duration::from_secs(5), began).await);
         return;
     }
+    let length = task.millis(50..2_500);
     let done = match task.rng.u8(..100) {
-        0..30 => kept(task, request.keep_alive(), began).await,
+        0..30 => kept(task, request.keep_alive(), length, began).await,
         30..55 => run(task, request, began).await,
         55..70 => extended(task, request, began).await,
         70..80 => passed_on(task, request, began).await,
         80..90 => by_id(task, request.keep_alive(), began).await,
-        90..95 => kept(task, request.without_keep_alive(), began).await,
-        _ => kept(task, request.keep_alive().max_hold(ttl / 2), began).await,
+        90..95 => kept(task, request.without_keep_alive(), length, began).await,
+        _ => kept(task, request.keep_alive().max_hold(ttl / 2), length, began).await,
     };
     if let Err(error) = done {
         task.worker.failed(&error, began);
@@ -36,10 +40,14 @@ pub(crate) async fn step(task: &mut Task) {
     sleep(pause).await;
 }
 
-async fn kept(task: &mut Task, request: LockRequest, began: Moment) -> Result<()> {
+async fn kept(
+    task: &mut Task,
+    request: LockRequest,
+    length: Duration,
+    began: Moment,
+) -> Result<()> {
     let guard = request.acquire().await?;
     let mut hold = task.worker.hold_guard(&guard, How::Acquire, began);
-    let length = task.millis(50..2_500);
     task.work(&guard, &hold, length).await;
     hold.let_go();
     hold.answered(guard.release().await?);
