@@ -1,26 +1,22 @@
 //! What commands go through: connections that are made when needed and replaced when they fail.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+mod established;
+mod shared;
 
-use fred::clients::Client;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use fred::error::{Error as RedisError, ErrorKind};
 use fred::interfaces::ClientLike;
 use fred::types::config::Options;
 use fred::types::{ClusterHash, CustomCommand, Value};
 use tokio::runtime::Handle;
-use tokio::sync::watch;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, timeout};
 
-use crate::connect::{Connector, Task};
+pub(crate) use self::established::Established;
+use self::shared::{Attempts, LAST_PAUSE, Shared};
+use crate::connect::Connector;
 use crate::error::{Fault, NO_RUNTIME};
-
-/// The pause after the first attempt to connect that failed. Each further failure doubles it.
-const FIRST_PAUSE: Duration = Duration::from_millis(20);
-
-/// The limit to which pauses grow. A server that is back is noticed within this time.
-const LAST_PAUSE: Duration = Duration::from_secs(1);
 
 /// The connections of a backend. Clones share them.
 #[derive(Clone, Debug)]
@@ -53,40 +49,9 @@ impl Connections {
 #[derive(Clone, Debug)]
 pub(crate) struct Connection(Arc<Shared>);
 
-#[derive(Debug)]
-struct Shared {
-    connector: Connector,
-    state: Mutex<State>,
-    /// Wakes the callers that wait for the connection, and counts them.
-    changed: watch::Sender<()>,
-}
-
-#[derive(Debug)]
-struct State {
-    established: Option<Arc<Established>>,
-    /// When the attempt that is under way began.
-    connecting: Option<Instant>,
-    /// Why the last attempt to connect failed.
-    failure: Option<RedisError>,
-    /// The pause before the next attempt, after one that failed or did not last.
-    pause: Duration,
-    next_attempt: Instant,
-}
-
 impl Connection {
     fn new(connector: Connector) -> Self {
-        let state = State {
-            established: None,
-            connecting: None,
-            failure: None,
-            pause: Duration::ZERO,
-            next_attempt: Instant::now(),
-        };
-        Self(Arc::new(Shared {
-            connector,
-            state: Mutex::new(state),
-            changed: watch::Sender::new(()),
-        }))
+        Self(Arc::new(Shared::new(connector)))
     }
 
     /// How the connection is made.
@@ -160,7 +125,7 @@ impl Connection {
             state.connecting = Some(now);
         }
         // Not under the lock: a runtime that shuts down drops the task at once.
-        runtime.spawn(Attempts(self.0.clone()).run());
+        runtime.spawn(Attempts::new(&self.0).run());
         None
     }
 
@@ -201,117 +166,6 @@ impl Connection {
                 connection.condemn(&established, error.kind());
             }
         });
-    }
-}
-
-impl Shared {
-    fn state(&self) -> MutexGuard<'_, State> {
-        // No code that can panic runs while this mutex is held, so poisoning cannot occur.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl State {
-    /// Returns the connection if it is up.
-    fn up(&self) -> Option<Arc<Established>> {
-        self.established.as_ref().filter(|established| !established.task.has_ended()).cloned()
-    }
-
-    /// Forgets a connection that failed. The next attempt is made at once if the connection lasted.
-    /// Otherwise a server that accepts connections and refuses commands would see a new one for
-    /// each command.
-    fn retire(&mut self) {
-        if let Some(failed) = self.established.take() {
-            if failed.since.elapsed() >= LAST_PAUSE {
-                self.pause = Duration::ZERO;
-            }
-            self.postpone();
-        }
-    }
-
-    /// Sets the time of the next attempt, and doubles the pause.
-    fn postpone(&mut self) {
-        self.next_attempt = Instant::now() + self.pause;
-        self.pause = (self.pause * 2).clamp(FIRST_PAUSE, LAST_PAUSE);
-    }
-}
-
-/// The attempts to connect, until one succeeds or nobody waits any more.
-struct Attempts(Arc<Shared>);
-
-impl Attempts {
-    async fn run(self) {
-        let shared = &self.0;
-        loop {
-            let next_attempt = shared.state().next_attempt;
-            sleep_until(next_attempt).await;
-            shared.state().connecting = Some(Instant::now());
-            match Established::new(&shared.connector).await {
-                Ok(established) => {
-                    let mut state = shared.state();
-                    state.established = Some(Arc::new(established));
-                    state.failure = None;
-                    return;
-                }
-                Err(failure) => {
-                    let mut state = shared.state();
-                    let passes = Fault::of(&failure).code.is_transient();
-                    state.failure = Some(failure);
-                    state.postpone();
-                    if !passes || shared.changed.receiver_count() == 0 {
-                        return;
-                    }
-                }
-            }
-        }
-    }
-}
-
-impl Drop for Attempts {
-    /// Wakes the waiters: the attempts succeeded or failed, or their runtime is shutting down.
-    fn drop(&mut self) {
-        self.0.state().connecting = None;
-        self.0.changed.send_replace(());
-    }
-}
-
-/// One connection, which is up or was.
-#[derive(Debug)]
-pub(crate) struct Established {
-    client: Client,
-    task: Task,
-    /// The runtime that drives the connection.
-    runtime: Handle,
-    since: Instant,
-    /// A `PING` is under way.
-    proving: AtomicBool,
-    /// A command had no answer in time, so the connection was closed.
-    silent: AtomicBool,
-}
-
-impl Established {
-    async fn new(connector: &Connector) -> Result<Self, RedisError> {
-        let client = connector.client()?;
-        let task = connector.open(&client).await?;
-        Ok(Self {
-            client,
-            task,
-            runtime: Handle::current(),
-            since: Instant::now(),
-            proving: AtomicBool::new(false),
-            silent: AtomicBool::new(false),
-        })
-    }
-
-    /// Whether the connection was closed because a command had no answer in time. Then the other
-    /// commands in flight had none either.
-    pub(crate) fn was_silent(&self) -> bool {
-        self.silent.load(Ordering::Relaxed)
-    }
-
-    /// The client to send commands with.
-    pub(crate) fn client(&self) -> &Client {
-        &self.client
     }
 }
 
