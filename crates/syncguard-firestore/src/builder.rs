@@ -1,25 +1,18 @@
 //! The options of a backend.
 
-use std::env;
-use std::ffi::OsString;
+mod build;
+
 use std::fmt;
 use std::time::Duration;
 
-use gcloud_sdk::google::firestore::v1::firestore_client::FirestoreClient;
 use gcloud_sdk::google_cloud_auth::credentials::Credentials;
-use gcloud_sdk::tonic::codegen::http::uri::Authority;
-use gcloud_sdk::{GoogleApi, GoogleAuthMiddleware};
-use syncguard_core::{Error, ErrorCode, Operation, Result, Timestamp};
+use syncguard_core::Timestamp;
 
 use crate::backend::FirestoreBackend;
 use crate::clock::ClientClock;
-use crate::connect::{Access, Connector};
-use crate::connection::Connection;
-use crate::names::{LOCKS, Names, is_legal_name, leader_collection};
-use crate::operations::Store;
+use crate::names::LOCKS;
 
 const ADDRESS: &str = "https://firestore.googleapis.com";
-const EMULATOR_HOST: &str = "FIRESTORE_EMULATOR_HOST";
 
 /// Configures a [`FirestoreBackend`].
 ///
@@ -63,32 +56,6 @@ pub struct FirestoreBackendBuilder {
 }
 
 impl FirestoreBackend {
-    /// Connects to the database `(default)` of a project with Google's default credentials, or without
-    /// any to the emulator that `FIRESTORE_EMULATOR_HOST` names.
-    ///
-    /// # Errors
-    ///
-    /// As [`FirestoreBackendBuilder::connect`].
-    ///
-    /// # Cancel safety
-    ///
-    /// Dropping the future drops the backend.
-    pub async fn connect(project_id: &str) -> Result<Self> {
-        Self::builder().connect(project_id).await
-    }
-
-    /// Takes a client of yours, with the defaults of the builder.
-    ///
-    /// # Errors
-    ///
-    /// As [`FirestoreBackendBuilder::build`].
-    pub fn new(
-        project_id: &str,
-        client: &GoogleApi<FirestoreClient<GoogleAuthMiddleware>>,
-    ) -> Result<Self> {
-        Self::builder().build(project_id, client)
-    }
-
     /// Returns a builder with the defaults.
     pub fn builder() -> FirestoreBackendBuilder {
         FirestoreBackendBuilder {
@@ -194,107 +161,6 @@ impl FirestoreBackendBuilder {
         self.clock = ClientClock::new(now);
         self
     }
-
-    /// Connects to the database in this project.
-    ///
-    /// # Errors
-    ///
-    /// - [`ErrorCode::InvalidArgument`] if the configuration is bad, or if the certificate of the server
-    ///   cannot be verified.
-    /// - [`ErrorCode::AuthFailed`] if there are no credentials, or if they give no token.
-    /// - [`ErrorCode::ServiceUnavailable`] if nobody listens at the address.
-    /// - [`ErrorCode::NetworkTimeout`] if it takes longer than the command timeout.
-    ///
-    /// The message names the address, the database and the cause.
-    ///
-    /// # Cancel safety
-    ///
-    /// Dropping the future drops the backend.
-    pub async fn connect(self, project_id: &str) -> Result<FirestoreBackend> {
-        let names = self.names(project_id)?;
-        let emulator = self.emulator_address(env::var_os(EMULATOR_HOST))?;
-        let (url, access) = match (emulator, self.credentials.clone()) {
-            (Some(address), _) => (format!("http://{address}"), Access::Emulator),
-            (None, Some(credentials)) => (self.endpoint.clone(), Access::Given(credentials)),
-            (None, None) => (self.endpoint.clone(), Access::Default),
-        };
-        let connector = Connector::new(&url, &names.database, access, self.command_timeout)?;
-        let connection = Connection::new(connector);
-        connection.link().await?;
-        Ok(self.backend(names, connection))
-    }
-
-    /// Takes a client of yours, with its connection, credentials and headers.
-    ///
-    /// Make it with the database (`projects/{project}/databases/{database}`) as its cloud resource
-    /// prefix. The timeouts are those of this backend.
-    ///
-    /// Prefer [`connect`](Self::connect): the backend cannot replace the connection of your client. If
-    /// that falls silent, every operation fails with [`ErrorCode::NetworkTimeout`] until the client
-    /// notices, which takes the SDK up to two minutes.
-    ///
-    /// # Errors
-    ///
-    /// [`ErrorCode::InvalidArgument`] if the configuration is bad.
-    pub fn build(
-        self,
-        project_id: &str,
-        client: &GoogleApi<FirestoreClient<GoogleAuthMiddleware>>,
-    ) -> Result<FirestoreBackend> {
-        let names = self.names(project_id)?;
-        Ok(self.backend(names, Connection::of_client(client.get())))
-    }
-
-    fn backend(self, names: Names, connection: Connection) -> FirestoreBackend {
-        let (clock, command_timeout) = (self.clock, self.command_timeout);
-        let store = Store { connection, names, clock, command_timeout };
-        FirestoreBackend::from_store(store, self.notifications)
-    }
-
-    /// Returns the emulator that this builder or the environment variable names.
-    fn emulator_address(&self, variable: Option<OsString>) -> Result<Option<String>> {
-        let from_environment = || variable.filter(|address| !address.is_empty());
-        let Some(address) = self.emulator.clone().map(OsString::from).or_else(from_environment)
-        else {
-            return Ok(None);
-        };
-        let is_host_and_port = |address: &String| {
-            address.parse::<Authority>().is_ok_and(|authority| authority.port().is_some())
-        };
-        match address.into_string().ok().filter(is_host_and_port) {
-            Some(address) => Ok(Some(address)),
-            None => Err(invalid("the emulator's address is not host:port")),
-        }
-    }
-
-    /// Returns the names, if the whole configuration is right (E3).
-    fn names(&self, project_id: &str) -> Result<Names> {
-        let leaders = self.leaders.clone().unwrap_or_else(|| leader_collection(&self.locks));
-        for (name, message) in [
-            (project_id, "the project id is not legal"),
-            (&self.database, "the database id is not legal"),
-            (&self.locks, "the name of the lock collection is not legal"),
-            (&self.fences, "the name of the fence collection is not legal"),
-            (&leaders, "the name of the leader collection is not legal"),
-        ] {
-            if !is_legal_name(name) {
-                return Err(invalid(message));
-            }
-        }
-        if self.locks == self.fences || leaders == self.locks || leaders == self.fences {
-            return Err(invalid(
-                "the collections of locks, of fence counters and of leaders must differ",
-            ));
-        }
-        if self.command_timeout.is_zero() {
-            return Err(invalid("the command timeout must not be zero"));
-        }
-        Ok(Names::new(project_id, &self.database, &self.locks, &self.fences, &leaders)?)
-    }
-}
-
-fn invalid(message: &'static str) -> Error {
-    Error::new(ErrorCode::InvalidArgument, Operation::Configure).with_message(message)
 }
 
 impl fmt::Debug for FirestoreBackendBuilder {
@@ -321,99 +187,5 @@ impl fmt::Debug for FirestoreBackendBuilder {
             .field("command_timeout", command_timeout)
             .field("notifications", notifications)
             .finish_non_exhaustive()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn refused(builder: &FirestoreBackendBuilder) -> bool {
-        refused_in("my-project", builder)
-    }
-
-    fn refused_in(project: &str, builder: &FirestoreBackendBuilder) -> bool {
-        match builder.names(project) {
-            Ok(_) => false,
-            Err(error) => {
-                assert_eq!(error.code(), ErrorCode::InvalidArgument);
-                assert_eq!(error.operation(), Operation::Configure);
-                true
-            }
-        }
-    }
-
-    #[test]
-    fn e3_configuration_is_checked() {
-        let good = FirestoreBackend::builder();
-        assert!(!refused(&good));
-        assert!(!refused(&good.clone().lock_collection("app locks")));
-        for bad in ["", "a/b", ".", "..", "__locks__", &"x".repeat(1_501)] {
-            assert!(refused(&good.clone().lock_collection(bad)), "{bad}");
-            assert!(refused(&good.clone().fence_collection(bad)), "{bad}");
-            assert!(refused(&good.clone().leader_collection(bad)), "{bad}");
-            assert!(refused(&good.clone().database(bad)), "{bad}");
-            assert!(refused_in(bad, &good), "{bad}");
-        }
-        assert!(refused(&good.clone().lock_collection("fence_counters")));
-        assert!(refused(&good.clone().leader_collection("fence_counters")));
-        assert!(refused(&good.clone().leader_collection("locks")));
-        assert!(!refused(&good.clone().lock_collection("leaders")));
-        assert!(refused(&good.command_timeout(Duration::ZERO)));
-    }
-
-    #[test]
-    fn e3_the_emulators_address_is_host_and_port() {
-        let builder = FirestoreBackend::builder();
-        let address = |given: Option<&str>, environment: Option<OsString>| {
-            let builder = given.map_or(builder.clone(), |given| builder.clone().emulator(given));
-            builder.emulator_address(environment)
-        };
-        assert_eq!(address(None, None).unwrap(), None);
-        assert_eq!(address(None, Some("".into())).unwrap(), None);
-        for good in ["127.0.0.1:8080", "localhost:8080", "[::1]:8080"] {
-            assert_eq!(address(None, Some(good.into())).unwrap().unwrap(), good);
-            assert_eq!(address(Some(good), Some("other:1".into())).unwrap().unwrap(), good);
-        }
-        let refused = |given, environment| {
-            let error = address(given, environment).unwrap_err();
-            assert_eq!(error.code(), ErrorCode::InvalidArgument);
-            assert_eq!(error.operation(), Operation::Configure);
-        };
-        for bad in ["http://localhost:8080", "localhost:8080/", "local host:8080", "localhost"] {
-            refused(None, Some(bad.into()));
-            refused(Some(bad), None);
-        }
-        refused(Some(""), None);
-        #[cfg(unix)]
-        {
-            use std::os::unix::ffi::OsStringExt as _;
-            refused(None, Some(OsString::from_vec(b"localhost:80\xff".to_vec())));
-        }
-    }
-
-    #[tokio::test]
-    async fn e3_configuration_is_checked_before_any_connection() {
-        // Nobody listens there, which would be another error.
-        let builder = FirestoreBackend::builder().emulator("127.0.0.1:1");
-        let error = builder.clone().database("a/b").connect("p").await.unwrap_err();
-        assert_eq!(
-            (error.code(), error.operation()),
-            (ErrorCode::InvalidArgument, Operation::Configure)
-        );
-        let error = builder.connect("p").await.unwrap_err();
-        assert_eq!(
-            (error.code(), error.operation()),
-            (ErrorCode::ServiceUnavailable, Operation::Connect)
-        );
-    }
-
-    #[tokio::test]
-    async fn e3_an_endpoint_that_is_no_url_is_refused() {
-        for bad in ["", "firestore", "ftp://firestore", "https://", "https://a b"] {
-            let builder = FirestoreBackend::builder().endpoint(bad);
-            let error = builder.connect("p").await.unwrap_err();
-            assert_eq!(error.code(), ErrorCode::InvalidArgument, "{bad}: {error}");
-        }
     }
 }

@@ -1,12 +1,15 @@
 //! Which error code a failure of the SDK or of Firestore is. The table is in the crate's docs.
 
+mod cause;
+
 use std::error::Error as StdError;
-use std::fmt;
 use std::io;
 
 use gcloud_sdk::error::{Error as SdkError, ErrorKind};
 use gcloud_sdk::tonic::{Code, Status, TimeoutExpired, transport};
 use syncguard_core::{Error, ErrorCode, Operation};
+
+use self::cause::Cause;
 
 /// Why a request has no answer that can be used.
 pub(crate) enum Failure {
@@ -119,41 +122,6 @@ pub(crate) fn connect_error(error: &transport::Error, whereto: &str) -> Error {
         ))
         .with_source(Cause::chain(error))
 }
-
-/// The cause of an error, without what the server wrote: it may quote document names, which are keys.
-#[derive(Debug)]
-struct Cause(String);
-
-impl Cause {
-    fn of(status: &Status) -> Self {
-        match status.source() {
-            // It was not the server who wrote this, so it quotes nothing that was sent.
-            Some(cause) => Self::chain(cause),
-            None => Self(format!("Firestore answered with the gRPC status {:?}", status.code())),
-        }
-    }
-
-    fn chain(error: &dyn StdError) -> Self {
-        let mut text = error.to_string();
-        let mut next = error.source();
-        while let Some(cause) = next {
-            let cause_text = cause.to_string();
-            if !text.ends_with(&cause_text) {
-                text = format!("{text}: {cause_text}");
-            }
-            next = cause.source();
-        }
-        Self(text)
-    }
-}
-
-impl fmt::Display for Cause {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl StdError for Cause {}
 
 /// Returns whether a status is what the server answered, not what failed on this side.
 fn is_answer(status: &Status) -> bool {

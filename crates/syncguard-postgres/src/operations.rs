@@ -1,13 +1,16 @@
-//! The statements of a backend, and the two ways to send them.
+//! The statements of a backend.
+
+mod protocol;
+mod statement;
+mod value;
 
 use std::sync::Arc;
 
-use sqlx::postgres::{PgArguments, PgConnectOptions, PgConnection, PgPool, PgRow, Postgres};
-use sqlx::query::Query;
-use sqlx::{AssertSqlSafe, ConnectOptions};
-use syncguard_core::{Fence, Key, LockId, Ttl};
-use tokio::time::Instant;
+use syncguard_core::Fence;
 
+pub(crate) use self::protocol::Protocol;
+pub(crate) use self::statement::Statement;
+pub(crate) use self::value::{Value, millis, patience};
 use crate::names::Names;
 
 /// The statements, with the names of the tables filled in.
@@ -81,209 +84,6 @@ const TRY_THE_TURN: &str = "SELECT FROM \
     (SELECT FROM patience WHERE NOT EXISTS (SELECT FROM held) OFFSET 0) AS free \
     WHERE pg_try_advisory_xact_lock(hashtext($1))";
 
-/// How a statement is sent: one round trip either way.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Protocol {
-    /// Prepared once per connection.
-    Prepared,
-    /// As text, with the values in it: for a pooler that may hand each message to another server
-    /// connection, where nothing was prepared, or something else under the same name.
-    Simple,
-}
-
-impl Protocol {
-    /// A statement cache of size zero says that statements must not be kept.
-    ///
-    /// The driver's other ways are no better behind such a pooler: without a cache it still prepares
-    /// under a name, and an unnamed statement takes two messages as well.
-    pub(crate) fn of(pool: &PgPool) -> Self {
-        Self::of_options(&pool.connect_options())
-    }
-
-    fn of_options(options: &PgConnectOptions) -> Self {
-        // The driver tells the size of its cache in a URL only, and panics if host and user make no
-        // valid one: no host, an IPv6 host, `user@tenant`. Nothing else can make the URL invalid.
-        let url = options.clone().socket("/").username("any").to_url_lossy();
-        let mut settings = url.query_pairs();
-        if settings.any(|(name, value)| name == "statement-cache-capacity" && value == "0") {
-            Self::Simple
-        } else {
-            Self::Prepared
-        }
-    }
-}
-
-/// A value for a parameter.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Value<'a> {
-    Text(Option<&'a str>),
-    Texts(&'a [&'a str]),
-    Bytes(&'a [u8]),
-    Fence(Fence),
-    Millis(Option<i64>),
-    AllMillis(&'a [i64]),
-}
-
-/// A TTL in ms, which is far below the limit of the type.
-pub(crate) fn millis(ttl: Ttl) -> i64 {
-    i64::try_from(ttl.as_millis()).unwrap_or(i64::MAX)
-}
-
-impl Value<'_> {
-    /// Of a release, whose commit need not be on disk before the answer.
-    pub(crate) const LAZY_COMMIT: Self = Self::Text(Some("off"));
-
-    pub(crate) fn ttl(ttl: Ttl) -> Self {
-        Self::Millis(Some(millis(ttl)))
-    }
-
-    /// The value as a part of a statement. Hexadecimal digits need no quoting, whatever the settings
-    /// of the session.
-    fn literal(self) -> String {
-        match self {
-            Self::Text(None) | Self::Millis(None) => "NULL".to_owned(),
-            Self::Text(Some(text)) => {
-                format!("convert_from({}, 'UTF8')", Self::Bytes(text.as_bytes()).literal())
-            }
-            Self::Bytes(bytes) => {
-                let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-                format!("decode('{hex}', 'hex')")
-            }
-            Self::Fence(fence) => fence.get().to_string(),
-            Self::Texts(texts) => {
-                let texts = texts.iter().map(|text| Self::Text(Some(text)).literal());
-                format!("ARRAY[{}]::text[]", texts.collect::<Vec<_>>().join(","))
-            }
-            Self::Millis(Some(millis)) => millis.to_string(),
-            Self::AllMillis(all) => {
-                let all = all.iter().map(i64::to_string);
-                format!("ARRAY[{}]::bigint[]", all.collect::<Vec<_>>().join(","))
-            }
-        }
-    }
-}
-
-impl<'a> From<&'a Key> for Value<'a> {
-    fn from(key: &'a Key) -> Self {
-        Self::Text(Some(key.as_str()))
-    }
-}
-
-impl<'a> From<&'a LockId> for Value<'a> {
-    fn from(id: &'a LockId) -> Self {
-        Self::Text(Some(id.as_str()))
-    }
-}
-
-/// How long a statement that is sent now may wait for one lock, in ms. It may have to wait twice, for
-/// the key and for a row, and must have come to its end on the server before the client gives it up.
-pub(crate) fn patience(deadline: Instant) -> i64 {
-    let limit = deadline.saturating_duration_since(Instant::now()) / 2;
-    // Zero would mean no limit.
-    i64::try_from(limit.as_millis()).unwrap_or(i64::MAX).max(1)
-}
-
-/// One statement, which is one transaction and one round trip.
-#[derive(Clone, Debug)]
-pub(crate) struct Statement {
-    text: Arc<str>,
-    protocol: Protocol,
-}
-
-impl Statement {
-    /// Sends it, and waits for the end of its transaction: a row alone says nothing yet.
-    pub(crate) async fn fetch(
-        &self,
-        connection: &mut PgConnection,
-        values: &[Value<'_>],
-    ) -> sqlx::Result<Option<PgRow>> {
-        match self.protocol {
-            Protocol::Prepared => self.with_parameters(values).fetch_optional(connection).await,
-            Protocol::Simple => fetch_text(connection, self.with_literals(values)).await,
-        }
-    }
-
-    /// Sends a statement with many rows.
-    pub(crate) async fn fetch_all(
-        &self,
-        connection: &mut PgConnection,
-        values: &[Value<'_>],
-    ) -> sqlx::Result<Vec<PgRow>> {
-        match self.protocol {
-            Protocol::Prepared => self.with_parameters(values).fetch_all(connection).await,
-            Protocol::Simple => {
-                let text = AssertSqlSafe(self.with_literals(values));
-                sqlx::raw_sql(text).fetch_all(connection).await
-            }
-        }
-    }
-
-    /// Sends a statement with many rows at READ COMMITTED.
-    pub(crate) async fn fetch_all_at_read_committed(
-        &self,
-        connection: &mut PgConnection,
-        values: &[Value<'_>],
-    ) -> sqlx::Result<Vec<PgRow>> {
-        let text = AssertSqlSafe(self.at_read_committed(values));
-        sqlx::raw_sql(text).fetch_all(connection).await
-    }
-
-    /// Sends it over a connection of the caller, whose driver may log the text of slow statements. So
-    /// the values are never part of the text.
-    ///
-    /// In the simple protocol this takes a second round trip. Even a pooler runs both in one session,
-    /// because they are in one transaction.
-    pub(crate) async fn fetch_in_transaction(
-        &self,
-        connection: &mut PgConnection,
-        values: &[Value<'_>],
-    ) -> sqlx::Result<Option<PgRow>> {
-        let query = self.with_parameters(values);
-        query.persistent(self.protocol == Protocol::Prepared).fetch_optional(connection).await
-    }
-
-    /// Sends it at READ COMMITTED, whatever the session's default is. There a statement never
-    /// conflicts with others, because no row is too new for it.
-    ///
-    /// The two statements are one text, and so one transaction and one round trip.
-    pub(crate) async fn fetch_at_read_committed(
-        &self,
-        connection: &mut PgConnection,
-        values: &[Value<'_>],
-    ) -> sqlx::Result<Option<PgRow>> {
-        fetch_text(connection, self.at_read_committed(values)).await
-    }
-
-    fn at_read_committed(&self, values: &[Value<'_>]) -> String {
-        let text = self.with_literals(values);
-        format!("SET TRANSACTION ISOLATION LEVEL READ COMMITTED; {text}")
-    }
-
-    fn with_parameters<'q>(&self, values: &[Value<'q>]) -> Query<'q, Postgres, PgArguments> {
-        let query = sqlx::query(AssertSqlSafe(Arc::clone(&self.text)));
-        values.iter().fold(query, |query, value| match *value {
-            Value::Text(text) => query.bind(text),
-            Value::Texts(texts) => query.bind(texts),
-            Value::Bytes(bytes) => query.bind(bytes),
-            Value::Fence(fence) => query.bind(fence),
-            Value::Millis(millis) => query.bind(millis),
-            Value::AllMillis(all) => query.bind(all),
-        })
-    }
-
-    fn with_literals(&self, values: &[Value<'_>]) -> String {
-        let numbered = (1..).zip(values);
-        numbered.fold(self.text.to_string(), |text, (number, value)| {
-            text.replace(&format!("${number}"), &value.literal())
-        })
-    }
-}
-
-async fn fetch_text(connection: &mut PgConnection, text: String) -> sqlx::Result<Option<PgRow>> {
-    let query = sqlx::raw_sql(AssertSqlSafe(text));
-    query.fetch_optional(connection).await
-}
-
 /// Fills in the names, and drops the comments, which are for readers of this crate.
 fn render(template: &str, names: &Names) -> Arc<str> {
     let lines = template.lines().map(str::trim);
@@ -313,53 +113,6 @@ const NOW: &str = "floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint";
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_statement_cache_of_zero_means_the_simple_protocol() {
-        let of = |url: &str| Protocol::of_options(&url.parse().unwrap());
-        assert_eq!(of("postgres://u:p@h/d"), Protocol::Prepared);
-        assert_eq!(of("postgres://u@h/d?statement-cache-capacity=10"), Protocol::Prepared);
-        assert_eq!(of("postgres://u@h/d?statement-cache-capacity=0"), Protocol::Simple);
-        let options = PgConnectOptions::new().statement_cache_capacity(0);
-        assert_eq!(Protocol::of_options(&options), Protocol::Simple);
-    }
-
-    #[test]
-    fn f3_the_protocol_of_any_options_is_known_without_a_panic() {
-        let hostile =
-            ["", "::1", "[::1]", "a b", "u@tenant", "a:b", "/", "a/b?c#d", "\u{e9}", "\0", "%"];
-        for text in hostile {
-            let options = PgConnectOptions::new_without_pgpass().statement_cache_capacity(0);
-            for options in [
-                options.clone().host(text),
-                options.clone().socket(text),
-                options.clone().username(text),
-                options.clone().password(text),
-                options.clone().database(text),
-                options.clone().application_name(text),
-                options.clone().options([("search_path", text)]),
-                options.clone().ssl_root_cert(text),
-            ] {
-                assert_eq!(Protocol::of_options(&options), Protocol::Simple, "{text:?}");
-            }
-        }
-        for url in
-            ["postgres:///app", "postgres://[::1]/app", "postgres://%2Ftmp/app", "postgres:app"]
-        {
-            let options: PgConnectOptions = url.parse().unwrap();
-            assert_eq!(Protocol::of_options(&options), Protocol::Prepared, "{url}");
-        }
-    }
-
-    #[test]
-    fn a_value_in_a_statement_cannot_end_it() {
-        let statement = Statement { text: "SELECT $1, $2, $3".into(), protocol: Protocol::Simple };
-        let hostile = Value::Text(Some("'; $2 \\"));
-        assert_eq!(
-            statement.with_literals(&[hostile, Value::Millis(Some(7)), Value::Text(None)]),
-            "SELECT convert_from(decode('273b202432205c', 'hex'), 'UTF8'), 7, NULL"
-        );
-    }
 
     #[test]
     fn every_name_is_filled_in() {
