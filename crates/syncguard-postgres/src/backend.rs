@@ -157,7 +157,7 @@ impl Backend for PostgresBackend {
     fn capabilities(&self) -> Capabilities {
         let capabilities = Capabilities::new(Clock::Server).with_handoff().with_publishing();
         match &self.shared.notifications {
-            Some(notifications) if notifications.are_heard() => capabilities.with_notifications(),
+            Some(notifications) if notifications.arrive() => capabilities.with_notifications(),
             // The statements notify whether this process listens or not.
             _ => capabilities.with_sent_notifications_only(),
         }

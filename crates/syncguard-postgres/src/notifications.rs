@@ -76,7 +76,7 @@ impl Notifications {
     }
 
     /// Whether notifications arrive, as far as is known.
-    pub(crate) fn are_heard(&self) -> bool {
+    pub(crate) fn arrive(&self) -> bool {
         !self.route.is_blocked()
     }
 
