@@ -75,34 +75,26 @@ async fn survives_a_restart(
     connect: impl AsyncFn() -> Result<LockManager>,
     later: &str,
 ) -> Outcome {
-    let locks = until_up(&connect).await?;
-    let before = write_report(&locks, KEY).await?;
-    assert!(mail(&locks).await?);
+    let locks = until_done(&connect).await?;
+    let before = until_done(&async || write_report(&locks, KEY).await).await?;
+    assert!(until_done(&async || mail(&locks).await).await?);
 
     spare.container.stop_with_timeout(Some(0)).await?;
     let error = write_report(&locks, KEY).await.unwrap_err();
     assert!(error.is_transient(), "{error}");
     spare.container.start().await?;
-    drop(until_up(&connect).await?);
-
-    let after = loop {
-        match write_report(&locks, later).await {
-            // On a busy machine, the first calls may take too long.
-            Err(error) if error.is_transient() => {}
-            written => break written?,
-        }
-    };
+    let after = until_done(&async || write_report(&locks, later).await).await?;
     assert!(later != KEY || after > before, "{after} after {before}");
-    assert!(mail(&locks).await?);
+    assert!(until_done(&async || mail(&locks).await).await?);
     Ok(locks.shutdown().await?)
 }
 
-/// Waits until the server accepts another client.
-async fn until_up(connect: &impl AsyncFn() -> Result<LockManager>) -> Result<LockManager> {
+/// Tries again while the server starts, or the machine is too busy for the default limits.
+async fn until_done<T>(call: &impl AsyncFn() -> Result<T>) -> Result<T> {
     loop {
-        match connect().await {
+        match call().await {
             Err(error) if error.is_transient() => sleep(Duration::from_millis(50)).await,
-            connected => return connected,
+            done => return done,
         }
     }
 }

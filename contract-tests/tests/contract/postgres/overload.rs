@@ -11,6 +11,7 @@ use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 use super::connections::{forwarded, unique};
+use super::faults::connected;
 use super::{Outcome, cases, fresh_id, fresh_key, minute};
 
 cases![
@@ -35,7 +36,7 @@ async fn still_serves(server: &Server, builder: PostgresBackendBuilder) -> Outco
     let (forwarder, options) = forwarded(server, &unique()).await?;
     let builder = builder.max_connections(1).command_timeout(Duration::from_secs(1));
     let backend = builder.build(PgPoolOptions::new().connect_lazy_with(options))?;
-    backend.get(&fresh_key()).await?;
+    connected(&backend).await;
     forwarder.delay(Duration::from_millis(20));
     let granted = Arc::new(AtomicUsize::new(0));
     let mut callers = JoinSet::new();
