@@ -1,5 +1,6 @@
 //! Leader election: candidates for one key, the terms that they win, and what others see of them.
 
+mod campaign;
 mod ender;
 mod lead;
 mod leadership;
@@ -14,19 +15,17 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use syncguard_core::{Error, ErrorCode, Fence, Key, Operation, Publication, Result};
-use tokio::time::Instant;
+use syncguard_core::{Error, ErrorCode, Key, Operation, Result};
 use tokio_util::sync::CancellationToken;
 
 pub use self::leadership::Leadership;
 pub use self::observation::Observation;
-use self::term::{Conditions, WeakTerm};
+use self::term::WeakTerm;
 pub use self::term::{Term, WorkGuard};
-use crate::event::Outcome;
+use crate::Backoff;
 use crate::runtime::current_runtime;
 use crate::settings::Settings;
 use crate::shared::Shared;
-use crate::{Backoff, LockRequest};
 
 /// A candidate for the leadership of one key. Clones are the same candidate.
 ///
@@ -114,7 +113,7 @@ impl Election {
 
     /// Waits until this candidate leads, and returns its term.
     ///
-    /// It is the wait of [`LockRequest::acquire`] without a limit: it outlasts outages, and nothing is
+    /// It is the wait of [`LockRequest::acquire`](crate::LockRequest::acquire) without a limit: it outlasts outages, and nothing is
     /// stored for a candidate, so none can be left behind. A release within the process wakes the next
     /// candidate, but is never handed off to it, so that candidates of all processes get their chance.
     ///
@@ -140,66 +139,14 @@ impl Election {
     ///
     /// # Cancel safety
     ///
-    /// As [`LockRequest::acquire`]: no lease is left.
+    /// As [`LockRequest::acquire`](crate::LockRequest::acquire): no lease is left.
     pub async fn campaign(&self) -> Result<Term> {
         self.campaign_for(false).await
-    }
-
-    /// Campaigns. With `led`, the term is ended by [`lead`](Self::lead), after the work.
-    async fn campaign_for(&self, led: bool) -> Result<Term> {
-        let called = Instant::now();
-        let result = self.win(led).await;
-        if let Ok(key) = &self.key {
-            let outcome = match &result {
-                Ok(_) => Outcome::Done,
-                Err(error) => Outcome::Failed(error.code()),
-            };
-            let backend = &self.shared.backend;
-            backend.report(Operation::Campaign, outcome, key, None, called, None);
-        }
-        result.map_err(|error| error.with_operation(Operation::Campaign))
-    }
-
-    async fn win(&self, led: bool) -> Result<Term> {
-        let conditions = self.conditions(led)?;
-        let request = LockRequest::new(self.shared.clone(), self.key.clone(), self.settings);
-        let request = request.cancel(self.cancel.clone()).without_handoff();
-        let guard = request.wait_for_guard(true).await?;
-        let term = Term::begin(guard, conditions)?;
-        self.terms().push(term.downgrade());
-        Ok(term)
     }
 
     /// Whether the token is cancelled or the manager is shut down.
     fn is_stopped(&self) -> bool {
         self.cancel.is_cancelled() || self.shared.background.closing().is_cancelled()
-    }
-
-    /// Checks what is not part of a lock request.
-    fn conditions(&self, led: bool) -> Result<Conditions> {
-        let ttl = self.settings.ttl();
-        let margin = self.margin.unwrap_or(ttl / 3);
-        if margin > ttl / 2 {
-            let error = Error::new(ErrorCode::InvalidArgument, Operation::Campaign);
-            let error = self.key.as_ref().map_or(error.clone(), |key| error.with_key(key));
-            return Err(error.with_message(
-                "the margin is more than half of the TTL, so a term would end before its first \
-                 renewal: raise the TTL or lower the margin",
-            ));
-        }
-        let candidate = self.candidate.clone().unwrap_or_default();
-        let value = self.value.clone().unwrap_or_default();
-        // Checked now, because the fence of the term is not known before it is won.
-        Publication::new(Fence::MAX_GRANTED, candidate.as_str(), value.as_slice())?;
-        Ok(Conditions {
-            led,
-            margin,
-            cancel: self.cancel.clone(),
-            publishes: self.candidate.is_some() || self.value.is_some(),
-            candidate,
-            value,
-            aborts: self.abort_at_deadline,
-        })
     }
 
     /// The term of this candidate, while it leads.

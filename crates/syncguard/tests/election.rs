@@ -601,6 +601,12 @@ async fn n3_events_tell_of_campaigns_and_terms() {
         ]
     );
     assert_eq!(locks.terms(), 0);
+    // A campaign whose future is dropped has its event too.
+    let _holder = locks.lock("key").ttl(TTL).acquire().await.unwrap();
+    events.lock().unwrap().clear();
+    assert!(timeout(SECOND, locks.election("key").campaign()).await.is_err());
+    let aborted = Outcome::Failed(ErrorCode::Aborted);
+    assert_eq!(*events.lock().unwrap(), [(Operation::Campaign, aborted, SECOND)]);
 }
 
 #[tokio::test(start_paused = true)]
