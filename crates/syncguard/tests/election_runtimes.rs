@@ -7,7 +7,6 @@ mod support;
 use std::sync::Arc;
 use std::time::Duration;
 
-use support::block_on::block_on;
 use support::plain;
 use syncguard::{CancellationToken, Leadership, LockManager, Result, Term};
 use tokio::runtime::{Builder, Runtime};
@@ -58,8 +57,10 @@ fn n2_a_term_goes_on_in_the_runtime_that_the_manager_knows() {
 fn n2_a_term_that_no_runtime_can_keep_is_lost_at_once() {
     let locks = LockManager::new(plain());
     let term = orphan(&locks, HOUR);
-    block_on(term.ending());
-    block_on(term.lost());
+    one_thread().block_on(async {
+        timeout(30 * SECOND, term.ending()).await.unwrap();
+        timeout(30 * SECOND, term.lost()).await.unwrap();
+    });
     assert!(term.lost_token().is_cancelled() && term.remaining().is_zero());
     assert_eq!(locks.terms(), 0);
     // Another runtime can still free the key.
