@@ -86,11 +86,14 @@ impl Requests for Server {
     }
 
     async fn connect(&self) -> Result<Connection> {
-        if self.0.down.load(Ordering::SeqCst) {
-            return Err(Error::new(ErrorCode::ServiceUnavailable, Operation::Acquire));
+        let down = self.0.down.load(Ordering::SeqCst);
+        if self.0.far.load(Ordering::SeqCst) {
+            sleep(SECOND).await;
         }
-        sleep(SECOND).await;
-        Ok(Connection::new(self))
+        match down {
+            true => Err(Error::new(ErrorCode::ServiceUnavailable, Operation::Acquire)),
+            false => Ok(Connection::new(self)),
+        }
     }
 
     async fn send(&self, connection: Connection, operations: Vec<u64>) -> Vec<Result<u64>> {
@@ -317,6 +320,22 @@ async fn without_a_connection_all_that_wait_get_the_error() {
     server.0.down.store(false, Ordering::SeqCst);
     server.0.immediate.store(true, Ordering::SeqCst);
     assert_eq!(combiner.run(4, &Sent::default()).await.unwrap(), 8);
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_comes_later_does_not_get_the_error_of_an_earlier_attempt_to_connect() {
+    let server = Server::default();
+    server.0.immediate.store(true, Ordering::SeqCst);
+    server.0.far.store(true, Ordering::SeqCst);
+    server.0.down.store(true, Ordering::SeqCst);
+    let combiner = server.combiner(1, 10);
+    let (first, _) = start(&combiner, 1).await;
+    // The server is back, but the attempt to connect that is under way will not notice.
+    sleep(SECOND * 9 / 10).await;
+    server.0.down.store(false, Ordering::SeqCst);
+    let (later, _) = start(&combiner, 2).await;
+    assert_eq!(first.await.unwrap().unwrap_err().code(), ErrorCode::ServiceUnavailable);
+    assert_eq!(later.await.unwrap().unwrap(), 4);
 }
 
 #[test]

@@ -83,11 +83,14 @@ impl Connection {
             return Ok(established);
         }
         let in_time = timeout(self.0.connector.limit(), self.wait(&runtime)).await;
-        in_time.unwrap_or_else(|_| {
-            let failure = self.0.state().failure.clone();
-            Err(failure.unwrap_or_else(|| {
-                RedisError::new(ErrorKind::Timeout, "The server accepted no connection in time.")
-            }))
+        in_time.unwrap_or_else(|_| Err(self.none_in_time()))
+    }
+
+    /// Why there was no connection in time.
+    pub(crate) fn none_in_time(&self) -> RedisError {
+        let failure = self.0.state().failure.clone();
+        failure.unwrap_or_else(|| {
+            RedisError::new(ErrorKind::Timeout, "The server accepted no connection in time.")
         })
     }
 

@@ -1,6 +1,7 @@
 //! Group commit: operations that arrive together share a call.
 
 use std::borrow::Cow;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -35,6 +36,9 @@ pub(crate) struct Call {
     pub(crate) args: Vec<Value>,
 }
 
+/// How much longer than its limit an operation waits for the call that it is in.
+const GRACE: Duration = Duration::from_millis(100);
+
 /// Sends operations, alone or together.
 #[derive(Clone, Debug)]
 pub(crate) struct Groups {
@@ -62,7 +66,8 @@ impl Groups {
         &self.sender.options
     }
 
-    /// Sends an operation, and marks `sent` when there is a connection for it.
+    /// Sends an operation, and marks `sent` when there is a connection for it. It waits at most for the
+    /// time limit to be sent, and then for that limit once more.
     pub(crate) async fn run(&self, call: Call, sent: &Sent) -> Result<Value> {
         let operation = call.operation;
         let Some(combiner) = &self.combiner else {
@@ -72,19 +77,16 @@ impl Groups {
             let cause = RedisError::new(ErrorKind::Config, NO_RUNTIME);
             return Err(error::classify(cause, operation));
         }
-        // The wait for a connection and the call have a limit each. The wait for a lane has none.
-        let answer = timeout(self.command_timeout * 3, combiner.run(call, sent)).await;
-        answer
-            .unwrap_or_else(|_| {
-                let (code, message) = if sent.is_marked() {
-                    (ErrorCode::NetworkTimeout, "the server did not answer in time")
-                } else {
-                    let message = "the operations before this one had no answer in time";
-                    (ErrorCode::ServiceUnavailable, message)
-                };
-                Err(Error::new(code, operation).with_message(message))
-            })
-            .map_err(|error| error.with_operation(operation))
+        let mut run = pin!(combiner.run(call, sent));
+        let answer = match timeout(self.command_timeout, &mut run).await {
+            Ok(answer) => answer,
+            // The call has a limit of its own, at which its connection is closed.
+            Err(_) if sent.is_marked() => timeout(self.command_timeout + GRACE, run)
+                .await
+                .unwrap_or_else(|_| Err(no_answer(operation))),
+            Err(_) => Err(self.sender.not_sent(operation)),
+        };
+        answer.map_err(|error| error.with_operation(operation))
     }
 
     async fn alone(&self, call: Call, sent: &Sent) -> Result<Value> {
@@ -140,7 +142,22 @@ impl Requests for Sender {
     }
 }
 
+fn no_answer(operation: Operation) -> Error {
+    Error::new(ErrorCode::NetworkTimeout, operation)
+        .with_message("the server did not answer in time")
+}
+
 impl Sender {
+    /// The error of an operation that waited for too long to be sent.
+    fn not_sent(&self, operation: Operation) -> Error {
+        let connection = self.connections.next();
+        if connection.up().is_none() {
+            return connection.connector().error(connection.none_in_time(), operation);
+        }
+        Error::new(ErrorCode::ServiceUnavailable, operation)
+            .with_message("the operations before this one had no answer in time")
+    }
+
     async fn link(&self) -> Result<Link> {
         let connection = self.connections.next().clone();
         match connection.established().await {

@@ -1,0 +1,50 @@
+//! What a backend sends for a combiner.
+
+use std::future::Future;
+
+use syncguard_core::{Error, Result};
+
+/// The requests that a [`Combiner`](crate::Combiner) sends to a server.
+pub trait Requests: Send + Sync + Sized + 'static {
+    /// What one caller wants.
+    type Operation: Send + 'static;
+    /// The answer to one operation.
+    type Answer: Send + 'static;
+    /// A connection, or the permission to use a shared one.
+    type Connection: Send + 'static;
+
+    /// Returns a connection that can be used at once, if there is one.
+    fn connection_at_hand(&self) -> Option<Self::Connection>;
+
+    /// Waits for a connection.
+    ///
+    /// # Errors
+    ///
+    /// If there is none in time. The operations that have waited for it from the beginning then fail
+    /// with this error. For those that came later, it is asked again.
+    fn connect(&self) -> impl Future<Output = Result<Self::Connection>> + Send;
+
+    /// Sends the operation of a caller that found a free lane. It must end within a time limit.
+    fn send_alone(
+        &self,
+        connection: Self::Connection,
+        operation: Self::Operation,
+    ) -> impl Future<Output = Result<Self::Answer>> + Send {
+        async {
+            let mut answers = self.send(connection, vec![operation]).await;
+            answers.pop().unwrap_or_else(|| Err(self.abandoned()))
+        }
+    }
+
+    /// Sends operations that waited, which may be a single one, in one request, and returns their
+    /// answers in the same order. It must end within a time limit, and should not wait for other
+    /// clients: the lane is not free until it ends.
+    fn send(
+        &self,
+        connection: Self::Connection,
+        operations: Vec<Self::Operation>,
+    ) -> impl Future<Output = Vec<Result<Self::Answer>>> + Send;
+
+    /// The error for an operation whose runtime ended before the answer came.
+    fn abandoned(&self) -> Error;
+}
