@@ -1,6 +1,7 @@
 //! Which connections are idle, being opened, or waited for.
 
 use std::collections::VecDeque;
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -37,6 +38,8 @@ pub(super) struct State {
     idle: Vec<(Open, Instant)>,
     waiting: VecDeque<Waiter>,
     opening: Vec<Opening>,
+    /// How many were begun to be opened.
+    begun: u64,
     /// Each connection has a clone, wherever it is.
     counter: Arc<()>,
     pub(super) generation: u64,
@@ -48,8 +51,10 @@ pub(super) struct State {
 /// A connection that is being opened.
 #[derive(Debug)]
 struct Opening {
+    number: u64,
     since: Instant,
-    task: AbortHandle,
+    /// If this is dropped, the attempt is given up.
+    _needed: oneshot::Sender<Infallible>,
 }
 
 /// After this time, a connection that is being opened may be lost in a network that works again by now.
@@ -144,29 +149,24 @@ impl State {
         missing.min(max.saturating_sub(self.count() + self.opening.len()))
     }
 
-    /// Records that a connection is being opened.
-    pub(super) fn opening(&mut self, since: Instant, task: AbortHandle) {
-        self.opening.push(Opening { since, task });
+    /// Records that a connection is being opened: its number, and what is closed when it is given up.
+    pub(super) fn opening(&mut self, since: Instant) -> (u64, oneshot::Receiver<Infallible>) {
+        let (needed, given_up) = oneshot::channel();
+        self.begun += 1;
+        self.opening.push(Opening { number: self.begun, since, _needed: needed });
+        (self.begun, given_up)
     }
 
     /// Records that a connection is no longer being opened.
-    pub(super) fn opening_ended(&mut self, since: Instant) {
-        if let Some(at) = self.opening.iter().position(|one| one.since == since) {
-            self.opening.swap_remove(at);
-        }
+    pub(super) fn opening_ended(&mut self, number: u64) {
+        self.opening.retain(|one| one.number != number);
     }
 
     /// Records that a connection was opened that was begun at this time. Those that were begun long
     /// before, and are still being opened, are given up.
     pub(super) fn opened(&mut self, since: Instant) {
         self.refused = None;
-        self.opening.retain(|one| {
-            let keep = one.since + STALLED > since;
-            if !keep {
-                one.task.abort();
-            }
-            keep
-        });
+        self.opening.retain(|one| one.since + STALLED > since);
     }
 
     /// Records that a connection could not be opened. All who wait get the reason, unless they only
