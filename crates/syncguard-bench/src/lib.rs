@@ -11,7 +11,7 @@ mod table;
 mod tally;
 
 pub use request_count::RequestCount;
-pub use table::{Table, median, short, whole};
+pub use table::{Table, median, quantile, short, whole};
 pub use tally::Tally;
 
 /// The result of a step of the benchmark. An error of any kind ends it.

@@ -57,6 +57,22 @@ pub fn median(mut values: Vec<f64>) -> f64 {
     values[values.len() / 2]
 }
 
+/// Returns the quantile for `part` between 0 and 1 of values that are sorted.
+///
+/// # Panics
+///
+/// If there are no values.
+#[must_use]
+pub fn quantile(sorted: &[f64], part: f64) -> f64 {
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a fraction of a length fits in a usize"
+    )]
+    let rank = (sorted.len() as f64 * part).ceil() as usize;
+    sorted[rank.saturating_sub(1)]
+}
+
 /// Formats a whole number with separators: 12,345.
 #[must_use]
 pub fn whole(value: f64) -> String {

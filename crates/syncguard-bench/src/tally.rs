@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::Outcome;
+use crate::{Outcome, quantile};
 
 /// The figures of one run of one contestant.
 #[derive(Debug)]
@@ -62,13 +62,7 @@ impl Tally {
     /// Returns the quantile of the waits for `part` between 0 and 1, in milliseconds.
     #[must_use]
     pub fn wait(&self, part: f64) -> f64 {
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "a fraction of a length fits in a usize"
-        )]
-        let rank = (self.waits.len() as f64 * part).ceil() as usize;
-        self.waits[rank.saturating_sub(1)] / 1e3
+        quantile(&self.waits, part) / 1e3
     }
 }
 

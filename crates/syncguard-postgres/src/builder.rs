@@ -130,7 +130,7 @@ impl PostgresBackendBuilder {
 
     /// Sets how concurrent operations share statements: at most `lanes` statements of a kind (attempts,
     /// renewals, releases) are under way at a time, each with at most `most` operations. The default is
-    /// 2 lanes and 128 operations. A value of 0 counts as 1.
+    /// 4 lanes and 32 operations. A value of 0 counts as 1.
     ///
     /// While fewer are under way, an operation is sent at once and alone. Otherwise it waits until one
     /// of them is answered, and goes out with all others that wait. So a commit serves many locks when

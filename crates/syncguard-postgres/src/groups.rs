@@ -27,7 +27,7 @@ pub(crate) struct GroupCommit {
 }
 
 /// A statement of so many operations takes some milliseconds on the server.
-pub(crate) const DEFAULT: GroupCommit = GroupCommit { lanes: 2, cap: 128 };
+pub(crate) const DEFAULT: GroupCommit = GroupCommit { lanes: 4, cap: 32 };
 
 /// One group for each kind of operation, because a statement does one kind.
 #[derive(Debug)]

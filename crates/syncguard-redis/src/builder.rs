@@ -120,7 +120,7 @@ impl RedisBackendBuilder {
     }
 
     /// Sets how concurrent operations share calls: at most `lanes` calls are under way at a time, each
-    /// with at most `most` operations. The default is 2 lanes and 64 operations. A value of 0 counts
+    /// with at most `most` operations. The default is 4 lanes and 64 operations. A value of 0 counts
     /// as 1.
     ///
     /// While fewer are under way, an operation is sent at once and alone. Otherwise it waits until one

@@ -42,6 +42,17 @@ impl Connections {
         let mut in_turn = after.iter().chain(before);
         in_turn.clone().find(|one| one.is_up()).or_else(|| in_turn.next()).unwrap_or(&self.all[0])
     }
+
+    /// Why no connection was up in time, if none is, and which one says so.
+    pub(crate) fn none_in_time(&self) -> Option<(&Connection, RedisError)> {
+        if self.all.iter().any(Connection::is_up) {
+            return None;
+        }
+        // Not all were tried.
+        let failed = self.all.iter().find(|one| one.0.state().failure.is_some());
+        let one = failed.unwrap_or(&self.all[0]);
+        Some((one, one.none_in_time()))
+    }
 }
 
 /// A connection that is made when a command needs it, and made again after it failed. Clones share
@@ -87,7 +98,7 @@ impl Connection {
     }
 
     /// Why there was no connection in time.
-    pub(crate) fn none_in_time(&self) -> RedisError {
+    fn none_in_time(&self) -> RedisError {
         let failure = self.0.state().failure.clone();
         failure.unwrap_or_else(|| {
             RedisError::new(ErrorKind::Timeout, "The server accepted no connection in time.")

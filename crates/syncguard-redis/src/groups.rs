@@ -26,7 +26,7 @@ pub(crate) struct GroupCommit {
 }
 
 /// A call of so many operations keeps the server busy for less than a millisecond.
-pub(crate) const DEFAULT: GroupCommit = GroupCommit { lanes: 2, cap: 64 };
+pub(crate) const DEFAULT: GroupCommit = GroupCommit { lanes: 4, cap: 64 };
 
 /// One operation: a script with its keys and arguments.
 pub(crate) struct Call {
@@ -150,9 +150,8 @@ fn no_answer(operation: Operation) -> Error {
 impl Sender {
     /// The error of an operation that waited for too long to be sent.
     fn not_sent(&self, operation: Operation) -> Error {
-        let connection = self.connections.next();
-        if connection.up().is_none() {
-            return connection.connector().error(connection.none_in_time(), operation);
+        if let Some((connection, cause)) = self.connections.none_in_time() {
+            return connection.connector().error(cause, operation);
         }
         Error::new(ErrorCode::ServiceUnavailable, operation)
             .with_message("the operations before this one had no answer in time")
@@ -177,9 +176,9 @@ impl Sender {
     async fn send_many(&self, link: &Link, calls: &[Call]) -> Vec<Result<Value>> {
         let (mut keys, mut args) = (Vec::new(), Vec::new());
         for call in calls {
-            let counts = [call.keys.len(), call.args.len()].map(|count| count.to_string().into());
+            debug_assert!(call.script.takes(call.keys.len(), call.args.len()));
             args.push(Value::from_static_str(call.script.name().unwrap_or_default()));
-            args.extend(counts.into_iter().chain(call.args.iter().cloned()));
+            args.extend(call.args.iter().cloned());
             keys.extend(call.keys.iter().cloned());
         }
         let in_flight = InFlight::new(&link.connection, &link.established);

@@ -1,6 +1,6 @@
 //! The Lua scripts: put together from their parts, and called in one round trip.
 //!
-//! The parts share these locals, which `by_key.lua` or `by_id.lua` begins with:
+//! The parts share these locals, which `clock.lua` and `by_key.lua` or `by_id.lua` begin with:
 //!
 //! | local | |
 //! |---|---|
@@ -32,6 +32,7 @@ use fred::types::config::Options;
 use fred::types::{ClusterHash, CustomCommand, Value};
 use syncguard_core::{Fence, LockId, TOLERANCE};
 
+const CLOCK: &str = include_str!("operations/clock.lua");
 const BY_KEY: &str = include_str!("operations/by_key.lua");
 const BY_ID: &str = include_str!("operations/by_id.lua");
 const DECODE: &str = include_str!("operations/decode.lua");
@@ -48,35 +49,39 @@ const OUTRANKED: &str = include_str!("operations/outranked.lua");
 /// Keys: lock, index, fence counter. Arguments: head, TTL. Answers with the record, or with the
 /// milliseconds for which somebody else still holds the key.
 pub(crate) static ACQUIRE: Script =
-    Script::new(&[BY_KEY, DECODE, HELD, INDEX, RENEW, GRANT, RECORD]);
+    Script::new(3, 2, &[CLOCK, BY_KEY, DECODE, HELD, INDEX, RENEW, GRANT, RECORD]);
 /// Keys: lock, index. Arguments: head, TTL. Answers with the record, or nil.
-pub(crate) static EXTEND: Script = Script::new(&[BY_KEY, DECODE, INDEX, RENEW]);
+pub(crate) static EXTEND: Script = Script::new(2, 2, &[CLOCK, BY_KEY, DECODE, INDEX, RENEW]);
 /// Keys: lock, index, fence counter, next index. Arguments: head, TTL, next head. Answers with the
 /// next record, or nil.
 pub(crate) static HAND_OVER: Script =
-    Script::new(&[BY_KEY, DECODE, INDEX, HAND_OVER_MINE, GRANT, HANDED_OVER, RECORD]);
+    Script::new(4, 3, &[CLOCK, BY_KEY, DECODE, INDEX, HAND_OVER_MINE, GRANT, HANDED_OVER, RECORD]);
 /// Keys: lock, index. Arguments: head, how to tell of it. Answers with one, or nil.
-pub(crate) static RELEASE: Script = Script::new(&[BY_KEY, DECODE, INDEX, RELEASE_MINE]);
+pub(crate) static RELEASE: Script =
+    Script::new(2, 2, &[CLOCK, BY_KEY, DECODE, INDEX, RELEASE_MINE]);
 /// Keys: index, prefix. Arguments: id, TTL. Answers with the record, or nil.
-pub(crate) static EXTEND_BY_ID: Script = Script::new(&[BY_ID, DECODE, RENEW]);
+pub(crate) static EXTEND_BY_ID: Script = Script::new(2, 2, &[CLOCK, BY_ID, DECODE, RENEW]);
 /// Keys: index, prefix. Arguments: id, how to tell of it. Answers with one, or nil.
-pub(crate) static RELEASE_BY_ID: Script = Script::new(&[BY_ID, DECODE, RELEASE_MINE]);
+pub(crate) static RELEASE_BY_ID: Script = Script::new(2, 2, &[CLOCK, BY_ID, DECODE, RELEASE_MINE]);
 /// Keys: lock. Answers with the record, seconds and microseconds, or nil.
-pub(crate) static GET: Script = Script::new(&[include_str!("operations/get.lua")]);
+pub(crate) static GET: Script = Script::new(1, 0, &[include_str!("operations/get.lua")]);
 /// Keys: index, prefix. Answers as [`GET`].
-pub(crate) static FIND: Script = Script::new(&[include_str!("operations/find.lua")]);
+pub(crate) static FIND: Script = Script::new(2, 0, &[include_str!("operations/find.lua")]);
 
 /// Keys: publication. Arguments: fence, candidate, value, TTL. Answers with one, or nil.
 pub(crate) static PUBLISH: Script =
-    Script::new(&[OUTRANKED, include_str!("operations/publish.lua")]);
+    Script::new(1, 4, &[OUTRANKED, include_str!("operations/publish.lua")]);
 /// Keys: publication. Arguments: fence. Answers with nil.
 pub(crate) static WITHDRAW: Script =
-    Script::new(&[OUTRANKED, include_str!("operations/withdraw.lua")]);
+    Script::new(1, 1, &[OUTRANKED, include_str!("operations/withdraw.lua")]);
 /// Keys: publication. Answers with the three fields, each of which may be nil.
-pub(crate) static PUBLISHED: Script = Script::new(&[include_str!("operations/published.lua")]);
+pub(crate) static PUBLISHED: Script =
+    Script::new(1, 0, &[include_str!("operations/published.lua")]);
 
 /// Keys and arguments of many of the others: see `many.lua`.
 pub(crate) static MANY: Script = Script {
+    keys: 0,
+    args: 0,
     parts: &[include_str!("operations/many.lua")],
     functions: &[
         ("acquire", &ACQUIRE),
@@ -99,6 +104,9 @@ pub(crate) const FIRST_KEY: ClusterHash = ClusterHash::Offset(2);
 
 /// One script.
 pub(crate) struct Script {
+    /// How many keys and arguments it has. [`MANY`] has as many as its operations.
+    keys: usize,
+    args: usize,
     parts: &'static [&'static str],
     /// Other scripts, as functions that the parts can call by name.
     functions: &'static [(&'static str, &'static Self)],
@@ -112,8 +120,8 @@ struct Loaded {
 }
 
 impl Script {
-    const fn new(parts: &'static [&'static str]) -> Self {
-        Self { parts, functions: &[], loaded: OnceLock::new() }
+    const fn new(keys: usize, args: usize, parts: &'static [&'static str]) -> Self {
+        Self { keys, args, parts, functions: &[], loaded: OnceLock::new() }
     }
 
     /// Runs the script: one round trip, or two when the server does not know it yet.
@@ -128,6 +136,7 @@ impl Script {
         keys: &[Str],
         args: &[Value],
     ) -> Result<Value, Error> {
+        debug_assert!(!self.functions.is_empty() || self.takes(keys.len(), args.len()));
         let Loaded { source, sha } = self.loaded();
         let client = client.with_options(options);
         let send = |name, script: &Str| {
@@ -150,6 +159,11 @@ impl Script {
         })
     }
 
+    /// Whether it has so many keys and arguments. Others would shift those of the next operation.
+    pub(crate) const fn takes(&self, keys: usize, args: usize) -> bool {
+        self.keys == keys && self.args == args
+    }
+
     /// The name by which [`MANY`] knows this script.
     pub(crate) fn name(&self) -> Option<&'static str> {
         MANY.functions.iter().find(|(_, script)| ptr::eq(*script, self)).map(|(name, _)| *name)
@@ -159,11 +173,16 @@ impl Script {
     fn source(&self) -> String {
         let mut text = String::new();
         if !self.functions.is_empty() {
+            // Every function sees the time, which is read once.
+            text += CLOCK;
             text += "local operations = {}\n";
         }
-        for (name, script) in self.functions {
+        for (name, Self { keys, args, parts, .. }) in self.functions {
+            let body: String = parts.iter().copied().filter(|part| *part != CLOCK).collect();
             // The parameters hide the keys and arguments of the whole call.
-            text += &format!("operations.{name} = function(KEYS, ARGV)\n{}end\n", script.source());
+            text += &format!(
+                "operations.{name} = {{keys = {keys}, args = {args}, run = function(KEYS, ARGV)\n{body}end}}\n"
+            );
         }
         (text + &self.parts.concat())
             .replace("@ID@", &"[%w_-]".repeat(LockId::LEN))

@@ -40,7 +40,7 @@ pub(crate) async fn uncontended(url: &str, pace: Pace) -> Outcome {
         Contestant::backend_alone(backend.clone())?,
         Contestant::lock_manager(backend),
     ];
-    compare("Firestore", &contestants, &[1, 16, 64], pace).await
+    compare("Firestore", &contestants, &[1, 4, 16, 64], pace).await
 }
 
 pub(crate) async fn contestant(url: &str, name: &str) -> Outcome<Contestant> {

@@ -5,14 +5,18 @@
 //!
 //! The arguments are any number of URLs: `redis://..`, `postgres://..`, `http://host:port` for a
 //! Firestore emulator, and `memory:`. `--quick` takes less time and is less exact.
-//! `--only uncontended`, `--only hot-key`, `--only crowd` and `--only election` select a part, and may
-//! be repeated.
+//! `--only` selects a part, and may be repeated: `uncontended`, `hot-key`, `crowd`, `election`, `kept`,
+//! and `group-commit`, which runs only if it is asked for.
 
+mod choice;
 mod contestant;
 mod crowd;
+mod delay;
 mod election;
 mod firestore;
+mod group_commit;
 mod hot_key;
+mod kept;
 mod machine;
 mod memory;
 mod options;
@@ -54,6 +58,12 @@ async fn main() -> Outcome {
         }
         if options.has(Section::Election) && store.is_shared() {
             election::run(store, options.pace).await?;
+        }
+        if options.has(Section::Kept) && store.has_group_commit() {
+            kept::run(store).await?;
+        }
+        if options.has(Section::GroupCommit) && store.has_group_commit() {
+            group_commit::run(store, options.pace).await?;
         }
     }
     Ok(())

@@ -13,7 +13,7 @@ pub(crate) async fn uncontended(pace: Pace) -> Outcome {
     let backend = MemoryBackend::new();
     let contestants =
         [Contestant::backend_alone(backend.clone())?, Contestant::lock_manager(backend)];
-    compare("Memory", &contestants, &[1, 16, 64], pace).await
+    compare("Memory", &contestants, &[1, 4, 16, 64], pace).await
 }
 
 pub(crate) fn contestant() -> Contestant {

@@ -21,6 +21,10 @@ pub(crate) enum Section {
     Crowd,
     /// Leaders follow each other.
     Election,
+    /// Ten thousand leases are kept alive.
+    Kept,
+    /// Lanes and caps of group commit, with a network that delays. Only if it is asked for.
+    GroupCommit,
 }
 
 /// How long the benchmark runs.
@@ -61,7 +65,8 @@ impl Options {
     }
 
     pub(crate) fn has(&self, section: Section) -> bool {
-        self.only.is_empty() || self.only.contains(&section)
+        let all = self.only.is_empty() && section != Section::GroupCommit;
+        all || self.only.contains(&section)
     }
 }
 
@@ -72,7 +77,12 @@ impl Section {
             Some("hot-key") => Ok(Self::HotKey),
             Some("crowd") => Ok(Self::Crowd),
             Some("election") => Ok(Self::Election),
-            _ => Err("--only takes uncontended, hot-key, crowd or election".into()),
+            Some("kept") => Ok(Self::Kept),
+            Some("group-commit") => Ok(Self::GroupCommit),
+            _ => {
+                Err("--only takes uncontended, hot-key, crowd, election, kept or group-commit"
+                    .into())
+            }
         }
     }
 }

@@ -5,6 +5,7 @@ use sqlx::postgres::PgConnection;
 use syncguard_bench::Outcome;
 use syncguard_postgres::{PostgresBackend, sqlx};
 
+use crate::choice::Choice;
 use crate::contestant::{Contestant, LOCK_MANAGER};
 use crate::options::Pace;
 use crate::uncontended::compare;
@@ -19,6 +20,11 @@ pub(crate) use statements::Statements;
 pub(crate) const ON_THE_HOT_KEY: &[&str] =
     &[LOCK_MANAGER, peers::DISTRIBUTED_LOCK, SESSION_LOCK, floor::ROW_PER_GRANT];
 
+/// What a backend opens at most by default.
+const DEFAULT_CONNECTIONS: usize = 10;
+/// So many tasks are compared with session locks alone, which need as many connections.
+const CROWD: usize = 256;
+
 pub(crate) async fn about(url: &str) -> Outcome<String> {
     let mut connection = PgConnection::connect(url).await?;
     let settings = sqlx::query_scalar(
@@ -32,27 +38,30 @@ pub(crate) async fn about(url: &str) -> Outcome<String> {
 pub(crate) async fn uncontended(url: &str, pace: Pace) -> Outcome {
     let mut statements = Statements::connect(url).await?;
     let available = statements.connections().await?;
-    // Four contestants with a connection for each task, and one spare connection each.
-    let connections = |tasks: usize| 4 * (tasks + 1);
+    // Three contestants have a connection for each task, and some have a spare one. SyncGuard has its
+    // default.
+    let needed = |tasks: usize| 3 * (tasks + 1) + 2 * DEFAULT_CONNECTIONS;
     let (tasks, too_many): (Vec<_>, Vec<_>) =
-        [1, 16, 64].into_iter().partition(|tasks| connections(*tasks) <= available);
+        [1, 4, 16, 64].into_iter().partition(|tasks| needed(*tasks) <= available);
     let most = tasks.last().copied().unwrap_or(1);
-
-    let backend = PostgresBackend::builder().max_connections(u32::try_from(most + 1)?);
-    let backend = backend.connect(url).await?;
-    backend.setup_schema().await?;
     let contestants = [
         floor::same_statements(url),
-        Contestant::backend_alone(backend.clone())?,
-        Contestant::lock_manager(backend),
+        Contestant::backend_alone(backend(url).await?)?,
+        Contestant::lock_manager(backend(url).await?),
         peers::distributed_lock(url, most).await?,
         floor::session_lock(url),
     ];
     compare("Postgres", &contestants, &tasks, pace).await?;
+    drop(contestants);
     for tasks in too_many {
-        println!("{tasks} tasks: n/a, because they need {} connections.", connections(tasks));
+        println!("{tasks} tasks: n/a, because they need {} connections.", needed(tasks));
     }
-    Ok(())
+    if statements.connections().await? <= CROWD + DEFAULT_CONNECTIONS {
+        println!("{CROWD} tasks: n/a, because session locks need a connection for each.");
+        return Ok(());
+    }
+    let contestants = [floor::session_lock(url), Contestant::lock_manager(backend(url).await?)];
+    compare("Postgres, compared with session locks", &contestants, &[CROWD], pace).await
 }
 
 pub(crate) async fn contestant(url: &str, name: &str, connections: usize) -> Outcome<Contestant> {
@@ -68,6 +77,18 @@ pub(crate) async fn contestant(url: &str, name: &str, connections: usize) -> Out
 /// Creates a backend with a pool of its own, of up to 10 connections.
 pub(crate) async fn backend(url: &str) -> Outcome<PostgresBackend> {
     let backend = PostgresBackend::connect(url).await?;
+    backend.setup_schema().await?;
+    Ok(backend)
+}
+
+/// Connects with chosen lanes, caps and connections.
+pub(crate) async fn chosen(url: &str, choice: Choice) -> Outcome<PostgresBackend> {
+    let builder = PostgresBackend::builder().max_connections(choice.connections);
+    let builder = match choice.lanes {
+        Some((lanes, most)) => builder.group_commit(lanes, most),
+        None => builder.without_group_commit(),
+    };
+    let backend = builder.connect(url).await?;
     backend.setup_schema().await?;
     Ok(backend)
 }

@@ -7,6 +7,7 @@ use fred::types::{Builder, InfoKind};
 use syncguard_bench::Outcome;
 use syncguard_redis::RedisBackend;
 
+use crate::choice::Choice;
 use crate::contestant::{Contestant, LOCK_MANAGER};
 use crate::options::Pace;
 use crate::uncontended::compare;
@@ -41,7 +42,13 @@ pub(crate) async fn uncontended(url: &str, pace: Pace) -> Outcome {
         contestant(url, peers::RSLOCK).await?,
         contestant(url, peers::DISTRIBUTED_LOCK).await?,
     ];
-    compare("Redis", &contestants, &[1, 16, 64], pace).await?;
+    compare("Redis", &contestants, &[1, 4, 16, 64, 256], pace).await?;
+    let alone = RedisBackend::builder().without_group_commit().build(client.clone())?;
+    let each = Contestant::lock_manager(alone);
+    let [floor, _, combined, rslock, _] = &contestants;
+    let compared = [("an operation a call", &each), ("SyncGuard", combined)];
+    let others = [(floor.name, floor), (rslock.name, rslock)];
+    cost::print_cpu(&client, &[compared, others].concat(), pace).await?;
     cost::print(&client, &backend).await
 }
 
@@ -57,6 +64,16 @@ pub(crate) async fn contestant(url: &str, name: &str) -> Outcome<Contestant> {
 
 pub(crate) async fn backend(url: &str) -> Outcome<RedisBackend> {
     Ok(RedisBackend::connect(url).await?)
+}
+
+/// Connects with chosen lanes and caps.
+pub(crate) async fn chosen(url: &str, choice: Choice) -> Outcome<RedisBackend> {
+    let builder = RedisBackend::builder();
+    let builder = match choice.lanes {
+        Some((lanes, most)) => builder.group_commit(lanes, most),
+        None => builder.without_group_commit(),
+    };
+    Ok(builder.connect(url).await?)
 }
 
 /// Connects with the same options as SyncGuard, which sends small packets at once.

@@ -4,6 +4,7 @@ use syncguard::LockManager;
 use syncguard_bench::Outcome;
 use syncguard_memory::MemoryBackend;
 
+use crate::choice::Choice;
 use crate::contestant::Contestant;
 use crate::options::Pace;
 use crate::{firestore, memory, postgres, redis};
@@ -79,6 +80,11 @@ impl Store {
         !matches!(self, Self::Memory(_))
     }
 
+    /// Returns true if concurrent operations share requests.
+    pub(crate) const fn has_group_commit(&self) -> bool {
+        matches!(self, Self::Redis(_) | Self::Postgres(_))
+    }
+
     /// Returns true if every worker needs a connection of its own.
     pub(crate) fn holds_a_connection_each(&self, contestant: &str) -> bool {
         matches!(self, Self::Postgres(_)) && contestant == postgres::SESSION_LOCK
@@ -91,6 +97,15 @@ impl Store {
             Self::Postgres(url) => postgres::contestant(url, name, connections).await,
             Self::Firestore(url) => firestore::contestant(url, name).await,
             Self::Memory(_) => Ok(memory::contestant()),
+        }
+    }
+
+    /// Creates a contestant with chosen options of group commit.
+    pub(crate) async fn chosen(&self, url: &str, choice: Choice) -> Outcome<Contestant> {
+        match self {
+            Self::Redis(_) => Ok(Contestant::lock_manager(redis::chosen(url, choice).await?)),
+            Self::Postgres(_) => Ok(Contestant::lock_manager(postgres::chosen(url, choice).await?)),
+            _ => Err(format!("{} has no group commit", self.name()).into()),
         }
     }
 

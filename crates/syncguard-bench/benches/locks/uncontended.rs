@@ -2,10 +2,19 @@
 
 use std::time::{Duration, Instant};
 
-use syncguard_bench::{Outcome, Table, median, whole};
+use syncguard_bench::{Outcome, Table, median, quantile, short, whole};
 
 use crate::contestant::Contestant;
 use crate::options::Pace;
+
+/// What one run showed.
+pub(crate) struct Run {
+    /// Cycles per second.
+    pub(crate) rate: f64,
+    /// The time of a cycle in milliseconds: the median, and what 99 of 100 cycles do not exceed.
+    pub(crate) median: f64,
+    pub(crate) slow: f64,
+}
 
 /// Prints a table of the rates of all contestants, and their ratios to the first, which is the
 /// floor.
@@ -18,26 +27,30 @@ pub(crate) async fn compare(
     tasks: &[usize],
     pace: Pace,
 ) -> Outcome {
-    let mut table = Table::new(&["tasks", "contestant", "cycles/s", "of floor"]);
+    let columns = ["tasks", "contestant", "cycles/s", "of floor", "cycle, ms: median", "99 %"];
+    let mut table = Table::new(&columns);
     for &tasks in tasks {
         eprintln!("{store}: {tasks} tasks on keys of their own");
         // Opens the connections before the measurement.
         for contestant in contestants {
-            rate(contestant, tasks, Duration::ZERO).await?;
+            run(contestant, tasks, Duration::ZERO).await?;
         }
-        let mut rates = vec![Vec::new(); contestants.len()];
+        let mut runs: Vec<Vec<Run>> = contestants.iter().map(|_| Vec::new()).collect();
         for _ in 0..pace.rounds {
-            for (contestant, rates) in contestants.iter().zip(&mut rates) {
-                rates.push(rate(contestant, tasks, pace.run).await?);
+            for (contestant, runs) in contestants.iter().zip(&mut runs) {
+                runs.push(run(contestant, tasks, pace.run).await?);
             }
         }
-        for (contestant, mine) in contestants.iter().zip(&rates) {
-            let ratios = mine.iter().zip(&rates[0]).map(|(mine, floor)| mine / floor).collect();
+        for (contestant, mine) in contestants.iter().zip(&runs) {
+            let of = |figure: fn(&Run) -> f64| median(mine.iter().map(figure).collect());
+            let ratios = mine.iter().zip(&runs[0]).map(|(mine, floor)| mine.rate / floor.rate);
             table.row(vec![
                 tasks.to_string(),
                 contestant.name.to_owned(),
-                whole(median(mine.clone())),
-                format!("{:.2}", median(ratios)),
+                whole(of(|run| run.rate)),
+                format!("{:.2}", median(ratios.collect())),
+                short(of(|run| run.median)),
+                short(of(|run| run.slow)),
             ]);
         }
     }
@@ -45,16 +58,17 @@ pub(crate) async fn compare(
     Ok(())
 }
 
-/// Returns the cycles per second. Each task does at least one cycle.
-async fn rate(contestant: &Contestant, tasks: usize, time: Duration) -> Outcome<f64> {
+/// Runs so many tasks for this time. Each task does at least one cycle.
+pub(crate) async fn run(contestant: &Contestant, tasks: usize, time: Duration) -> Outcome<Run> {
     let start = Instant::now();
     let task = |task: usize| {
         let contestant = contestant.clone();
         tokio::spawn(async move {
-            let mut cycles = 0.0;
+            let mut cycles = Vec::new();
             loop {
+                let began = Instant::now();
                 contestant.cycle(format!("bench:{task}")).await?;
-                cycles += 1.0;
+                cycles.push(began.elapsed().as_secs_f64() * 1e3);
                 if start.elapsed() >= time {
                     return Outcome::Ok(cycles);
                 }
@@ -62,9 +76,11 @@ async fn rate(contestant: &Contestant, tasks: usize, time: Duration) -> Outcome<
         })
     };
     let tasks: Vec<_> = (0..tasks).map(task).collect();
-    let mut cycles = 0.0;
+    let mut cycles = Vec::new();
     for task in tasks {
-        cycles += task.await??;
+        cycles.extend(task.await??);
     }
-    Ok(cycles / start.elapsed().as_secs_f64())
+    let rate = cycles.len() as f64 / start.elapsed().as_secs_f64();
+    cycles.sort_by(f64::total_cmp);
+    Ok(Run { rate, median: quantile(&cycles, 0.5), slow: quantile(&cycles, 0.99) })
 }

@@ -12,7 +12,4 @@ if not lock then return nil end
 if string.sub(lock, 1, #prefix) ~= prefix then
   return {err = 'SGINDEX the id key does not name a lock'}
 end
-local time = call('TIME')
-local now = time[1] * 1000 + time[2] / 1000
-now = now - now % 1
 local text, mine, digits, expires = call('GET', lock), false, nil, nil

@@ -4,9 +4,6 @@
 local call, lock, index = redis.call, KEYS[1], KEYS[2]
 local head, ttl = ARGV[1], ARGV[2]
 local id -- stands in the head
-local time = call('TIME')
-local now = time[1] * 1000 + time[2] / 1000
-now = now - now % 1
 
 -- The usual writing is read without decoding it. That is right because every byte of the text is
 -- compared: the head with what this caller would write, the rest with an anchored pattern. Any

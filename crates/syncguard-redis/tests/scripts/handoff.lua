@@ -1,12 +1,13 @@
+-- The server's time, in ms.
+local time = redis.call('TIME')
+local now = time[1] * 1000 + time[2] / 1000
+now = now - now % 1
 -- What is stored under a key that the caller names.
 -- KEYS: lock, index (and fence counter). ARGV: head, then TTL in ms, but for a release.
 -- `head` is the record of the caller up to its fence: {"key":"..","lockId":"..","fence":"
 local call, lock, index = redis.call, KEYS[1], KEYS[2]
 local head, ttl = ARGV[1], ARGV[2]
 local id -- stands in the head
-local time = call('TIME')
-local now = time[1] * 1000 + time[2] / 1000
-now = now - now % 1
 
 -- The usual writing is read without decoding it. That is right because every byte of the text is
 -- compared: the head with what this caller would write, the rest with an anchored pattern. Any

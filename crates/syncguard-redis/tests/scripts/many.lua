@@ -1,14 +1,15 @@
+-- The server's time, in ms.
+local time = redis.call('TIME')
+local now = time[1] * 1000 + time[2] / 1000
+now = now - now % 1
 local operations = {}
-operations.acquire = function(KEYS, ARGV)
+operations.acquire = {keys = 3, args = 2, run = function(KEYS, ARGV)
 -- What is stored under a key that the caller names.
 -- KEYS: lock, index (and fence counter). ARGV: head, then TTL in ms, but for a release.
 -- `head` is the record of the caller up to its fence: {"key":"..","lockId":"..","fence":"
 local call, lock, index = redis.call, KEYS[1], KEYS[2]
 local head, ttl = ARGV[1], ARGV[2]
 local id -- stands in the head
-local time = call('TIME')
-local now = time[1] * 1000 + time[2] / 1000
-now = now - now % 1
 
 -- The usual writing is read without decoding it. That is right because every byte of the text is
 -- compared: the head with what this caller would write, the rest with an anchored pattern. Any
@@ -112,17 +113,14 @@ if not made then call('PEXPIRE', index, ttl) end
 text = string.format('%s%015d","acquiredAtMs":%d,"expiresAtMs":%d}', head, fence, now, now + ttl)
 call('SET', lock, text, 'PX', ttl)
 return text
-end
-operations.extend = function(KEYS, ARGV)
+end}
+operations.extend = {keys = 2, args = 2, run = function(KEYS, ARGV)
 -- What is stored under a key that the caller names.
 -- KEYS: lock, index (and fence counter). ARGV: head, then TTL in ms, but for a release.
 -- `head` is the record of the caller up to its fence: {"key":"..","lockId":"..","fence":"
 local call, lock, index = redis.call, KEYS[1], KEYS[2]
 local head, ttl = ARGV[1], ARGV[2]
 local id -- stands in the head
-local time = call('TIME')
-local now = time[1] * 1000 + time[2] / 1000
-now = now - now % 1
 
 -- The usual writing is read without decoding it. That is right because every byte of the text is
 -- compared: the head with what this caller would write, the rest with an anchored pattern. Any
@@ -194,17 +192,14 @@ if live and mine then
   if call('PEXPIRE', index, ttl) == 0 then call('SET', index, lock, 'PX', ttl) end
   return text
 end
-end
-operations.handoff = function(KEYS, ARGV)
+end}
+operations.handoff = {keys = 4, args = 3, run = function(KEYS, ARGV)
 -- What is stored under a key that the caller names.
 -- KEYS: lock, index (and fence counter). ARGV: head, then TTL in ms, but for a release.
 -- `head` is the record of the caller up to its fence: {"key":"..","lockId":"..","fence":"
 local call, lock, index = redis.call, KEYS[1], KEYS[2]
 local head, ttl = ARGV[1], ARGV[2]
 local id -- stands in the head
-local time = call('TIME')
-local now = time[1] * 1000 + time[2] / 1000
-now = now - now % 1
 
 -- The usual writing is read without decoding it. That is right because every byte of the text is
 -- compared: the head with what this caller would write, the rest with an anchored pattern. Any
@@ -294,17 +289,14 @@ call('SET', lock, text, 'PX', ttl)
 -- Only now, since a grant that failed has left the lease that was there.
 if previous ~= index then call('DEL', previous) end
 return text
-end
-operations.release = function(KEYS, ARGV)
+end}
+operations.release = {keys = 2, args = 2, run = function(KEYS, ARGV)
 -- What is stored under a key that the caller names.
 -- KEYS: lock, index (and fence counter). ARGV: head, then TTL in ms, but for a release.
 -- `head` is the record of the caller up to its fence: {"key":"..","lockId":"..","fence":"
 local call, lock, index = redis.call, KEYS[1], KEYS[2]
 local head, ttl = ARGV[1], ARGV[2]
 local id -- stands in the head
-local time = call('TIME')
-local now = time[1] * 1000 + time[2] / 1000
-now = now - now % 1
 
 -- The usual writing is read without decoding it. That is right because every byte of the text is
 -- compared: the head with what this caller would write, the rest with an anchored pattern. Any
@@ -367,8 +359,8 @@ if live and mine then
   if ARGV[2] ~= '' then redis.pcall(ARGV[2], lock, '') end
   return 1
 end
-end
-operations.extend_by_id = function(KEYS, ARGV)
+end}
+operations.extend_by_id = {keys = 2, args = 2, run = function(KEYS, ARGV)
 -- What is stored for a lock id, for a caller that knows nothing else.
 -- KEYS: index, prefix of all names. ARGV: id, then TTL in ms, but for a release.
 -- The name of the lock is known to the index alone, so it cannot be declared; in a cluster the hash
@@ -383,9 +375,6 @@ if not lock then return nil end
 if string.sub(lock, 1, #prefix) ~= prefix then
   return {err = 'SGINDEX the id key does not name a lock'}
 end
-local time = call('TIME')
-local now = time[1] * 1000 + time[2] / 1000
-now = now - now % 1
 local text, mine, digits, expires = call('GET', lock), false, nil, nil
 -- Any other writing of a record: fields in another order, other escapes and number forms, fields
 -- that are not ours. Only a live record must be readable: a dead one is overwritten.
@@ -429,8 +418,8 @@ if live and mine then
   if call('PEXPIRE', index, ttl) == 0 then call('SET', index, lock, 'PX', ttl) end
   return text
 end
-end
-operations.release_by_id = function(KEYS, ARGV)
+end}
+operations.release_by_id = {keys = 2, args = 2, run = function(KEYS, ARGV)
 -- What is stored for a lock id, for a caller that knows nothing else.
 -- KEYS: index, prefix of all names. ARGV: id, then TTL in ms, but for a release.
 -- The name of the lock is known to the index alone, so it cannot be declared; in a cluster the hash
@@ -445,9 +434,6 @@ if not lock then return nil end
 if string.sub(lock, 1, #prefix) ~= prefix then
   return {err = 'SGINDEX the id key does not name a lock'}
 end
-local time = call('TIME')
-local now = time[1] * 1000 + time[2] / 1000
-now = now - now % 1
 local text, mine, digits, expires = call('GET', lock), false, nil, nil
 -- Any other writing of a record: fields in another order, other escapes and number forms, fields
 -- that are not ours. Only a live record must be readable: a dead one is overwritten.
@@ -482,15 +468,15 @@ if live and mine then
   if ARGV[2] ~= '' then redis.pcall(ARGV[2], lock, '') end
   return 1
 end
-end
-operations.get = function(KEYS, ARGV)
+end}
+operations.get = {keys = 1, args = 0, run = function(KEYS, ARGV)
 -- KEYS: lock. The record as it is stored, and the time: the caller judges both.
 local text = redis.call('GET', KEYS[1])
 if not text then return nil end
 local time = redis.call('TIME')
 return {text, time[1], time[2]}
-end
-operations.find = function(KEYS, ARGV)
+end}
+operations.find = {keys = 2, args = 0, run = function(KEYS, ARGV)
 -- KEYS: index, prefix of all names. As for a key, by way of the index.
 -- No key has the name of the prefix. It is declared so that a cluster refuses the script (TRYAGAIN)
 -- while the slot moves, when the lock may be on another node than the index.
@@ -504,8 +490,8 @@ local text = redis.call('GET', lock)
 if not text then return nil end
 local time = redis.call('TIME')
 return {text, time[1], time[2]}
-end
-operations.publish = function(KEYS, ARGV)
+end}
+operations.publish = {keys = 1, args = 4, run = function(KEYS, ARGV)
 -- Ends the script if the publication has a higher fence than the caller's.
 -- KEYS: publication. ARGV: fence. Anything else that is stored there has no fence, and gives way.
 local stored = redis.pcall('HMGET', KEYS[1], 'fence')
@@ -520,8 +506,8 @@ redis.call('DEL', KEYS[1])
 redis.call('HSET', KEYS[1], 'fence', ARGV[1], 'candidate', ARGV[2], 'value', ARGV[3])
 redis.call('PEXPIRE', KEYS[1], ARGV[4])
 return 1
-end
-operations.withdraw = function(KEYS, ARGV)
+end}
+operations.withdraw = {keys = 1, args = 1, run = function(KEYS, ARGV)
 -- Ends the script if the publication has a higher fence than the caller's.
 -- KEYS: publication. ARGV: fence. Anything else that is stored there has no fence, and gives way.
 local stored = redis.pcall('HMGET', KEYS[1], 'fence')
@@ -530,26 +516,27 @@ local fence = stored[1]
 local is_fence = fence and string.find(fence, '^%d%d%d%d%d%d%d%d%d%d%d%d%d%d%d$')
 if is_fence and tonumber(fence) > tonumber(ARGV[1]) then return nil end
 redis.call('DEL', KEYS[1])
-end
-operations.published = function(KEYS, ARGV)
+end}
+operations.published = {keys = 1, args = 0, run = function(KEYS, ARGV)
 -- KEYS: publication. Its fields as they are stored. The server removes it when it expires.
 return redis.call('HMGET', KEYS[1], 'fence', 'candidate', 'value')
-end
+end}
 -- Many operations in one call, each as if it were alone. KEYS: those of all operations in turn. ARGV:
--- for each operation its name, the number of its keys, the number of its arguments, and these.
+-- for each operation its name and its arguments.
 -- Answers, for each operation in turn, with 0 and its answer, or with 1 and its error: one that fails
 -- must not undo or cut off the others.
-local answers, key, arg = {}, 1, 1
+local answers, count, key, arg = {}, 0, 1, 1
 while ARGV[arg] do
-  local last_key, last_arg = key + ARGV[arg + 1] - 1, arg + 2 + ARGV[arg + 2]
+  local operation = operations[ARGV[arg]]
+  local last_key, last_arg = key + operation.keys - 1, arg + operation.args
   local ok, answer = pcall(
-    operations[ARGV[arg]], {unpack(KEYS, key, last_key)}, {unpack(ARGV, arg + 3, last_arg)})
+    operation.run, {unpack(KEYS, key, last_key)}, {unpack(ARGV, arg + 1, last_arg)})
   -- Redis 6 reports an error as text, later ones as a table, as the operations do.
   local failed = not ok
   if type(answer) == 'table' and answer.err then failed, answer = true, answer.err end
-  answers[#answers + 1] = failed and 1 or 0
+  answers[count + 1] = failed and 1 or 0
   -- A nil would end the list.
-  answers[#answers + 1] = answer or false
-  key, arg = last_key + 1, last_arg + 1
+  answers[count + 2] = answer or false
+  count, key, arg = count + 2, last_key + 1, last_arg + 1
 end
 return answers

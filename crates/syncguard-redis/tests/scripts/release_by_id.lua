@@ -1,3 +1,7 @@
+-- The server's time, in ms.
+local time = redis.call('TIME')
+local now = time[1] * 1000 + time[2] / 1000
+now = now - now % 1
 -- What is stored for a lock id, for a caller that knows nothing else.
 -- KEYS: index, prefix of all names. ARGV: id, then TTL in ms, but for a release.
 -- The name of the lock is known to the index alone, so it cannot be declared; in a cluster the hash
@@ -12,9 +16,6 @@ if not lock then return nil end
 if string.sub(lock, 1, #prefix) ~= prefix then
   return {err = 'SGINDEX the id key does not name a lock'}
 end
-local time = call('TIME')
-local now = time[1] * 1000 + time[2] / 1000
-now = now - now % 1
 local text, mine, digits, expires = call('GET', lock), false, nil, nil
 -- Any other writing of a record: fields in another order, other escapes and number forms, fields
 -- that are not ours. Only a live record must be readable: a dead one is overwritten.
