@@ -19,7 +19,7 @@ use syncguard_redis::RedisBackend;
 fn main() -> std::io::Result<ExitCode> {
     let mut args = Arguments::from_args();
     // Trials mostly wait for a lease to end or for a server, so many can run at a time.
-    args.test_threads.get_or_insert(16);
+    args.test_threads.get_or_insert(32);
 
     let runtime = tokio::runtime::Runtime::new()?;
     // A server removes its container when it is dropped, which needs the runtime.

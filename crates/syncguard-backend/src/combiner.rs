@@ -13,6 +13,16 @@ use self::lane::{Begun, begin};
 pub use self::requests::Requests;
 use self::shared::Shared;
 
+/// How operations share requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(clippy::exhaustive_structs, reason = "a backend names both")]
+pub struct GroupCommit {
+    /// How many requests are under way at a time. A value of 0 counts as 1.
+    pub lanes: usize,
+    /// How many operations one request has at most. A value of 0 counts as 1.
+    pub cap: usize,
+}
+
 /// Sends operations to a server. While few requests are under way, each operation goes out at once and
 /// alone. The others wait, and the next request takes all of them.
 ///
@@ -26,9 +36,8 @@ use self::shared::Shared;
 pub struct Combiner<R: Requests>(Arc<Shared<R>>);
 
 impl<R: Requests> Combiner<R> {
-    /// Combines operations into at most `lanes` requests at a time, each with at most `cap`
-    /// operations. A value of 0 counts as 1.
-    pub fn new(requests: R, lanes: usize, cap: usize) -> Self {
+    /// Combines operations into few requests.
+    pub fn new(requests: R, GroupCommit { lanes, cap }: GroupCommit) -> Self {
         Self(Arc::new(Shared::new(requests, lanes.max(1), cap.max(1))))
     }
 

@@ -16,7 +16,7 @@ mod listener;
 mod reconnect;
 mod registry;
 
-pub use combiner::{Combiner, Requests};
+pub use combiner::{Combiner, GroupCommit, Requests};
 pub use listener::ListenerTask;
 pub use reconnect::ReconnectBackoff;
 pub use registry::{NotificationRegistry, Notified};

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use syncguard_backend::{Combiner, Requests};
+use syncguard_backend::{Combiner, GroupCommit, Requests};
 use syncguard_core::{Error, ErrorCode, Operation, Result, Sent};
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::oneshot;
@@ -39,7 +39,7 @@ struct State {
 
 impl Server {
     fn combiner(&self, lanes: usize, cap: usize) -> Combiner<Self> {
-        Combiner::new(self.clone(), lanes, cap)
+        Combiner::new(self.clone(), GroupCommit { lanes, cap })
     }
 
     /// Waits for the next request and returns its operations. It is answered when the sender sends, or

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use sqlx::Row;
 use sqlx::postgres::PgPool;
-use syncguard_backend::Notified;
+use syncguard_backend::{GroupCommit, Notified};
 use syncguard_core::{
     Acquired, Backend, Capabilities, Clock, Finding, Key, Lease, LockId, LockRecord, Operation,
     Publication, Result, Sent, Ttl,
@@ -17,7 +17,7 @@ use tokio::time::error::Elapsed;
 use crate::connections::{Borrowed, Connections, Purpose};
 use crate::database::Database;
 use crate::error::classify;
-use crate::groups::{Acquire, Extend, GroupCommit, Groups};
+use crate::groups::{Acquire, Extend, Groups};
 use crate::names::Names;
 use crate::notifications::Notifications;
 use crate::operations::{Statement, Statements, Value};

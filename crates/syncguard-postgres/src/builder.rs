@@ -5,9 +5,10 @@ mod build;
 use std::time::Duration;
 
 use sqlx::postgres::PgConnectOptions;
+use syncguard_backend::GroupCommit;
 
 use crate::backend::PostgresBackend;
-use crate::groups::{self, GroupCommit};
+use crate::groups;
 use crate::names::{FENCE_TABLE, LOCK_TABLE};
 
 /// Builds a [`PostgresBackend`] with settings other than the defaults.
@@ -134,8 +135,8 @@ impl PostgresBackendBuilder {
     ///
     /// While fewer are under way, an operation is sent at once and alone. Otherwise it waits until one
     /// of them is answered, and goes out with all others that wait. So a commit serves many locks when
-    /// there is much to do, and nothing is delayed when there is not. More lanes suit a server that is
-    /// far away.
+    /// there is much to do, and nothing is delayed when there is not. One lane suits a server that
+    /// shares its few processors with this program, and more lanes suit one that is far away.
     pub fn group_commit(mut self, lanes: usize, most: usize) -> Self {
         self.group_commit = Some(GroupCommit { lanes, cap: most });
         self

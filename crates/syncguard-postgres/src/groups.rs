@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::postgres::PgRow;
-use syncguard_backend::{Combiner, Requests};
+use syncguard_backend::{Combiner, GroupCommit, Requests};
 use syncguard_core::{Error, ErrorCode, Result, Sent};
 use tokio::time::{Instant, timeout_at};
 
@@ -19,14 +19,8 @@ use crate::database::{Database, half_of, in_runtime};
 use crate::error::{concerns_a_value, is_conflict, timed_out};
 use crate::operations::{Value, patience};
 
-/// How many statements of a kind are under way at a time, and how many operations one has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct GroupCommit {
-    pub(crate) lanes: usize,
-    pub(crate) cap: usize,
-}
-
-/// A statement of so many operations takes some milliseconds on the server.
+/// With fewer lanes, four tasks wait longer than without groups. A statement of so many operations takes
+/// a few milliseconds on the server. BENCHMARKS.md has the figures.
 pub(crate) const DEFAULT: GroupCommit = GroupCommit { lanes: 4, cap: 32 };
 
 /// One group for each kind of operation, because a statement does one kind.
@@ -61,8 +55,8 @@ const GRACE: Duration = Duration::from_millis(100);
 
 impl<K: Kind> Group<K> {
     fn new(database: &Arc<Database>, group_commit: Option<GroupCommit>) -> Self {
-        let combiner = group_commit.map(|GroupCommit { lanes, cap }| {
-            Combiner::new(Sender { database: database.clone(), kind: PhantomData }, lanes, cap)
+        let combiner = group_commit.map(|group_commit| {
+            Combiner::new(Sender { database: database.clone(), kind: PhantomData }, group_commit)
         });
         Self { database: database.clone(), combiner }
     }

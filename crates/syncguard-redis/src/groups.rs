@@ -9,7 +9,7 @@ use fred::bytes_utils::Str;
 use fred::error::{Error as RedisError, ErrorKind};
 use fred::types::Value;
 use fred::types::config::Options;
-use syncguard_backend::{Combiner, Requests};
+use syncguard_backend::{Combiner, GroupCommit, Requests};
 use syncguard_core::{Error, ErrorCode, Operation, Result, Sent};
 use tokio::runtime::Handle;
 use tokio::time::timeout;
@@ -18,14 +18,8 @@ use crate::connection::{Connection, Connections, Established, InFlight};
 use crate::error::{self, Fault, NO_RUNTIME};
 use crate::operations::{MANY, Script};
 
-/// How many calls are under way at a time, and how many operations one has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct GroupCommit {
-    pub(crate) lanes: usize,
-    pub(crate) cap: usize,
-}
-
-/// A call of so many operations keeps the server busy for less than a millisecond.
+/// With fewer lanes, four tasks wait longer than without groups. A call of so many operations keeps the
+/// server busy for less than a millisecond. BENCHMARKS.md has the figures.
 pub(crate) const DEFAULT: GroupCommit = GroupCommit { lanes: 4, cap: 64 };
 
 /// One operation: a script with its keys and arguments.
@@ -56,8 +50,7 @@ impl Groups {
         group_commit: Option<GroupCommit>,
     ) -> Self {
         let sender = Sender { connections, options };
-        let combiner = group_commit
-            .map(|GroupCommit { lanes, cap }| Combiner::new(sender.clone(), lanes, cap));
+        let combiner = group_commit.map(|group_commit| Combiner::new(sender.clone(), group_commit));
         Self { sender, combiner, command_timeout }
     }
 
