@@ -45,12 +45,13 @@ impl Server {
     /// Waits for the next request and returns its operations. It is answered when the sender sends, or
     /// is dropped.
     async fn request(&self) -> (Vec<u64>, oneshot::Sender<()>) {
-        loop {
+        for _ in 0..10_000 {
             if let Some(request) = self.0.requests.lock().unwrap().pop_front() {
                 return request;
             }
             yield_now().await;
         }
+        panic!("no request was sent");
     }
 
     fn idle(&self) -> bool {
@@ -404,9 +405,12 @@ async fn ten_thousand_random_drops_leave_nothing_behind() {
     for worker in workers {
         timeout(30 * SECOND, worker).await.expect("a caller waits for ever").unwrap();
     }
-    while server.0.connections.load(Ordering::SeqCst) > 0 {
-        yield_now().await;
-    }
+    let none_left = async {
+        while server.0.connections.load(Ordering::SeqCst) > 0 {
+            yield_now().await;
+        }
+    };
+    timeout(30 * SECOND, none_left).await.expect("a connection is left");
     assert!(server.0.most_connections.load(Ordering::SeqCst) <= 2);
     answers.abort();
     assert!(answers.await.is_err());

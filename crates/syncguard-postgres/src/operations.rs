@@ -21,9 +21,13 @@ pub(crate) struct Statements {
     pub(crate) acquire_at_once: Statement,
     pub(crate) acquire_many: Statement,
     pub(crate) extend: Statement,
+    /// As `extend`, but finds no lease where that one waits for others.
+    pub(crate) extend_at_once: Statement,
     pub(crate) extend_many: Statement,
     pub(crate) extend_by_id: Statement,
     pub(crate) release: Statement,
+    /// As `release`, but finds no lease where that one waits for others.
+    pub(crate) release_at_once: Statement,
     pub(crate) release_many: Statement,
     pub(crate) release_by_id: Statement,
     pub(crate) handoff: Statement,
@@ -50,19 +54,30 @@ impl Statements {
             statement(&template.replace("{the_lease}", &lease))
         };
         let acquire = include_str!("operations/sql/acquire.sql");
-        let extend = include_str!("operations/sql/extend.sql");
-        let release = include_str!("operations/sql/release.sql");
+        let waits = |template: &str| {
+            template
+                .replace("{turn}", WAIT_FOR_THE_LEASE)
+                .replace("{lock_the_row}", "FOR UPDATE OF l")
+        };
+        let at_once = |template: &str| {
+            let lock_the_row = "FOR UPDATE OF l SKIP LOCKED";
+            template.replace("{turn}", TRY_THE_LEASE).replace("{lock_the_row}", lock_the_row)
+        };
+        let (extend, release) =
+            (include_str!("operations/sql/extend.sql"), include_str!("operations/sql/release.sql"));
         let look_up = include_str!("operations/sql/look_up.sql");
         Self {
             acquire: statement(&acquire.replace("{turn}", WAIT_FOR_THE_TURN)),
             acquire_at_once: statement(&acquire.replace("{turn}", TRY_THE_TURN)),
             acquire_many: statement(include_str!("operations/sql/acquire_many.sql")),
-            extend: by_key(extend, "$4"),
+            extend: by_key(&waits(extend), "$4"),
+            extend_at_once: by_key(&at_once(extend), "$4"),
             extend_many: statement(include_str!("operations/sql/extend_many.sql")),
-            extend_by_id: by_id(extend),
-            release: by_key(release, "$4"),
+            extend_by_id: by_id(&waits(extend)),
+            release: by_key(&waits(release), "$4"),
+            release_at_once: by_key(&at_once(release), "$4"),
             release_many: statement(include_str!("operations/sql/release_many.sql")),
-            release_by_id: by_id(release),
+            release_by_id: by_id(&waits(release)),
             handoff: by_key(include_str!("operations/sql/handoff.sql"), "$5"),
             get: statement(&look_up.replace("{by}", "key")),
             find: statement(&look_up.replace("{by}", "lock_id")),
@@ -83,6 +98,14 @@ const WAIT_FOR_THE_TURN: &str = "SELECT pg_advisory_xact_lock(hashtext($1)) FROM
 const TRY_THE_TURN: &str = "SELECT FROM \
     (SELECT FROM patience WHERE NOT EXISTS (SELECT FROM held) OFFSET 0) AS free \
     WHERE pg_try_advisory_xact_lock(hashtext($1))";
+
+const WAIT_FOR_THE_LEASE: &str =
+    "SELECT pg_advisory_xact_lock(hashtext(key)) FROM patience, {locks} AS l WHERE {the_lease}";
+
+/// OFFSET keeps the planner from taking the lock of another key first.
+const TRY_THE_LEASE: &str = "SELECT FROM \
+    (SELECT key FROM patience, {locks} AS l WHERE {the_lease} OFFSET 0) AS found \
+    WHERE pg_try_advisory_xact_lock(hashtext(key))";
 
 /// Fills in the names, and drops the comments, which are for readers of this crate.
 fn render(template: &str, names: &Names) -> Arc<str> {

@@ -22,6 +22,7 @@ cases![
     a_locked_row_holds_no_other_renewal_up,
     a_locked_row_holds_no_other_attempt_up,
     an_attempt_alone_on_a_busy_key_holds_nobody_up,
+    one_alone_on_a_locked_row_holds_nobody_up,
 ];
 
 /// The first one goes out alone, and the others in one statement.
@@ -202,6 +203,29 @@ async fn a_locked_row_holds_no_other_attempt_up(server: Arc<Server>) -> Outcome 
     };
     let acquired = all_but_one_end(&leases, 7, transaction, acquire).await?;
     assert!(acquired.iter().all(|acquired| matches!(acquired, Acquired::Granted(_))));
+    Ok(())
+}
+
+/// The first renewal, or the first release, has the only lane to itself.
+async fn one_alone_on_a_locked_row_holds_nobody_up(server: Arc<Server>) -> Outcome {
+    let service = service(&server).await?;
+    let backend = grouped(service.pool())?;
+    let leases = leases(&backend).await?;
+    for renews in [true, false] {
+        let end = async |lease: &Lease| match renews {
+            true => backend.extend(lease, minute()).await.map(|renewed| renewed.is_some()),
+            false => backend.release(lease).await,
+        };
+        let transaction = lock_row(&service, leases[0].key()).await?;
+        let (first, others) = tokio::join!(biased; end(&leases[0]), async {
+            let others = futures_of(leases[1..].iter().map(|lease| end(lease)));
+            let others = timeout(SOON, others).await.map_err(|_| "they wait for the row");
+            transaction.rollback().await?;
+            Outcome::Ok(others?)
+        });
+        assert!(first?);
+        assert!(others?.into_iter().collect::<Result<Vec<_>>>()?.iter().all(|live| *live));
+    }
     Ok(())
 }
 

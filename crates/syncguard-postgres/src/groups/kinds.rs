@@ -18,17 +18,13 @@ pub(crate) trait Kind: fmt::Debug + Send + Sync + 'static {
     fn values<'a>(operation: &'a Self::Operation, patience: Value<'a>) -> Vec<Value<'a>>;
     fn answer(row: Option<PgRow>, operation: &Self::Operation) -> Result<Self::Answer>;
 
-    /// The statement of one operation that should not wait for others.
-    fn at_once(statements: &Statements) -> &Statement {
-        Self::alone(statements)
-    }
+    /// The statement of one operation that does not wait for others, because the lane does.
+    fn at_once(statements: &Statements) -> &Statement;
     /// `None` if the operation must be sent alone and wait.
     fn answer_at_once(
         row: Option<PgRow>,
         operation: &Self::Operation,
-    ) -> Result<Option<Self::Answer>> {
-        Self::answer(row, operation).map(Some)
-    }
+    ) -> Result<Option<Self::Answer>>;
 
     fn together(statements: &Statements) -> &Statement;
     /// What no two operations of a statement may have in common.
@@ -154,6 +150,15 @@ impl Kind for Extends {
         Ok(renewed.map(|new| operation.lease.clone().with_expires_at(new.expires_at())))
     }
 
+    fn at_once(statements: &Statements) -> &Statement {
+        &statements.extend_at_once
+    }
+
+    // No row if the lease has ended, or if somebody has locked it.
+    fn answer_at_once(row: Option<PgRow>, operation: &Extend) -> Result<Option<Option<Lease>>> {
+        row.map(|row| Self::answer(Some(row), operation)).transpose()
+    }
+
     fn together(statements: &Statements) -> &Statement {
         &statements.extend_many
     }
@@ -201,6 +206,15 @@ impl Kind for Releases {
 
     fn answer(row: Option<PgRow>, _: &Lease) -> Result<bool> {
         Ok(row.is_some())
+    }
+
+    fn at_once(statements: &Statements) -> &Statement {
+        &statements.release_at_once
+    }
+
+    // No row if the lease has ended, or if somebody has locked it.
+    fn answer_at_once(row: Option<PgRow>, lease: &Lease) -> Result<Option<bool>> {
+        row.map(|row| Self::answer(Some(row), lease)).transpose()
     }
 
     fn together(statements: &Statements) -> &Statement {

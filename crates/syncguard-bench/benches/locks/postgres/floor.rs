@@ -133,6 +133,7 @@ fn render(template: &str) -> Arc<str> {
             "SELECT pg_advisory_xact_lock(hashtext($1)) FROM patience \
              WHERE NOT EXISTS (SELECT FROM held)",
         )
+        .replace("{lock_the_row}", "FOR UPDATE OF l")
         .replace("{now}", "floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint")
         .replace("{locks}", "syncguard_locks")
         .replace("{fences}", "syncguard_fence_counters")

@@ -1,5 +1,6 @@
 -- Renews a lease. $1 lock id, $2 TTL in ms, $3 limit for each wait on a lock, in ms, $4 the key, if it
--- is known: see statement.rs. One row if it is live.
+-- is known. {turn} and {lock_the_row} wait for others, or find no lease
+-- if somebody has locked it: see operations.rs. One row if it is live.
 --
 -- Why this is atomic. The lease is judged only when nothing can change any more: `newest` waits for
 -- the row, locks it and reads its newest version, whatever the snapshot says of it, and the clock is
@@ -14,10 +15,10 @@ WITH patience AS MATERIALIZED (
     SELECT set_config('lock_timeout', $3::bigint::text, true)
 ),
 turn AS MATERIALIZED (
-    SELECT pg_advisory_xact_lock(hashtext(key)) FROM patience, {locks} AS l WHERE {the_lease}
+    {turn}
 ),
 newest AS MATERIALIZED (
-    SELECT l.expires_at_ms FROM {locks} AS l, turn WHERE {the_lease} FOR UPDATE OF l
+    SELECT l.expires_at_ms FROM {locks} AS l, turn WHERE {the_lease} {lock_the_row}
 ),
 instant AS MATERIALIZED (
     SELECT {now} AS now_ms, expires_at_ms FROM newest

@@ -1,7 +1,8 @@
 -- Ends a lease, and notifies the waiters for its key. $1 lock id, $2 'off' for a commit that need
 -- not be on disk before the answer: a release that a crash undoes only means waiting for the TTL.
 -- $3 limit for the wait on a lock, in ms. NULL leaves the caller's settings alone. $4 the key, if
--- it is known: see statement.rs. One row if the lease was live.
+-- it is known: see operations.rs. {lock_the_row} waits for the row, or finds none if somebody has locked
+-- it: see there too. One row if the lease was live.
 --
 -- Why this is atomic. `newest` waits for the row and locks it, and its newest version is judged at
 -- the time after that, as in extend.sql: a lease that somebody renewed during the wait is live, and
@@ -19,7 +20,7 @@ WITH patience AS MATERIALIZED (
         THEN set_config('lock_timeout', $3::bigint::text, true) END
 ),
 newest AS MATERIALIZED (
-    SELECT l.expires_at_ms FROM {locks} AS l, patience WHERE {the_lease} FOR UPDATE OF l
+    SELECT l.expires_at_ms FROM {locks} AS l, patience WHERE {the_lease} {lock_the_row}
 ),
 ended AS (
     DELETE FROM {locks} AS l
