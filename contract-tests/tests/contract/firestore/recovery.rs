@@ -104,7 +104,8 @@ async fn f1_a_silent_connection_is_replaced_for_callers_that_give_up(emulator: E
     }
     let recovered = silent.elapsed();
     assert!(recovered < Duration::from_secs(6), "{recovered:?}");
-    assert_eq!(forwarder.accepted(), 2);
+    // Not one for each caller. A busy machine may take a slow connection for a silent one.
+    assert!((2..=4).contains(&forwarder.accepted()), "{}", forwarder.accepted());
 }
 
 async fn f1_a_kept_lease_of_ten_seconds_survives_a_silent_connection(emulator: Emulator) {
