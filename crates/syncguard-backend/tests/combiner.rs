@@ -45,7 +45,9 @@ impl Server {
     /// Waits for the next request and returns its operations. It is answered when the sender sends, or
     /// is dropped.
     async fn request(&self) -> (Vec<u64>, oneshot::Sender<()>) {
-        for _ in 0..10_000 {
+        // Not a timeout: in paused time, it would never fire while this yields.
+        let begun = std::time::Instant::now();
+        while begun.elapsed() < 10 * SECOND {
             if let Some(request) = self.0.requests.lock().unwrap().pop_front() {
                 return request;
             }
@@ -339,6 +341,120 @@ async fn one_that_comes_later_does_not_get_the_error_of_an_earlier_attempt_to_co
     assert_eq!(later.await.unwrap().unwrap(), 4);
 }
 
+/// Starts a task that does one operation, and these two when it was answered.
+async fn start_three(combiner: &Combiner<Server>, first: u64, then: [u64; 2]) {
+    let combiner = combiner.clone();
+    Handle::current().spawn(async move {
+        combiner.run(first, &Sent::default()).await.unwrap();
+        let (one, other) = (Sent::default(), Sent::default());
+        tokio::join!(combiner.run(then[0], &one), combiner.run(then[1], &other))
+    });
+    yield_now().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn those_that_were_answered_together_go_out_together_although_lanes_are_free() {
+    let server = Server::default();
+    let combiner = server.combiner(2, 10);
+    for n in [1, 2] {
+        start(&combiner, n).await;
+    }
+    for n in [3, 4, 5] {
+        start_three(&combiner, n, [10 * n, 10 * n + 1]).await;
+    }
+    let (first, second) = (server.request().await, server.request().await);
+    drop(first);
+    let (operations, answer) = server.request().await;
+    assert_eq!(operations, [3, 4, 5]);
+    drop((second, answer));
+    assert_eq!(server.request().await.0, [30, 31, 40, 41, 50, 51]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn more_than_one_request_takes_use_other_free_lanes_at_once() {
+    let server = Server::default();
+    let combiner = server.combiner(2, 3);
+    for n in [1, 2] {
+        start(&combiner, n).await;
+    }
+    for n in [3, 4, 5] {
+        start_three(&combiner, n, [10 * n, 10 * n + 1]).await;
+    }
+    let (first, second) = (server.request().await, server.request().await);
+    drop(first);
+    let (operations, answer) = server.request().await;
+    assert_eq!(operations, [3, 4, 5]);
+    drop((second, answer));
+    // None of these is answered.
+    let (one, other) = (server.request().await, server.request().await);
+    assert_eq!((one.0, other.0), (vec![30, 31, 40], vec![41, 50, 51]));
+}
+
+#[test]
+fn a_runtime_that_ends_after_an_answer_leaves_nobody_behind_who_counted_on_it() {
+    let server = Server::default();
+    let combiner = server.combiner(1, 10);
+    let ends = Builder::new_current_thread().enable_all().build().unwrap();
+    let other = Builder::new_current_thread().enable_all().build().unwrap();
+    ends.block_on(async {
+        let (_, second) = (start(&combiner, 1).await, start(&combiner, 2).await);
+        drop(server.request().await);
+        drop(server.request().await);
+        assert_eq!(second.0.await.unwrap().unwrap(), 4);
+    });
+    server.0.immediate.store(true, Ordering::SeqCst);
+    let (later, _) = other.block_on(start(&combiner, 3));
+    drop(ends);
+    let later = other.block_on(async { timeout(30 * SECOND, later).await });
+    // If this thread was slow to start it, it counted on nobody.
+    match later.expect("it waits for a task that is gone").unwrap() {
+        Ok(answer) => assert_eq!(answer, 6),
+        Err(error) => assert_eq!(error.code(), ErrorCode::NetworkTimeout),
+    }
+}
+
+#[test]
+fn a_runtime_that_is_not_driven_after_an_answer_blocks_nobody_for_long() {
+    let server = Server::default();
+    let combiner = server.combiner(1, 10);
+    let left = Builder::new_current_thread().enable_all().build().unwrap();
+    left.block_on(async {
+        let (_, second) = (start(&combiner, 1).await, start(&combiner, 2).await);
+        drop(server.request().await);
+        drop(server.request().await);
+        assert_eq!(second.0.await.unwrap().unwrap(), 4);
+    });
+    server.0.immediate.store(true, Ordering::SeqCst);
+    let other = Builder::new_current_thread().enable_all().build().unwrap();
+    let sent = Sent::default();
+    other.block_on(async {
+        // Until then, others count on the task that has answered.
+        sleep(SECOND / 50).await;
+        let later = timeout(30 * SECOND, combiner.run(3, &sent)).await;
+        assert_eq!(later.expect("it waits for a task that nobody drives").unwrap(), 6);
+    });
+    drop(left);
+}
+
+#[test]
+fn a_runtime_that_ends_right_after_an_answer_blocks_nobody() {
+    let server = Server::default();
+    let combiner = server.combiner(1, 10);
+    let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let (_, second) = (start(&combiner, 1).await, start(&combiner, 2).await);
+        drop(server.request().await);
+        drop(server.request().await);
+        assert_eq!(second.0.await.unwrap().unwrap(), 4);
+    });
+    drop(runtime);
+    server.0.immediate.store(true, Ordering::SeqCst);
+    let other = Builder::new_current_thread().enable_all().build().unwrap();
+    let sent = Sent::default();
+    let later = other.block_on(async { timeout(30 * SECOND, combiner.run(3, &sent)).await });
+    assert_eq!(later.expect("it waits for a task that is gone").unwrap(), 6);
+}
+
 #[test]
 fn a_runtime_that_ends_takes_only_the_operations_under_way() {
     let runtime =
@@ -414,6 +530,8 @@ async fn ten_thousand_random_drops_leave_nothing_behind() {
     assert!(server.0.most_connections.load(Ordering::SeqCst) <= 2);
     answers.abort();
     assert!(answers.await.is_err());
+    // The last tasks that gather send what comes now together.
+    sleep(SECOND / 50).await;
     // No lane was lost: two operations are under way at a time.
     let _two = [start(&combiner, 1).await, start(&combiner, 2).await];
     assert_eq!(server.request().await.0.len() + server.request().await.0.len(), 2);

@@ -121,15 +121,13 @@ impl RedisBackendBuilder {
     }
 
     /// Sets how concurrent operations share calls: at most `lanes` calls are under way at a time, each
-    /// with at most `most` operations. The default is 4 lanes and 64 operations. A value of 0 counts
+    /// with at most `most` operations. The default is 8 lanes and 32 operations. A value of 0 counts
     /// as 1.
     ///
     /// While fewer are under way, an operation is sent at once and alone. Otherwise it waits until one
     /// of them is answered, and goes out with all others that wait. So a call serves many locks when
     /// there is much to do, and nothing is delayed when there is not. A call of many operations keeps
     /// the server from serving others meanwhile, for some microseconds per operation.
-    /// If the network takes a millisecond or more, more lanes are faster, and none at all is fastest, at
-    /// twice the server's time.
     pub fn group_commit(mut self, lanes: usize, most: usize) -> Self {
         self.group_commit = Some(GroupCommit { lanes, cap: most });
         self

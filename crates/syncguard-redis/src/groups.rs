@@ -20,7 +20,7 @@ use crate::operations::{MANY, Script};
 
 /// With fewer lanes, four tasks wait longer than without groups. A call of so many operations keeps the
 /// server busy for less than a millisecond. BENCHMARKS.md has the figures.
-pub(crate) const DEFAULT: GroupCommit = GroupCommit { lanes: 4, cap: 64 };
+pub(crate) const DEFAULT: GroupCommit = GroupCommit { lanes: 8, cap: 32 };
 
 /// One operation: a script with its keys and arguments.
 pub(crate) struct Call {

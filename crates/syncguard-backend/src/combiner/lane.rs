@@ -1,13 +1,16 @@
 //! Who sends requests: a caller its own operation, or a task those that wait.
 
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 
-use syncguard_core::Sent;
+use syncguard_core::{Result, Sent};
 use tokio::runtime::Handle;
+use tokio::task::yield_now;
 use tokio::time::Instant;
 
 use super::requests::Requests;
-use super::shared::{Batch, Shared, Waiting};
+use super::shared::{Batch, LONGEST_GATHERING, Reply, Shared, Waiting};
 
 /// How an operation begins.
 pub(super) enum Begun<R: Requests> {
@@ -28,7 +31,7 @@ pub(super) fn begin<R: Requests>(
         state.reclaim(now);
     }
     // Under one mutex with the check, or the last lane could end in between and serve nobody.
-    if state.busy >= shared.lanes {
+    if state.busy >= shared.lanes || state.is_gathering(now) {
         return Begun::Waiting(state.enqueue(shared, operation, sent));
     }
     state.busy += 1;
@@ -46,6 +49,26 @@ pub(super) struct Lane<R: Requests> {
 }
 
 impl<R: Requests> Lane<R> {
+    /// A free lane, if somebody waits for one.
+    fn free(shared: &Arc<Shared<R>>, home: &Handle) -> Option<InTask<R>> {
+        let mut state = shared.lock();
+        let free = !state.queue.is_empty() && state.busy < shared.lanes;
+        free.then(|| {
+            state.busy += 1;
+            InTask(Some(Self { shared: shared.clone(), home: home.clone() }))
+        })
+    }
+
+    /// Gives the lane back. For a moment, those that come leave it to this task to send them.
+    fn gather(self) -> Gathering<R> {
+        let mut state = self.shared.lock();
+        state.busy -= 1;
+        state.gathering += 1;
+        state.gathering_until = Instant::now() + LONGEST_GATHERING;
+        drop(state);
+        Gathering { shared: self.shared, home: self.home, ended: false }
+    }
+
     /// Gives the lane back if nobody waits.
     fn unless_idle(self) -> Option<InTask<R>> {
         let mut state = self.shared.lock();
@@ -85,8 +108,12 @@ impl<R: Requests> Drop for Turn<R> {
 struct InTask<R: Requests>(Option<Lane<R>>);
 
 impl<R: Requests> InTask<R> {
-    /// Sends what waits, until nothing does.
-    async fn serve(mut self) {
+    /// Sends what waits, until nothing does. Boxed, because it may start another one.
+    fn serve(self) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+        Box::pin(self.run())
+    }
+
+    async fn run(mut self) {
         while let Some(lane) = &self.0 {
             let shared = &lane.shared;
             let first_later = shared.next_number();
@@ -94,24 +121,45 @@ impl<R: Requests> InTask<R> {
                 Some(connection) => Ok(connection),
                 None => shared.requests.connect().await,
             };
-            match connected {
+            let next = match connected {
                 Ok(connection) => {
                     let Batch { operations, replies } = shared.take();
+                    // More than one request takes.
+                    if let Some(other) = Lane::free(shared, &lane.home) {
+                        drop(lane.home.spawn(other.serve()));
+                    }
                     // All callers may have left while there was no connection.
-                    if !operations.is_empty() {
+                    if operations.is_empty() {
+                        self.0.take().and_then(Lane::unless_idle)
+                    } else {
                         let answers = shared.requests.send(connection, operations).await;
-                        for (reply, answer) in replies.into_iter().zip(answers) {
-                            let _ = reply.send(answer);
-                        }
+                        self.answer(replies, answers).await
                     }
                 }
-                Err(error) => shared.fail_before(first_later, &error),
-            }
-            self = match self.0.take().and_then(Lane::unless_idle) {
-                Some(lane) => lane,
-                None => return,
+                Err(error) => {
+                    shared.fail_before(first_later, &error);
+                    self.0.take().and_then(Lane::unless_idle)
+                }
             };
+            let Some(next) = next else { return };
+            self = next;
         }
+    }
+
+    /// Answers a request. Callers often have more to do at once, so the next request waits until they have
+    /// run. Otherwise each would take a free lane alone, or wait for a whole request.
+    async fn answer(
+        &mut self,
+        replies: Vec<Reply<R>>,
+        answers: Vec<Result<R::Answer>>,
+    ) -> Option<Self> {
+        let gathering = self.0.take().map(Lane::gather);
+        for (reply, answer) in replies.into_iter().zip(answers) {
+            // The caller may have left.
+            let _ = reply.send(answer);
+        }
+        yield_now().await;
+        gathering.and_then(Gathering::end)
     }
 }
 
@@ -120,6 +168,39 @@ impl<R: Requests> Drop for InTask<R> {
         if let Some(lane) = self.0.take() {
             lane.shared.lock().busy -= 1;
             lane.shared.fail_before(u64::MAX, &lane.shared.requests.abandoned());
+        }
+    }
+}
+
+/// A task that has just answered. It has no lane, because its runtime may not be driven any more.
+struct Gathering<R: Requests> {
+    shared: Arc<Shared<R>>,
+    home: Handle,
+    ended: bool,
+}
+
+impl<R: Requests> Gathering<R> {
+    /// Takes a lane again if somebody waits.
+    fn end(mut self) -> Option<InTask<R>> {
+        self.ended = true;
+        self.shared.lock().gathering -= 1;
+        Lane::free(&self.shared, &self.home)
+    }
+}
+
+impl<R: Requests> Drop for Gathering<R> {
+    /// If the task is dropped, because its runtime ends, and there is no other lane, those that wait get
+    /// an error.
+    fn drop(&mut self) {
+        if self.ended {
+            return;
+        }
+        let mut state = self.shared.lock();
+        state.gathering -= 1;
+        let alone = state.gathering == 0 && state.busy == 0;
+        drop(state);
+        if alone {
+            self.shared.fail_before(u64::MAX, &self.shared.requests.abandoned());
         }
     }
 }

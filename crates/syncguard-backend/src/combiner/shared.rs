@@ -25,6 +25,10 @@ pub(super) struct State<R: Requests> {
     pub(super) busy: usize,
     /// Which of them callers use for their own operation, and since when, the earliest first.
     pub(super) turns: BTreeMap<u64, Instant>,
+    /// How many tasks have just answered, and take what waits in a moment.
+    pub(super) gathering: usize,
+    /// Until when others count on them.
+    pub(super) gathering_until: Instant,
     /// The operations that wait, by the order of their arrival.
     pub(super) queue: BTreeMap<u64, Queued<R>>,
     /// The number of the next turn or operation.
@@ -34,13 +38,16 @@ pub(super) struct State<R: Requests> {
 /// A caller that has used a lane for so long does not poll its future. Its lane is used by others.
 const STALLED: Duration = Duration::from_secs(1);
 
+/// A task that gathers for longer is on a runtime that nobody drives.
+pub(super) const LONGEST_GATHERING: Duration = Duration::from_millis(1);
+
 pub(super) struct Queued<R: Requests> {
     operation: R::Operation,
     sent: Sent,
     reply: Reply<R>,
 }
 
-type Reply<R> = oneshot::Sender<Result<<R as Requests>::Answer>>;
+pub(super) type Reply<R> = oneshot::Sender<Result<<R as Requests>::Answer>>;
 
 /// Operations that share a request, and where their answers go.
 pub(super) struct Batch<R: Requests> {
@@ -66,6 +73,11 @@ impl<R: Requests> State<R> {
         Waiting { shared: shared.clone(), number, answer }
     }
 
+    /// Whether a task is about to take what waits.
+    pub(super) fn is_gathering(&self, now: Instant) -> bool {
+        self.gathering > 0 && now <= self.gathering_until
+    }
+
     /// Takes the lane of a caller that does not poll its future, if there is one.
     pub(super) fn reclaim(&mut self, now: Instant) {
         if let Some(earliest) = self.turns.first_entry()
@@ -78,8 +90,15 @@ impl<R: Requests> State<R> {
 }
 
 impl<R: Requests> Shared<R> {
-    pub(super) const fn new(requests: R, lanes: usize, cap: usize) -> Self {
-        let state = State { busy: 0, turns: BTreeMap::new(), queue: BTreeMap::new(), next: 0 };
+    pub(super) fn new(requests: R, lanes: usize, cap: usize) -> Self {
+        let state = State {
+            busy: 0,
+            turns: BTreeMap::new(),
+            gathering: 0,
+            gathering_until: Instant::now(),
+            queue: BTreeMap::new(),
+            next: 0,
+        };
         Self { requests, lanes, cap, state: Mutex::new(state) }
     }
 
