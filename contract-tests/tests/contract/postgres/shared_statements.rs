@@ -218,7 +218,7 @@ async fn one_alone_on_a_locked_row_holds_nobody_up(server: Arc<Server>) -> Outco
         };
         let transaction = lock_row(&service, leases[0].key()).await?;
         let (first, others) = tokio::join!(biased; end(&leases[0]), async {
-            let others = futures_of(leases[1..].iter().map(|lease| end(lease)));
+            let others = futures_of(leases[1..].iter().map(&end));
             let others = timeout(SOON, others).await.map_err(|_| "they wait for the row");
             transaction.rollback().await?;
             Outcome::Ok(others?)

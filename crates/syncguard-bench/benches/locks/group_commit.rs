@@ -73,19 +73,20 @@ pub(crate) async fn run(store: &Store, pace: Pace) -> Outcome {
     let alone = |connections| Choice { lanes: None, connections };
     let group = |connections, lanes, cap| Choice { lanes: Some((lanes, cap)), connections };
     let choices = match store {
-        Store::Postgres(_) => [2, 10, 20]
-            .into_iter()
-            .flat_map(|connections| {
-                let lanes = [1, 2, 4, 8].into_iter().filter(move |lanes| 2 * lanes <= connections);
-                let caps = if connections == 10 { &[32, 128, 512][..] } else { &[128][..] };
-                lanes.flat_map(move |lanes| caps.iter().map(move |cap| (connections, lanes, *cap)))
-            })
-            .map(|(connections, lanes, cap)| group(connections as u32, lanes, cap))
-            .chain([alone(10)])
-            .collect::<Vec<_>>(),
+        Store::Postgres(_) => vec![
+            group(2, 1, 32),
+            group(10, 1, 32),
+            group(10, 2, 32),
+            group(10, 4, 32),
+            group(10, 2, 128),
+            group(10, 4, 128),
+            group(20, 4, 32),
+            group(20, 8, 32),
+            alone(10),
+        ],
         _ => [1, 2, 4, 8]
             .into_iter()
-            .flat_map(|lanes| [16, 32, 64].map(|cap| group(1, lanes, cap)))
+            .flat_map(|lanes| [16, 32].map(|cap| group(1, lanes, cap)))
             .chain([alone(1)])
             .collect(),
     };
