@@ -371,6 +371,24 @@ async fn those_that_were_answered_together_go_out_together_although_lanes_are_fr
 }
 
 #[tokio::test(start_paused = true)]
+async fn one_that_was_answered_alone_sends_the_next_one_itself() {
+    let server = Server::default();
+    let combiner = server.combiner(1, 10);
+    start(&combiner, 1).await;
+    let caller = combiner.clone();
+    let second = Handle::current().spawn(async move {
+        caller.run(2, &Sent::default()).await.unwrap();
+        let sent = Sent::default();
+        assert!(poll_once(pin!(caller.run(3, &sent))).is_pending());
+        sent.is_marked()
+    });
+    yield_now().await;
+    drop(server.request().await);
+    drop(server.request().await);
+    assert!(second.await.unwrap(), "it waits for the task that sent its first one");
+}
+
+#[tokio::test(start_paused = true)]
 async fn more_than_one_request_takes_use_other_free_lanes_at_once() {
     let server = Server::default();
     let combiner = server.combiner(2, 3);
@@ -398,9 +416,11 @@ fn a_runtime_that_ends_after_an_answer_leaves_nobody_behind_who_counted_on_it() 
     let other = Builder::new_current_thread().enable_all().build().unwrap();
     ends.block_on(async {
         let (_, second) = (start(&combiner, 1).await, start(&combiner, 2).await);
+        let third = start(&combiner, 3).await;
         drop(server.request().await);
         drop(server.request().await);
         assert_eq!(second.0.await.unwrap().unwrap(), 4);
+        assert_eq!(third.0.await.unwrap().unwrap(), 6);
     });
     server.0.immediate.store(true, Ordering::SeqCst);
     let (later, _) = other.block_on(start(&combiner, 3));
@@ -420,9 +440,11 @@ fn a_runtime_that_is_not_driven_after_an_answer_blocks_nobody_for_long() {
     let left = Builder::new_current_thread().enable_all().build().unwrap();
     left.block_on(async {
         let (_, second) = (start(&combiner, 1).await, start(&combiner, 2).await);
+        let third = start(&combiner, 3).await;
         drop(server.request().await);
         drop(server.request().await);
         assert_eq!(second.0.await.unwrap().unwrap(), 4);
+        assert_eq!(third.0.await.unwrap().unwrap(), 6);
     });
     server.0.immediate.store(true, Ordering::SeqCst);
     let other = Builder::new_current_thread().enable_all().build().unwrap();
@@ -443,9 +465,11 @@ fn a_runtime_that_ends_right_after_an_answer_blocks_nobody() {
     let runtime = Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let (_, second) = (start(&combiner, 1).await, start(&combiner, 2).await);
+        let third = start(&combiner, 3).await;
         drop(server.request().await);
         drop(server.request().await);
         assert_eq!(second.0.await.unwrap().unwrap(), 4);
+        assert_eq!(third.0.await.unwrap().unwrap(), 6);
     });
     drop(runtime);
     server.0.immediate.store(true, Ordering::SeqCst);

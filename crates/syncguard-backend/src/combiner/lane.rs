@@ -147,19 +147,27 @@ impl<R: Requests> InTask<R> {
     }
 
     /// Answers a request. Callers often have more to do at once, so the next request waits until they have
-    /// run. Otherwise each would take a free lane alone, or wait for a whole request.
+    /// run. Otherwise each would take a free lane alone, or wait for a whole request. One that was alone
+    /// can send what follows itself.
     async fn answer(
         &mut self,
         replies: Vec<Reply<R>>,
         answers: Vec<Result<R::Answer>>,
     ) -> Option<Self> {
-        let gathering = self.0.take().map(Lane::gather);
+        let several = replies.len() > 1;
+        let (lane, gathering) = match self.0.take() {
+            Some(lane) if several => (None, Some(lane.gather())),
+            lane => (lane, None),
+        };
         for (reply, answer) in replies.into_iter().zip(answers) {
             // The caller may have left.
             let _ = reply.send(answer);
         }
-        yield_now().await;
-        gathering.and_then(Gathering::end)
+        if let Some(gathering) = gathering {
+            yield_now().await;
+            return gathering.end();
+        }
+        lane.and_then(Lane::unless_idle)
     }
 }
 
