@@ -305,6 +305,35 @@ pub struct Spare {
     pub container: ContainerAsync<GenericImage>,
 }
 
+impl Spare {
+    /// Pauses the server: see [`pause`].
+    ///
+    /// # Errors
+    ///
+    /// As [`pause`].
+    pub async fn pause(&self) -> Result<(), TestcontainersError> {
+        pause(&self.container).await
+    }
+}
+
+/// Pauses a server, which then answers nothing and keeps its connections.
+///
+/// Docker gives up if a process does not freeze in time, as on a busy machine. So this tries again.
+///
+/// # Errors
+///
+/// As Docker fails, for the third time.
+pub async fn pause(container: &ContainerAsync<GenericImage>) -> Result<(), TestcontainersError> {
+    let mut others = 0..2;
+    loop {
+        let paused = container.pause().await;
+        if paused.is_ok() || others.next().is_none() {
+            return paused;
+        }
+        sleep(Duration::from_millis(200)).await;
+    }
+}
+
 /// Whether another process took the port after it was found free. Docker reports that only as text.
 fn is_port_taken(error: &TestcontainersError) -> bool {
     let error = error.to_string();

@@ -82,7 +82,7 @@ async fn trial(
     dropped_acquires(&locks, Duration::from_secs(2)).await;
     let start = megabytes();
 
-    spare.container.pause().await?;
+    spare.pause().await?;
     let paused = dropped_acquires(&locks, away).await;
     spare.container.unpause().await?;
     let after_pause = granted_after(&locks).await;

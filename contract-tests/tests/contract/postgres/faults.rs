@@ -238,7 +238,7 @@ async fn a_server_that_hangs_is_an_error_after_the_timeout(server: Arc<Server>) 
     let backend = own_service(&own.url, Duration::from_millis(500)).await?;
     let key = fresh_key();
     let held = lease(backend.acquire(&key, &fresh_id(), minute()).await)?.expect("free");
-    own.container.pause().await?;
+    own.pause().await?;
     // The first call fails on an open connection, the next ones because the pool has none left.
     let error = backend.extend(&held, minute()).await.unwrap_err();
     assert_eq!(error.code(), ErrorCode::NetworkTimeout, "{error}");

@@ -152,7 +152,7 @@ async fn failover(server: &Server, hung: bool) -> Outcome {
     let service = Service::start(&url(&forwarder)).await?;
     replicas.until_in_sync().await?;
     if hung {
-        replicas.primary.container.pause().await?;
+        replicas.primary.pause().await?;
     } else {
         replicas.primary.container.stop_with_timeout(Some(0)).await?;
     }
@@ -195,7 +195,7 @@ async fn f2_after_a_switchover_that_leaves_connections_to_a_standby(
 async fn f1_after_a_server_that_hung_goes_on(server: Arc<Server>) -> Outcome {
     let own = server.spare(&[]).await?;
     let service = Service::start(&until_up(&own).await).await?;
-    own.container.pause().await?;
+    own.pause().await?;
     sleep(Duration::from_secs(7)).await;
     own.container.unpause().await?;
     let recovery = service.recovery(Instant::now()).await;

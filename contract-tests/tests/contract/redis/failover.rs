@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep};
 use super::nodes::{Node, Started, free_port};
 use super::notifications::until;
 use super::{Cases, Outcome, Raw, fresh_id, fresh_key, raw, ttl};
-use contract_tests::servers::Server;
+use contract_tests::servers::{self, Server};
 
 pub(super) fn trials(cases: &Cases) -> Vec<Trial> {
     vec![
@@ -39,7 +39,7 @@ enum Fault {
 async fn fail(node: &Node, fault: Fault) -> Outcome {
     match fault {
         Fault::Killed => node.container.stop_with_timeout(Some(0)).await?,
-        Fault::Hung => node.container.pause().await?,
+        Fault::Hung => servers::pause(&node.container).await?,
     }
     Ok(())
 }

@@ -162,7 +162,7 @@ async fn hangs(server: Arc<Server>) -> Outcome {
     let held = take(&backend, &fresh_key()).await?;
     let (key, id) = (fresh_key(), fresh_id());
 
-    spare.container.pause().await?;
+    spare.pause().await?;
     let start = Instant::now();
     let (acquired, extended, found_by_id, found) = tokio::join!(
         backend.acquire(&key, &id, long()),

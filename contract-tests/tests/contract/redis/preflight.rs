@@ -110,7 +110,7 @@ async fn hangs(server: Arc<Server>) -> Outcome {
     let spare = spare(&server, &[]).await?;
     raw(&spare.url).await;
     let backend = options().connect(&spare.url).await?;
-    spare.container.pause().await?;
+    spare.pause().await?;
     let start = Instant::now();
     let findings = timeout(Duration::from_secs(30), backend.preflight()).await?;
     assert!(start.elapsed() < Duration::from_secs(4), "{:?}", start.elapsed());
