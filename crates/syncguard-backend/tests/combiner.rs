@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use syncguard_backend::{Combiner, GroupCommit, Requests};
 use syncguard_core::{Error, ErrorCode, Operation, Result, Sent};
-use tokio::runtime::{Builder, Handle};
+use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::oneshot;
 use tokio::task::{JoinHandle, yield_now};
 use tokio::time::{advance, sleep, timeout};
@@ -352,21 +352,26 @@ async fn start_three(combiner: &Combiner<Server>, first: u64, then: [u64; 2]) {
     yield_now().await;
 }
 
-#[tokio::test(start_paused = true)]
-async fn those_that_were_answered_together_go_out_together_although_lanes_are_free() {
-    let server = Server::default();
-    let combiner = server.combiner(2, 10);
+/// Uses both lanes, then answers operations of three callers in one request. Each has two more to do.
+async fn three_answered_together(server: &Server, combiner: &Combiner<Server>) {
     for n in [1, 2] {
-        start(&combiner, n).await;
+        start(combiner, n).await;
     }
     for n in [3, 4, 5] {
-        start_three(&combiner, n, [10 * n, 10 * n + 1]).await;
+        start_three(combiner, n, [10 * n, 10 * n + 1]).await;
     }
     let (first, second) = (server.request().await, server.request().await);
     drop(first);
     let (operations, answer) = server.request().await;
     assert_eq!(operations, [3, 4, 5]);
     drop((second, answer));
+}
+
+#[tokio::test(start_paused = true)]
+async fn those_that_were_answered_together_go_out_together_although_lanes_are_free() {
+    let server = Server::default();
+    let combiner = server.combiner(2, 10);
+    three_answered_together(&server, &combiner).await;
     assert_eq!(server.request().await.0, [30, 31, 40, 41, 50, 51]);
 }
 
@@ -392,36 +397,32 @@ async fn one_that_was_answered_alone_sends_the_next_one_itself() {
 async fn more_than_one_request_takes_use_other_free_lanes_at_once() {
     let server = Server::default();
     let combiner = server.combiner(2, 3);
-    for n in [1, 2] {
-        start(&combiner, n).await;
-    }
-    for n in [3, 4, 5] {
-        start_three(&combiner, n, [10 * n, 10 * n + 1]).await;
-    }
-    let (first, second) = (server.request().await, server.request().await);
-    drop(first);
-    let (operations, answer) = server.request().await;
-    assert_eq!(operations, [3, 4, 5]);
-    drop((second, answer));
+    three_answered_together(&server, &combiner).await;
     // None of these is answered.
     let (one, other) = (server.request().await, server.request().await);
     assert_eq!((one.0, other.0), (vec![30, 31, 40], vec![41, 50, 51]));
+}
+
+/// A runtime that is not driven any more when a task on it has answered two operations together.
+fn runtime_after_an_answer(server: &Server, combiner: &Combiner<Server>) -> Runtime {
+    let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        start(combiner, 1).await;
+        let (second, third) = (start(combiner, 2).await, start(combiner, 3).await);
+        drop(server.request().await);
+        drop(server.request().await);
+        assert_eq!(second.0.await.unwrap().unwrap(), 4);
+        assert_eq!(third.0.await.unwrap().unwrap(), 6);
+    });
+    runtime
 }
 
 #[test]
 fn a_runtime_that_ends_after_an_answer_leaves_nobody_behind_who_counted_on_it() {
     let server = Server::default();
     let combiner = server.combiner(1, 10);
-    let ends = Builder::new_current_thread().enable_all().build().unwrap();
     let other = Builder::new_current_thread().enable_all().build().unwrap();
-    ends.block_on(async {
-        let (_, second) = (start(&combiner, 1).await, start(&combiner, 2).await);
-        let third = start(&combiner, 3).await;
-        drop(server.request().await);
-        drop(server.request().await);
-        assert_eq!(second.0.await.unwrap().unwrap(), 4);
-        assert_eq!(third.0.await.unwrap().unwrap(), 6);
-    });
+    let ends = runtime_after_an_answer(&server, &combiner);
     server.0.immediate.store(true, Ordering::SeqCst);
     let (later, _) = other.block_on(start(&combiner, 3));
     drop(ends);
@@ -437,15 +438,7 @@ fn a_runtime_that_ends_after_an_answer_leaves_nobody_behind_who_counted_on_it() 
 fn a_runtime_that_is_not_driven_after_an_answer_blocks_nobody_for_long() {
     let server = Server::default();
     let combiner = server.combiner(1, 10);
-    let left = Builder::new_current_thread().enable_all().build().unwrap();
-    left.block_on(async {
-        let (_, second) = (start(&combiner, 1).await, start(&combiner, 2).await);
-        let third = start(&combiner, 3).await;
-        drop(server.request().await);
-        drop(server.request().await);
-        assert_eq!(second.0.await.unwrap().unwrap(), 4);
-        assert_eq!(third.0.await.unwrap().unwrap(), 6);
-    });
+    let left = runtime_after_an_answer(&server, &combiner);
     server.0.immediate.store(true, Ordering::SeqCst);
     let other = Builder::new_current_thread().enable_all().build().unwrap();
     let sent = Sent::default();
@@ -462,15 +455,7 @@ fn a_runtime_that_is_not_driven_after_an_answer_blocks_nobody_for_long() {
 fn a_runtime_that_ends_right_after_an_answer_blocks_nobody() {
     let server = Server::default();
     let combiner = server.combiner(1, 10);
-    let runtime = Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(async {
-        let (_, second) = (start(&combiner, 1).await, start(&combiner, 2).await);
-        let third = start(&combiner, 3).await;
-        drop(server.request().await);
-        drop(server.request().await);
-        assert_eq!(second.0.await.unwrap().unwrap(), 4);
-        assert_eq!(third.0.await.unwrap().unwrap(), 6);
-    });
+    let runtime = runtime_after_an_answer(&server, &combiner);
     drop(runtime);
     server.0.immediate.store(true, Ordering::SeqCst);
     let other = Builder::new_current_thread().enable_all().build().unwrap();

@@ -9,7 +9,8 @@ use syncguard_core::{ErrorCode, Fingerprint, Key, LockId, Operation};
 /// - Each operation that reaches the backend is one event, unless its future is dropped.
 /// - Each wait ends with one event of [`Operation::Wait`], even if its future is dropped: how long it
 ///   took, and how many attempts. The outcome of a dropped wait is a failure with
-///   [`ErrorCode::Aborted`]. So does each campaign, with one event of [`Operation::Campaign`].
+///   [`ErrorCode::Aborted`].
+/// - Each campaign ends with one event of [`Operation::Campaign`] in the same way.
 /// - Each lease that is lost is one event of [`Operation::Hold`], whose duration is the time from the
 ///   request to the loss.
 #[derive(Clone, Debug)]

@@ -8,20 +8,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use support::plain;
+use support::threads::{one_thread, two_threads};
 use syncguard::{CancellationToken, Leadership, LockManager, Result, Term};
-use tokio::runtime::{Builder, Runtime};
 use tokio::time::timeout;
 
 const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(3600);
-
-fn one_thread() -> Runtime {
-    Builder::new_current_thread().enable_all().build().unwrap()
-}
-
-fn two_threads() -> Runtime {
-    Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
-}
 
 /// A term that was won in a runtime which is gone.
 fn orphan(locks: &LockManager, ttl: Duration) -> Term {

@@ -11,22 +11,15 @@ use std::time::Duration;
 
 use support::block_on::block_on;
 use support::plain;
+use support::threads::{one_thread, two_threads};
 use syncguard::Operation;
 use syncguard::{Error, ErrorCode, LockGuard, LockManager, LockManagerBuilder, Result};
 use syncguard_memory::{Fault, FaultyBackend};
-use tokio::runtime::{Builder, Runtime};
+use tokio::runtime::Runtime;
 
 const MS: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(3600);
-
-fn one_thread() -> Runtime {
-    Builder::new_current_thread().enable_all().build().unwrap()
-}
-
-fn two_threads() -> Runtime {
-    Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
-}
 
 /// What background releases reported.
 type Reports = Arc<Mutex<Vec<Error>>>;

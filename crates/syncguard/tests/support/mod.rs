@@ -9,6 +9,7 @@
 
 pub mod block_on;
 pub mod log;
+pub mod threads;
 pub mod waiters;
 
 use std::time::Duration;
