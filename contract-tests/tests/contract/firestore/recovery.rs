@@ -104,8 +104,11 @@ async fn f1_a_silent_connection_is_replaced_for_callers_that_give_up(emulator: E
     }
     let recovered = silent.elapsed();
     assert!(recovered < Duration::from_secs(6), "{recovered:?}");
-    // Not one for each caller. A busy machine may take a slow connection for a silent one.
-    assert!((2..=4).contains(&forwarder.accepted()), "{}", forwarder.accepted());
+    // Not one for each caller: each takes half of the time limit to be found silent, or slow on a busy
+    // machine.
+    let replaced = recovered.as_millis() / 2_500;
+    let accepted = forwarder.accepted();
+    assert!(accepted >= 2 && accepted as u128 <= 1 + replaced, "{accepted} in {recovered:?}");
 }
 
 async fn f1_a_kept_lease_of_ten_seconds_survives_a_silent_connection(emulator: Emulator) {
