@@ -3,6 +3,7 @@
 mod lane;
 mod requests;
 mod shared;
+mod wave;
 
 use std::fmt;
 use std::sync::Arc;
@@ -12,6 +13,7 @@ use syncguard_core::{Result, Sent};
 use self::lane::{Begun, begin};
 pub use self::requests::Requests;
 use self::shared::Shared;
+use self::wave::Waves;
 
 /// How operations share requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,8 +40,20 @@ pub struct Combiner<R: Requests>(Arc<Shared<R>>);
 
 impl<R: Requests> Combiner<R> {
     /// Combines operations into few requests.
-    pub fn new(requests: R, GroupCommit { lanes, cap }: GroupCommit) -> Self {
-        Self(Arc::new(Shared::new(requests, lanes.max(1), cap.max(1))))
+    pub fn new(requests: R, group_commit: GroupCommit) -> Self {
+        Self::with(requests, group_commit, Waves::default())
+    }
+
+    /// Combines requests of another kind, with lanes of their own. Callers that were answered together by
+    /// one of the two combiners often go on with the other at once, and then share requests there as well.
+    #[must_use]
+    pub fn beside<S: Requests>(&self, requests: S) -> Combiner<S> {
+        let Shared { lanes, cap, ref waves, .. } = *self.0;
+        Combiner::with(requests, GroupCommit { lanes, cap }, waves.clone())
+    }
+
+    fn with(requests: R, GroupCommit { lanes, cap }: GroupCommit, waves: Waves) -> Self {
+        Self(Arc::new(Shared::new(requests, lanes.max(1), cap.max(1), waves)))
     }
 
     /// Returns what sends the requests.

@@ -376,6 +376,28 @@ async fn those_that_were_answered_together_go_out_together_although_lanes_are_fr
 }
 
 #[tokio::test(start_paused = true)]
+async fn those_that_were_answered_together_go_on_together_with_the_combiner_beside() {
+    let (server, other) = (Server::default(), Server::default());
+    let combiner = server.combiner(1, 10);
+    let beside = combiner.beside(other.clone());
+    start(&combiner, 1).await;
+    for n in [2, 3, 4] {
+        let (combiner, beside) = (combiner.clone(), beside.clone());
+        Handle::current().spawn(async move {
+            combiner.run(n, &Sent::default()).await.unwrap();
+            beside.run(10 * n, &Sent::default()).await
+        });
+    }
+    drop(server.request().await);
+    drop(server.request().await);
+    assert_eq!(other.request().await.0, [20, 30, 40]);
+    // Those that come later are sent at once.
+    let sent = Sent::default();
+    assert!(poll_once(pin!(beside.beside(server).run(5, &sent))).is_pending());
+    assert!(sent.is_marked());
+}
+
+#[tokio::test(start_paused = true)]
 async fn one_that_was_answered_alone_sends_the_next_one_itself() {
     let server = Server::default();
     let combiner = server.combiner(1, 10);

@@ -33,11 +33,9 @@ pub(crate) struct Groups {
 
 impl Groups {
     pub(crate) fn new(database: &Arc<Database>, group_commit: Option<GroupCommit>) -> Self {
-        Self {
-            acquires: Group::new(database, group_commit),
-            extends: Group::new(database, group_commit),
-            releases: Group::new(database, group_commit),
-        }
+        let acquires = group_commit.map(|how| Combiner::new(Sender::new(database), how));
+        let acquires = Group { database: database.clone(), combiner: acquires };
+        Self { extends: acquires.beside(), releases: acquires.beside(), acquires }
     }
 }
 
@@ -54,11 +52,10 @@ pub(crate) struct Group<K: Kind> {
 const GRACE: Duration = Duration::from_millis(100);
 
 impl<K: Kind> Group<K> {
-    fn new(database: &Arc<Database>, group_commit: Option<GroupCommit>) -> Self {
-        let combiner = group_commit.map(|group_commit| {
-            Combiner::new(Sender { database: database.clone(), kind: PhantomData }, group_commit)
-        });
-        Self { database: database.clone(), combiner }
+    /// The operations of another kind, by the same callers.
+    fn beside<L: Kind>(&self) -> Group<L> {
+        let beside = |combiner: &Combiner<_>| combiner.beside(Sender::new(&self.database));
+        Group { database: self.database.clone(), combiner: self.combiner.as_ref().map(beside) }
     }
 
     /// Runs an operation, together with others if there are any.
@@ -146,6 +143,10 @@ impl<K: Kind> Requests for Sender<K> {
 }
 
 impl<K: Kind> Sender<K> {
+    fn new(database: &Arc<Database>) -> Self {
+        Self { database: database.clone(), kind: PhantomData }
+    }
+
     async fn send_many(
         &self,
         mut connection: Borrowed,

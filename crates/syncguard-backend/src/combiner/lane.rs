@@ -10,7 +10,7 @@ use tokio::task::yield_now;
 use tokio::time::Instant;
 
 use super::requests::Requests;
-use super::shared::{Batch, LONGEST_GATHERING, Reply, Shared, Waiting};
+use super::shared::{Batch, Reply, Shared, Waiting};
 
 /// How an operation begins.
 pub(super) enum Begun<R: Requests> {
@@ -33,6 +33,17 @@ pub(super) fn begin<R: Requests>(
     // Under one mutex with the check, or the last lane could end in between and serve nobody.
     if state.busy >= shared.lanes || state.is_gathering(now) {
         return Begun::Waiting(state.enqueue(shared, operation, sent));
+    }
+    // Those that were answered with this caller are about to come as well.
+    if shared.waves.any(now) {
+        state.gather(now);
+        let waiting = state.enqueue(shared, operation, sent);
+        drop(state);
+        let home = Handle::current();
+        let gathering = Gathering { shared: shared.clone(), home: home.clone(), ended: false };
+        // Nobody needs the handle of the task: its operations have their own replies.
+        drop(home.spawn(gathering.run()));
+        return Begun::Waiting(waiting);
     }
     state.busy += 1;
     let number = state.number();
@@ -63,8 +74,7 @@ impl<R: Requests> Lane<R> {
     fn gather(self) -> Gathering<R> {
         let mut state = self.shared.lock();
         state.busy -= 1;
-        state.gathering += 1;
-        state.gathering_until = Instant::now() + LONGEST_GATHERING;
+        state.gather(Instant::now());
         drop(state);
         Gathering { shared: self.shared, home: self.home, ended: false }
     }
@@ -156,16 +166,18 @@ impl<R: Requests> InTask<R> {
     ) -> Option<Self> {
         let several = replies.len() > 1;
         let (lane, gathering) = match self.0.take() {
-            Some(lane) if several => (None, Some(lane.gather())),
+            Some(lane) if several => {
+                let wave = lane.shared.waves.begin();
+                (None, Some((lane.gather(), wave)))
+            }
             lane => (lane, None),
         };
         for (reply, answer) in replies.into_iter().zip(answers) {
             // The caller may have left.
             let _ = reply.send(answer);
         }
-        if let Some(gathering) = gathering {
-            yield_now().await;
-            return gathering.end();
+        if let Some((gathering, _wave)) = gathering {
+            return gathering.end().await;
         }
         lane.and_then(Lane::unless_idle)
     }
@@ -180,7 +192,8 @@ impl<R: Requests> Drop for InTask<R> {
     }
 }
 
-/// A task that has just answered. It has no lane, because its runtime may not be driven any more.
+/// A task that lets callers run before it sends what they want. It has no lane, because its runtime may
+/// not be driven any more.
 struct Gathering<R: Requests> {
     shared: Arc<Shared<R>>,
     home: Handle,
@@ -188,8 +201,16 @@ struct Gathering<R: Requests> {
 }
 
 impl<R: Requests> Gathering<R> {
-    /// Takes a lane again if somebody waits.
-    fn end(mut self) -> Option<InTask<R>> {
+    /// Sends what waits then, until nothing does.
+    async fn run(self) {
+        if let Some(lane) = self.end().await {
+            lane.serve().await;
+        }
+    }
+
+    /// Takes a lane if somebody waits then.
+    async fn end(mut self) -> Option<InTask<R>> {
+        yield_now().await;
         self.ended = true;
         self.shared.lock().gathering -= 1;
         Lane::free(&self.shared, &self.home)

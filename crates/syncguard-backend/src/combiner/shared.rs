@@ -12,11 +12,13 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::requests::Requests;
+use super::wave::{self, Waves};
 
 pub(super) struct Shared<R: Requests> {
     pub(super) requests: R,
     pub(super) lanes: usize,
     pub(super) cap: usize,
+    pub(super) waves: Waves,
     state: Mutex<State<R>>,
 }
 
@@ -25,10 +27,10 @@ pub(super) struct State<R: Requests> {
     pub(super) busy: usize,
     /// Which of them callers use for their own operation, and since when, the earliest first.
     pub(super) turns: BTreeMap<u64, Instant>,
-    /// How many tasks have just answered, and take what waits in a moment.
+    /// How many tasks take what waits in a moment.
     pub(super) gathering: usize,
     /// Until when others count on them.
-    pub(super) gathering_until: Instant,
+    gathering_until: Instant,
     /// The operations that wait, by the order of their arrival.
     pub(super) queue: BTreeMap<u64, Queued<R>>,
     /// The number of the next turn or operation.
@@ -37,9 +39,6 @@ pub(super) struct State<R: Requests> {
 
 /// A caller that has used a lane for so long does not poll its future. Its lane is used by others.
 const STALLED: Duration = Duration::from_secs(1);
-
-/// A task that gathers for longer is on a runtime that nobody drives.
-pub(super) const LONGEST_GATHERING: Duration = Duration::from_millis(1);
 
 pub(super) struct Queued<R: Requests> {
     operation: R::Operation,
@@ -73,6 +72,12 @@ impl<R: Requests> State<R> {
         Waiting { shared: shared.clone(), number, answer }
     }
 
+    /// Lets others count on a task that takes what waits in a moment.
+    pub(super) fn gather(&mut self, now: Instant) {
+        self.gathering += 1;
+        self.gathering_until = now + wave::LONGEST;
+    }
+
     /// Whether a task is about to take what waits.
     pub(super) fn is_gathering(&self, now: Instant) -> bool {
         self.gathering > 0 && now <= self.gathering_until
@@ -90,7 +95,7 @@ impl<R: Requests> State<R> {
 }
 
 impl<R: Requests> Shared<R> {
-    pub(super) fn new(requests: R, lanes: usize, cap: usize) -> Self {
+    pub(super) fn new(requests: R, lanes: usize, cap: usize, waves: Waves) -> Self {
         let state = State {
             busy: 0,
             turns: BTreeMap::new(),
@@ -99,7 +104,7 @@ impl<R: Requests> Shared<R> {
             queue: BTreeMap::new(),
             next: 0,
         };
-        Self { requests, lanes, cap, state: Mutex::new(state) }
+        Self { requests, lanes, cap, waves, state: Mutex::new(state) }
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, State<R>> {
