@@ -28,8 +28,8 @@ use syncguard_firestore::{
     LockId, Ttl,
 };
 use tokio::runtime::Handle;
-use tokio::time::timeout;
 
+use contract_tests::limited;
 use contract_tests::servers::Server;
 use proxy::Proxy;
 use raw::Raw;
@@ -108,8 +108,7 @@ pub(crate) fn trials(runtime: &Handle, server: &Arc<Server>, quiet: &Arc<Server>
             let trial = Trial::test(format!("firestore::{section}::{name}"), move || {
                 runtime.block_on(async {
                     let emulator = emulators().await?;
-                    let limited = timeout(Duration::from_secs(120), case(emulator)).await;
-                    Ok(limited.map_err(|_| "the trial did not end within 120 s")?)
+                    Ok(limited(case(emulator)).await?)
                 })
             });
             all.push(trial.with_ignored_flag(server.is_at(REAL)));

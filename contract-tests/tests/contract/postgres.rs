@@ -42,10 +42,9 @@ use syncguard_postgres::{
 };
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
-use tokio::time::timeout;
 
-use contract_tests::describe;
 use contract_tests::servers::Server;
+use contract_tests::{describe, limited};
 
 type Outcome<T = ()> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
 type Case = fn(Arc<Server>) -> Pin<Box<dyn Future<Output = Outcome> + Send>>;
@@ -146,14 +145,10 @@ pub(crate) fn trials(runtime: &Handle) -> Vec<Trial> {
         let name = path.trim_start_matches("contract::");
         let (runtime, server, slots) = (runtime.clone(), server.clone(), slots.clone());
         Trial::test(name, move || {
-            let limited = async {
+            runtime.block_on(async {
                 let _slot = slots.acquire().await;
-                timeout(Duration::from_secs(120), case(server)).await
-            };
-            match runtime.block_on(limited) {
-                Ok(outcome) => Ok(outcome.map_err(describe)?),
-                Err(_) => Err("the trial did not end within 120 s".into()),
-            }
+                Ok(limited(case(server)).await?.map_err(describe)?)
+            })
         })
     }));
     all

@@ -5,6 +5,7 @@
 use std::error::Error as StdError;
 use std::time::Duration;
 
+use contract_tests::limited;
 use contract_tests::servers::{Server, Spare};
 use libtest_mimic::{Failed, Trial};
 use syncguard::{Error, Fence, LockManager, Result};
@@ -12,7 +13,7 @@ use syncguard_firestore::FirestoreBackend;
 use syncguard_postgres::PostgresBackend;
 use syncguard_redis::RedisBackend;
 use tokio::runtime::Handle;
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 
 type Outcome<T = ()> = std::result::Result<T, Box<dyn StdError + Send + Sync>>;
 
@@ -24,11 +25,8 @@ pub(crate) fn trials(runtime: &Handle) -> Vec<Trial> {
     ) -> Trial {
         let runtime = runtime.clone();
         Trial::test(format!("{backend}::readme::a_restart_is_survived"), move || {
-            let limited = async { timeout(Duration::from_secs(120), case()).await };
-            match runtime.block_on(limited) {
-                Ok(outcome) => outcome.map_err(|error| Failed::from(error.to_string())),
-                Err(_) => Err("the trial did not end within 120 s".into()),
-            }
+            let outcome = runtime.block_on(limited(case()))?;
+            outcome.map_err(|error| Failed::from(error.to_string()))
         })
     }
     vec![

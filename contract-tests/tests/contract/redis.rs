@@ -31,6 +31,7 @@ use syncguard_redis::{
 use tokio::runtime::Handle;
 use tokio::time::{Instant, sleep};
 
+use contract_tests::limited;
 use contract_tests::servers::Server;
 
 /// The result of a trial. Most trials fail by an assertion, not by an error.
@@ -68,7 +69,8 @@ impl Cases {
     {
         let (runtime, server) = (self.runtime.clone(), self.server.clone());
         Trial::test(format!("redis::{name}"), move || {
-            runtime.block_on(case(server)).map_err(|error| Failed::from(error.to_string()))
+            let outcome = runtime.block_on(limited(case(server)))?;
+            outcome.map_err(|error| Failed::from(error.to_string()))
         })
     }
 }

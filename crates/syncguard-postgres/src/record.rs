@@ -129,3 +129,22 @@ fn from_hex(text: &str) -> Option<Vec<u8>> {
     let byte = |start| u8::from_str_radix(text.get(start..start + 2)?, 16).ok();
     (0..text.len()).step_by(2).map(byte).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::from_hex;
+
+    proptest::proptest! {
+        #[test]
+        fn e2_any_bytes_are_read_back(bytes: Vec<u8>) {
+            let text: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+            assert_eq!(from_hex(&text), Some(bytes));
+        }
+
+        #[test]
+        fn e2_no_stored_text_makes_a_read_panic(text in "([0-9a-f]{0,8}|\\PC{0,3}){0,4}") {
+            let bytes = from_hex(&text);
+            assert!(bytes.is_none_or(|bytes| bytes.len() * 2 == text.len()));
+        }
+    }
+}

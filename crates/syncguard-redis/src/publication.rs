@@ -53,6 +53,7 @@ pub(crate) fn parse(answer: &Value) -> Result<Option<Publication>> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
     use syncguard_core::ErrorCode;
 
     use super::*;
@@ -87,5 +88,21 @@ mod tests {
             assert_eq!(error.code(), ErrorCode::Internal, "{index}");
         }
         assert!(parse(&Value::Null).is_err() && parse(&Value::Array(vec!["7".into()])).is_err());
+    }
+
+    fn any_field() -> impl Strategy<Value = Value> {
+        let bytes =
+            prop_oneof![any::<Vec<u8>>(), "[0-9]{15}|\\PC{0,300}".prop_map(String::into_bytes),];
+        proptest::option::of(bytes).prop_map(|bytes| bytes.map_or(Value::Null, |b| b[..].into()))
+    }
+
+    proptest! {
+        #[test]
+        fn e2_no_stored_fields_make_a_read_panic(stored in proptest::array::uniform3(any_field())) {
+            let all_null = stored.iter().all(Value::is_null);
+            if let Ok(read) = parse(&fields(stored)) {
+                prop_assert_eq!(read.is_none(), all_null);
+            }
+        }
     }
 }
