@@ -28,6 +28,11 @@ chaos-postgres seconds="60" seed="" workers="4":
 chaos-firestore seconds="60" seed="" workers="4":
     chaos/run firestore {{ seconds }} "{{ seed }}" {{ workers }}
 
+# The tests on random inputs, with more of them than by default (RELIABILITY.md)
+fuzz cases="20000":
+    PROPTEST_CASES={{ cases }} cargo test -p syncguard-core -p syncguard-redis -p syncguard-postgres \
+        -p syncguard-firestore --lib --test properties
+
 # The contract suite, or a part of it: just contract redis::
 contract *filter:
     cargo test -p contract-tests --test contract -- {{ filter }}

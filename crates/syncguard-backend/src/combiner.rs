@@ -28,10 +28,9 @@ pub struct GroupCommit {
 /// Sends operations to a server. While few requests are under way, each operation goes out at once and
 /// alone. The others wait, and the next request takes all of them.
 ///
-/// There is no timer: an operation waits for a request that is under way, or for a task that has just
-/// answered one and sends the next. An operation that waits
-/// is dropped with its caller. An operation that was sent in a request with others runs to its end,
-/// whoever leaves.
+/// There is no timer: an operation waits for a request that is under way, or, right after an answer to
+/// several callers, until these have run. An operation that waits is dropped with its caller. An operation
+/// that was sent in a request with others runs to its end, whoever leaves.
 ///
 /// # Cancel safety
 ///

@@ -29,6 +29,9 @@ cases![
     f3_a_client_whose_runtime_has_ended_is_a_clear_error,
 ];
 
+/// How long a recovery may take on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(20);
+
 /// Returns a builder with default settings.
 fn defaults(port: u16) -> FirestoreBackendBuilder {
     FirestoreBackend::builder().emulator(format!("127.0.0.1:{port}"))
@@ -79,7 +82,7 @@ async fn f1_a_silent_connection_costs_one_request(emulator: Emulator) {
     let silent = Instant::now();
     let lease = backend.extend(&lease, ttl(LONG)).await.unwrap().unwrap();
     let recovered = silent.elapsed();
-    assert!(recovered < Duration::from_secs(5), "{recovered:?}");
+    assert!(recovered < PATIENCE, "{recovered:?}");
     assert_eq!(forwarder.accepted(), 2);
     // A release is not repeated, because its result would be unknown. The next call works.
     forwarder.silence_open();
@@ -103,7 +106,7 @@ async fn f1_a_silent_connection_is_replaced_for_callers_that_give_up(emulator: E
         sleep_until(next).await;
     }
     let recovered = silent.elapsed();
-    assert!(recovered < Duration::from_secs(6), "{recovered:?}");
+    assert!(recovered < PATIENCE, "{recovered:?}");
     // Not one for each caller: each takes half of the time limit to be found silent, or slow on a busy
     // machine.
     let replaced = recovered.as_millis() / 2_500;
@@ -139,7 +142,7 @@ async fn f1_a_waiter_is_notified_after_a_silent_connection(emulator: Emulator) {
     let notification = waiting.notified(lease.key());
     assert!(other.release(&lease).await.unwrap());
     notification.await;
-    assert!(silent.elapsed() < Duration::from_secs(20), "{:?}", silent.elapsed());
+    assert!(silent.elapsed() < PATIENCE, "{:?}", silent.elapsed());
 }
 
 async fn f1_callers_that_give_up_leave_no_work_behind(emulator: Emulator) {
@@ -164,12 +167,13 @@ async fn f1_callers_that_give_up_leave_no_work_behind(emulator: Emulator) {
     for _ in 0..32 {
         let locks = locks.clone();
         working.spawn(async move {
-            let guard = locks.lock(fresh_key()).acquire().await.unwrap();
+            let request = locks.lock(fresh_key()).wait(PATIENCE);
+            let guard = request.acquire().await.unwrap();
             guard.release().await.unwrap()
         });
     }
     assert!(working.join_all().await.iter().all(|released| *released));
-    assert!(back.elapsed() < Duration::from_secs(10), "{:?}", back.elapsed());
+    assert!(back.elapsed() < PATIENCE, "{:?}", back.elapsed());
     assert!(forwarder.accepted() < 10, "{}", forwarder.accepted());
     locks.shutdown().await.unwrap();
 }

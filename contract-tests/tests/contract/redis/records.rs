@@ -9,7 +9,7 @@ use syncguard_redis::fred::interfaces::ClientLike;
 use syncguard_redis::fred::prelude::{Builder, Config, Value};
 use syncguard_redis::fred::types::{ClusterHash, CustomCommand};
 use syncguard_redis::{Acquired, Backend, ErrorCode, Fence, Key, Lease, RedisBackend, Timestamp};
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 
 use super::{Cases, Outcome, Raw, assert_code, fresh_id, fresh_key, granted, long, take, ttl};
 use contract_tests::servers::Server;
@@ -483,7 +483,7 @@ async fn prefixes(server: Arc<Server>) -> Outcome {
 }
 
 async fn own_clients(server: Arc<Server>) -> Outcome {
-    let (ours, _) = connect(&server).await?;
+    let (ours, raw) = connect(&server).await?;
     let own = server.client(&async |url: String| -> Result<_, Box<dyn std::error::Error>> {
         let builder = Builder::from_config(Config::from_url(&url)?);
         let (client, pool) = (builder.build()?, builder.build_pool(3)?);
@@ -503,15 +503,15 @@ async fn own_clients(server: Arc<Server>) -> Outcome {
     // A command that blocks the client of the caller delays no lock.
     let backend = RedisBackend::new(client.clone())?;
     let blocking = CustomCommand::new_static("BLPOP", ClusterHash::FirstKey, true);
-    let blocked = client.custom::<Value, _>(blocking, vec!["an-empty-list", "2"]);
-    let start = Instant::now();
+    let list = fresh_id();
+    let blocked = client.custom::<Value, _>(blocking, vec![list.as_str(), "0"]);
     let (blocked, lease) = tokio::join!(blocked, async {
         sleep(Duration::from_millis(100)).await;
         let lease = take(&backend, &fresh_key()).await;
-        assert!(start.elapsed() < Duration::from_secs(2));
+        raw.run(&["RPUSH", list.as_str(), "goes on"]).await;
         lease
     });
-    assert!(blocked?.is_null());
+    assert!(!blocked?.is_null());
     assert!(backend.release(&lease?).await?);
     // Dropping the backend does not close the client of the caller, and the backend does not need it.
     let _: String = client.ping(None).await?;
