@@ -5,6 +5,8 @@ use std::sync::{Mutex, PoisonError};
 use tokio::runtime::Handle;
 use tokio::task::AbortHandle;
 
+use crate::stealable::spawn_stealable;
+
 /// Runs the task that receives notifications over a connection of its own and wakes the waiters in
 /// a [`NotificationRegistry`](crate::NotificationRegistry). Dropping this aborts the task.
 ///
@@ -47,7 +49,7 @@ impl ListenerTask {
         if running.as_ref().is_none_or(AbortHandle::is_finished)
             && let Ok(runtime) = Handle::try_current()
         {
-            *running = Some(runtime.spawn(task()).abort_handle());
+            *running = Some(spawn_stealable(&runtime, task()).abort_handle());
         }
     }
 }

@@ -3,10 +3,10 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::collections::VecDeque;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, mpsc};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -471,6 +471,69 @@ fn a_runtime_that_is_not_driven_after_an_answer_blocks_nobody_for_long() {
         assert_eq!(later.expect("it waits for a task that nobody drives").unwrap(), 6);
     });
     drop(left);
+}
+
+/// Starts an operation that waits, or is sent, when this returns. Its answer is followed by `then`.
+fn begin(
+    runtime: &Runtime,
+    combiner: &Combiner<Server>,
+    n: u64,
+    then: impl FnOnce() + Send + 'static,
+) -> JoinHandle<Result<u64>> {
+    let (combiner, (begun, wait)) = (combiner.clone(), mpsc::channel());
+    let task = runtime.spawn(async move {
+        let sent = Sent::default();
+        let mut run = pin!(combiner.run(n, &sent));
+        assert!(poll_fn(|cx| Poll::Ready(run.as_mut().poll(cx))).await.is_pending());
+        begun.send(()).unwrap();
+        let answer = run.await;
+        then();
+        answer
+    });
+    wait.recv_timeout(10 * SECOND).unwrap();
+    task
+}
+
+/// Blocks its worker until the sender is gone.
+fn block() -> (mpsc::Sender<()>, impl FnOnce() + Send + 'static) {
+    let (unblock, blocked) = mpsc::channel();
+    let wait = move || assert!(blocked.recv_timeout(30 * SECOND).is_err());
+    (unblock, wait)
+}
+
+fn three_workers() -> Runtime {
+    Builder::new_multi_thread().worker_threads(3).enable_all().build().unwrap()
+}
+
+#[test]
+fn a_caller_that_blocks_its_worker_after_its_answer_holds_nobody_up() {
+    let (server, runtime) = (Server::default(), three_workers());
+    let combiner = server.combiner(1, 10);
+    let (_unblock, block) = block();
+    begin(&runtime, &combiner, 1, block);
+    begin(&runtime, &combiner, 2, || ());
+    runtime.block_on(async {
+        drop(server.request().await);
+        assert_eq!(server.request().await.0, [2]);
+    });
+}
+
+#[test]
+fn callers_that_block_their_workers_after_a_common_answer_hold_nobody_up() {
+    let (server, runtime) = (Server::default(), three_workers());
+    let combiner = server.combiner(1, 10);
+    let ((_unblock, one), (_unblock_other, other)) = (block(), block());
+    begin(&runtime, &combiner, 1, || ());
+    begin(&runtime, &combiner, 2, one);
+    begin(&runtime, &combiner, 3, other);
+    runtime.block_on(async {
+        drop(server.request().await);
+        let (operations, request) = server.request().await;
+        assert_eq!(operations, [2, 3]);
+        begin(&runtime, &combiner, 4, || ());
+        drop(request);
+        assert_eq!(server.request().await.0, [4]);
+    });
 }
 
 #[test]

@@ -7,6 +7,7 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use gcloud_sdk::GoogleAuthHeaders;
+use syncguard_backend::spawn_stealable;
 use syncguard_core::{ErrorCode, Result};
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -149,7 +150,7 @@ impl Connection {
         let (sender, outcome) = watch::channel(None);
         state.phase = Phase::Connecting { since: Instant::now(), outcome: outcome.clone() };
         drop(state);
-        handle.spawn(self.clone().connect(attempt, known, alive, sender));
+        drop(spawn_stealable(&handle, self.clone().connect(attempt, known, alive, sender)));
         Ok(Err(outcome))
     }
 

@@ -10,6 +10,7 @@ use fred::error::{Error as RedisError, ErrorKind};
 use fred::interfaces::ClientLike;
 use fred::types::config::Options;
 use fred::types::{ClusterHash, CustomCommand, Value};
+use syncguard_backend::spawn_stealable;
 use tokio::runtime::Handle;
 use tokio::time::{Instant, timeout};
 
@@ -139,7 +140,7 @@ impl Connection {
             state.connecting = Some(now);
         }
         // Not under the lock: a runtime that shuts down drops the task at once.
-        runtime.spawn(Attempts::new(&self.0).run());
+        drop(spawn_stealable(runtime, Attempts::new(&self.0).run()));
         None
     }
 
@@ -162,7 +163,7 @@ impl Connection {
             return;
         }
         let (connection, established) = (self.clone(), established.clone());
-        established.runtime.clone().spawn(async move {
+        drop(spawn_stealable(&established.runtime.clone(), async move {
             let options = Options {
                 timeout: Some(connection.connector().limit()),
                 max_attempts: Some(1),
@@ -179,7 +180,7 @@ impl Connection {
             {
                 connection.condemn(&established, error.kind());
             }
-        });
+        }));
     }
 }
 

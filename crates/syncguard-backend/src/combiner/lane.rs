@@ -6,11 +6,12 @@ use std::sync::Arc;
 
 use syncguard_core::{Result, Sent};
 use tokio::runtime::Handle;
-use tokio::task::yield_now;
 use tokio::time::Instant;
 
 use super::requests::Requests;
-use super::shared::{Batch, Reply, Shared, Waiting};
+use super::shared::{Batch, Reply, Shared, State, Waiting};
+use super::wave::Wave;
+use crate::stealable::spawn_stealable;
 
 /// How an operation begins.
 pub(super) enum Begun<R: Requests> {
@@ -25,32 +26,29 @@ pub(super) fn begin<R: Requests>(
     operation: R::Operation,
     sent: &Sent,
 ) -> Begun<R> {
+    let home = Handle::current();
     let now = Instant::now();
     let mut state = shared.lock();
     if state.busy >= shared.lanes {
         state.reclaim(now);
     }
     // Under one mutex with the check, or the last lane could end in between and serve nobody.
-    if state.busy >= shared.lanes || state.is_gathering(now) {
+    if state.busy >= shared.lanes || state.is_gathering(now, home.id()) {
         return Begun::Waiting(state.enqueue(shared, operation, sent));
     }
-    // Those that were answered with this caller are about to come as well.
+    // Callers were just answered together. More of them may be about to come.
     if shared.waves.any(now) {
-        state.gather(now);
         let waiting = state.enqueue(shared, operation, sent);
+        let gathering = Gathering::new(shared, &home, &mut state, None);
         drop(state);
-        let home = Handle::current();
-        let gathering = Gathering { shared: shared.clone(), home: home.clone(), ended: false };
-        // Nobody needs the handle of the task: its operations have their own replies.
-        drop(home.spawn(gathering.run()));
+        gathering.start();
         return Begun::Waiting(waiting);
     }
     state.busy += 1;
     let number = state.number();
     state.turns.insert(number, now);
     drop(state);
-    let lane = Lane { shared: shared.clone(), home: Handle::current() };
-    Begun::First(Turn { lane: Some(lane), number }, operation)
+    Begun::First(Turn { lane: Some(Lane { shared: shared.clone(), home }), number }, operation)
 }
 
 /// The right to have a request under way.
@@ -61,8 +59,7 @@ pub(super) struct Lane<R: Requests> {
 
 impl<R: Requests> Lane<R> {
     /// A free lane, if somebody waits for one.
-    fn free(shared: &Arc<Shared<R>>, home: &Handle) -> Option<InTask<R>> {
-        let mut state = shared.lock();
+    fn free(shared: &Arc<Shared<R>>, home: &Handle, state: &mut State<R>) -> Option<InTask<R>> {
         let free = !state.queue.is_empty() && state.busy < shared.lanes;
         free.then(|| {
             state.busy += 1;
@@ -70,13 +67,12 @@ impl<R: Requests> Lane<R> {
         })
     }
 
-    /// Gives the lane back. For a moment, those that come leave it to this task to send them.
+    /// Gives the lane back. For a moment, those that come leave it to a task to send them.
     fn gather(self) -> Gathering<R> {
+        let wave = self.shared.waves.begin();
         let mut state = self.shared.lock();
         state.busy -= 1;
-        state.gather(Instant::now());
-        drop(state);
-        Gathering { shared: self.shared, home: self.home, ended: false }
+        Gathering::new(&self.shared, &self.home, &mut state, Some(wave))
     }
 
     /// Gives the lane back if nobody waits.
@@ -102,13 +98,15 @@ impl<R: Requests> Drop for Turn<R> {
         let Some(lane) = self.lane.take() else {
             return;
         };
-        // Unless the lane was reclaimed.
-        if lane.shared.lock().turns.remove(&self.number).is_some() {
-            let home = lane.home.clone();
-            if let Some(lane) = lane.unless_idle() {
-                // Nobody needs the handle of the task: its operations have their own replies.
-                drop(home.spawn(lane.serve()));
-            }
+        let mut state = lane.shared.lock();
+        let reclaimed = state.turns.remove(&self.number).is_none();
+        if reclaimed {
+            let free = Lane::free(&lane.shared, &lane.home, &mut state);
+            drop(state);
+            free.into_iter().for_each(InTask::start);
+        } else {
+            drop(state);
+            lane.unless_idle().into_iter().for_each(InTask::start);
         }
     }
 }
@@ -118,6 +116,13 @@ impl<R: Requests> Drop for Turn<R> {
 struct InTask<R: Requests>(Option<Lane<R>>);
 
 impl<R: Requests> InTask<R> {
+    fn start(self) {
+        if let Some(home) = self.0.as_ref().map(|lane| lane.home.clone()) {
+            // Nobody needs the handle of the task: its operations have their own replies.
+            drop(spawn_stealable(&home, self.serve()));
+        }
+    }
+
     /// Sends what waits, until nothing does. Boxed, because it may start another one.
     fn serve(self) -> Pin<Box<dyn Future<Output = ()> + Send>> {
         Box::pin(self.run())
@@ -135,15 +140,14 @@ impl<R: Requests> InTask<R> {
                 Ok(connection) => {
                     let Batch { operations, replies } = shared.take();
                     // More than one request takes.
-                    if let Some(other) = Lane::free(shared, &lane.home) {
-                        drop(lane.home.spawn(other.serve()));
-                    }
+                    let more = Lane::free(shared, &lane.home, &mut shared.lock());
+                    more.into_iter().for_each(Self::start);
                     // All callers may have left while there was no connection.
                     if operations.is_empty() {
                         self.0.take().and_then(Lane::unless_idle)
                     } else {
                         let answers = shared.requests.send(connection, operations).await;
-                        self.answer(replies, answers).await
+                        self.answer(replies, answers)
                     }
                 }
                 Err(error) => {
@@ -159,26 +163,17 @@ impl<R: Requests> InTask<R> {
     /// Answers a request. Callers often have more to do at once, so the next request waits until they have
     /// run. Otherwise each would take a free lane alone, or wait for a whole request. One that was alone
     /// can send what follows itself.
-    async fn answer(
-        &mut self,
-        replies: Vec<Reply<R>>,
-        answers: Vec<Result<R::Answer>>,
-    ) -> Option<Self> {
+    fn answer(&mut self, replies: Vec<Reply<R>>, answers: Vec<Result<R::Answer>>) -> Option<Self> {
         let several = replies.len() > 1;
         let (lane, gathering) = match self.0.take() {
-            Some(lane) if several => {
-                let wave = lane.shared.waves.begin();
-                (None, Some((lane.gather(), wave)))
-            }
+            Some(lane) if several => (None, Some(lane.gather())),
             lane => (lane, None),
         };
         for (reply, answer) in replies.into_iter().zip(answers) {
             // The caller may have left.
             let _ = reply.send(answer);
         }
-        if let Some((gathering, _wave)) = gathering {
-            return gathering.end().await;
-        }
+        gathering.into_iter().for_each(Gathering::start);
         lane.and_then(Lane::unless_idle)
     }
 }
@@ -192,28 +187,44 @@ impl<R: Requests> Drop for InTask<R> {
     }
 }
 
-/// A task that lets callers run before it sends what they want. It has no lane, because its runtime may
-/// not be driven any more.
+/// A task that the runtime runs after the callers that are ready now. It then sends what they want. Until
+/// it runs it has no lane, because its runtime may not be driven any more.
 struct Gathering<R: Requests> {
     shared: Arc<Shared<R>>,
     home: Handle,
+    number: u64,
+    /// The one that it follows.
+    _wave: Option<Wave>,
     ended: bool,
 }
 
 impl<R: Requests> Gathering<R> {
-    /// Sends what waits then, until nothing does.
-    async fn run(self) {
-        if let Some(lane) = self.end().await {
-            lane.serve().await;
-        }
+    fn new(
+        shared: &Arc<Shared<R>>,
+        home: &Handle,
+        state: &mut State<R>,
+        wave: Option<Wave>,
+    ) -> Self {
+        let number = state.gather(Instant::now(), home.id());
+        Self { shared: shared.clone(), home: home.clone(), number, _wave: wave, ended: false }
     }
 
-    /// Takes a lane if somebody waits then.
-    async fn end(mut self) -> Option<InTask<R>> {
-        yield_now().await;
+    fn start(self) {
+        let home = self.home.clone();
+        // Nobody needs the handle of the task: its operations have their own replies.
+        drop(spawn_stealable(&home, async move {
+            if let Some(lane) = self.end() {
+                lane.serve().await;
+            }
+        }));
+    }
+
+    /// Takes a lane if somebody waits by now.
+    fn end(mut self) -> Option<InTask<R>> {
         self.ended = true;
-        self.shared.lock().gathering -= 1;
-        Lane::free(&self.shared, &self.home)
+        let mut state = self.shared.lock();
+        state.gatherings.remove(&self.number);
+        Lane::free(&self.shared, &self.home, &mut state)
     }
 }
 
@@ -225,8 +236,8 @@ impl<R: Requests> Drop for Gathering<R> {
             return;
         }
         let mut state = self.shared.lock();
-        state.gathering -= 1;
-        let alone = state.gathering == 0 && state.busy == 0;
+        state.gatherings.remove(&self.number);
+        let alone = state.gatherings.is_empty() && state.busy == 0;
         drop(state);
         if alone {
             self.shared.fail_before(u64::MAX, &self.shared.requests.abandoned());

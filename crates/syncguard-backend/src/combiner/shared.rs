@@ -8,6 +8,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use syncguard_core::{Error, Result, Sent};
+use tokio::runtime;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
@@ -27,13 +28,11 @@ pub(super) struct State<R: Requests> {
     pub(super) busy: usize,
     /// Which of them callers use for their own operation, and since when, the earliest first.
     pub(super) turns: BTreeMap<u64, Instant>,
-    /// How many tasks take what waits in a moment.
-    pub(super) gathering: usize,
-    /// Until when others count on them.
-    gathering_until: Instant,
+    /// The tasks that are about to take what waits: until when others count on them, and their runtimes.
+    pub(super) gatherings: BTreeMap<u64, (Instant, runtime::Id)>,
     /// The operations that wait, by the order of their arrival.
     pub(super) queue: BTreeMap<u64, Queued<R>>,
-    /// The number of the next turn or operation.
+    /// The number of the next turn, operation or gathering.
     next: u64,
 }
 
@@ -72,15 +71,17 @@ impl<R: Requests> State<R> {
         Waiting { shared: shared.clone(), number, answer }
     }
 
-    /// Lets others count on a task that takes what waits in a moment.
-    pub(super) fn gather(&mut self, now: Instant) {
-        self.gathering += 1;
-        self.gathering_until = now + wave::LONGEST;
+    /// Lets others count on a task that is about to take what waits, and returns its number.
+    pub(super) fn gather(&mut self, now: Instant, runtime: runtime::Id) -> u64 {
+        let number = self.number();
+        self.gatherings.insert(number, (now + wave::LONGEST, runtime));
+        number
     }
 
-    /// Whether a task is about to take what waits.
-    pub(super) fn is_gathering(&self, now: Instant) -> bool {
-        self.gathering > 0 && now <= self.gathering_until
+    /// Whether a task is about to take what waits. One on another runtime does not count, because that
+    /// runtime may not be driven any more.
+    pub(super) fn is_gathering(&self, now: Instant, runtime: runtime::Id) -> bool {
+        self.gatherings.values().any(|(until, home)| now <= *until && *home == runtime)
     }
 
     /// Takes the lane of a caller that does not poll its future, if there is one.
@@ -99,8 +100,7 @@ impl<R: Requests> Shared<R> {
         let state = State {
             busy: 0,
             turns: BTreeMap::new(),
-            gathering: 0,
-            gathering_until: Instant::now(),
+            gatherings: BTreeMap::new(),
             queue: BTreeMap::new(),
             next: 0,
         };
@@ -129,7 +129,7 @@ impl<R: Requests> Shared<R> {
         batch
     }
 
-    /// The number that the next turn or operation will have.
+    /// The number that the next turn, operation or gathering will have.
     pub(super) fn next_number(&self) -> u64 {
         self.lock().next + 1
     }

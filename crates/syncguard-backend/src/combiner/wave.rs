@@ -1,11 +1,12 @@
-//! What follows an answer to several callers: often, each of them has more to do at once.
+//! A wave: an answer has woken several callers, and often each of them has more to do at once.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// A task that needs longer to let others run is on a runtime that nobody drives.
+/// A task that is to run after the callers, and has not done so for longer, is on a runtime that nobody
+/// drives or that has much to do. Nobody counts on it any more.
 pub(super) const LONGEST: Duration = Duration::from_millis(1);
 
 /// The waves of combiners that have the same callers.

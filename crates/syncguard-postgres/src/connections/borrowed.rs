@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use sqlx::Connection;
 use sqlx::postgres::PgConnection;
+use syncguard_backend::spawn_stealable;
 use tokio::runtime::Handle;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
@@ -74,7 +75,7 @@ impl Drop for Borrowed {
         };
         // Outside a runtime, the connection is closed.
         if let Ok(runtime) = Handle::try_current() {
-            drop(runtime.spawn(settle));
+            drop(spawn_stealable(&runtime, settle));
         }
     }
 }

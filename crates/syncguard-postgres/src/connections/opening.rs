@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::sync::Arc;
 
+use syncguard_backend::spawn_stealable;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep_until, timeout};
@@ -53,7 +54,7 @@ fn open_what_is_missing(shared: &Arc<Shared>) -> Instant {
     };
     // Not under the lock: a runtime that shuts down drops the task at once, and that takes the lock.
     for attempt in attempts {
-        drop(tokio::spawn(attempt.run()));
+        drop(spawn_stealable(&Handle::current(), attempt.run()));
     }
     now + STALLED
 }
