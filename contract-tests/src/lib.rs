@@ -1,6 +1,7 @@
 //! Runs the contract suite on the servers of this workspace.
 
 pub mod forwarder;
+pub mod ports;
 pub mod servers;
 
 use std::time::Duration;

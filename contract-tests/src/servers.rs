@@ -7,7 +7,6 @@
 
 use std::env;
 use std::fmt::Display;
-use std::net::TcpListener;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,9 +20,14 @@ use testcontainers::{
 use tokio::sync::OnceCell;
 use tokio::time::{Instant, sleep};
 
+use crate::ports::free_port;
+
 /// How long a server may take to accept clients after it reports that it is ready. The official
 /// image of Postgres starts twice.
 const STARTING: Duration = Duration::from_secs(30);
+
+/// How long a container may take to start on a busy machine.
+const STARTUP: Duration = Duration::from_secs(300);
 
 /// One server. It starts when the first client asks for it.
 #[derive(Debug)]
@@ -195,7 +199,7 @@ impl Server {
         files: &[(&str, &str, u32)],
     ) -> Result<Spare, TestcontainersError> {
         // If Docker chose the port, it would change with every start.
-        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+        let port = free_port();
         let mut request = self.request().with_mapped_port(port, self.port.tcp());
         if !command.is_empty() {
             request = request.with_cmd(command.iter().copied());
@@ -267,6 +271,7 @@ impl Server {
             .with_wait_for(WaitFor::message_on_either_std(ready))
             // contract-tests/run finds the containers of an interrupted run by this label.
             .with_label("syncguard.test-run", test_run())
+            .with_startup_timeout(STARTUP)
             .with_cmd(command.iter().copied());
         for (variable, value) in self.environment {
             request = request.with_env_var(*variable, *value);

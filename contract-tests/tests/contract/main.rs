@@ -9,12 +9,13 @@ mod redis;
 
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use contract_tests::servers::Server;
 use contract_tests::{controls, trials};
 use libtest_mimic::Arguments;
 use syncguard_memory::{Backend, Capabilities, Clock, Error, MemoryBackend};
-use syncguard_redis::RedisBackend;
+use syncguard_redis::{RedisBackend, RedisBackendBuilder};
 
 fn main() -> std::io::Result<ExitCode> {
     let mut args = Arguments::from_args();
@@ -38,20 +39,16 @@ fn main() -> std::io::Result<ExitCode> {
         async move { Ok::<_, Error>(client) }
     }));
 
-    let clients = redis.clients(|url| async move { RedisBackend::connect(&url).await });
+    let clients = redis.clients(|url| async move { patient().connect(&url).await });
     let capabilities = Capabilities::new(Clock::Server)
         .with_end_at_ttl()
         .with_handoff()
         .with_notifications()
         .with_publishing();
     all.extend(trials(runtime.handle(), "redis", capabilities, clients));
-    let one_lane = |url: String| async move {
-        RedisBackend::builder().group_commit(1, 100).connect(&url).await
-    };
+    let one_lane = |url: String| async move { patient().group_commit(1, 100).connect(&url).await };
     all.extend(trials(runtime.handle(), "redis_one_lane", capabilities, redis.clients(one_lane)));
-    let alone = |url: String| async move {
-        RedisBackend::builder().without_group_commit().connect(&url).await
-    };
+    let alone = |url: String| async move { patient().without_group_commit().connect(&url).await };
     all.extend(trials(runtime.handle(), "redis_alone", capabilities, redis.clients(alone)));
     all.extend(redis::trials(runtime.handle(), &redis));
 
@@ -60,4 +57,9 @@ fn main() -> std::io::Result<ExitCode> {
     all.extend(readme::trials(runtime.handle()));
 
     Ok(libtest_mimic::run(&args, all).exit_code())
+}
+
+/// A Redis backend whose commands do not time out on a busy machine.
+fn patient() -> RedisBackendBuilder {
+    RedisBackend::builder().command_timeout(Duration::from_secs(30))
 }

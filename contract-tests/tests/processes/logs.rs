@@ -55,7 +55,9 @@ pub(crate) async fn alone() -> Outcome {
     // Some wait, and some share a call.
     for _ in 0..20 {
         let (locks, key) = (LockManager::new(backend.clone()), key.clone());
-        waiting.spawn(async move { locks.lock(key).acquire().await?.release().await });
+        waiting.spawn(async move {
+            locks.lock(key).wait(Duration::from_secs(60)).acquire().await?.release().await
+        });
     }
     tokio::time::sleep(Duration::from_millis(300)).await;
     assert!(backend.release_by_id(&id).await?);

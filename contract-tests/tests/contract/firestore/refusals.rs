@@ -1,11 +1,12 @@
 //! What errors say, and what neither errors nor logs may say.
 
 use std::error::Error as StdError;
-use std::net::TcpListener;
 use std::time::Duration;
 
 use syncguard_firestore::gcloud_sdk::tonic::Code;
 use syncguard_firestore::{Backend, Error, ErrorCode, FirestoreBackend, LockManager, Operation};
+
+use contract_tests::ports::free_port;
 
 use super::proxy::{COMMIT, Proxy, QUERY, Verdict};
 use super::{Emulator, LONG, PROJECT, builder, cases, fresh_id, fresh_key, granted, ttl};
@@ -27,9 +28,7 @@ fn names(error: &Error, address: &str) {
 }
 
 async fn e1_an_address_where_nobody_listens_is_named(_: Emulator) {
-    let socket = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = socket.local_addr().unwrap().to_string();
-    drop(socket);
+    let address = format!("127.0.0.1:{}", free_port());
     let error = FirestoreBackend::builder().emulator(&address).connect(PROJECT).await.unwrap_err();
     assert_eq!(error.code(), ErrorCode::ServiceUnavailable);
     names(&error, &address);

@@ -85,11 +85,13 @@ async fn a_server_that_refuses_connections_is_asked_ever_less_often(
             }
         });
     }
+    let start = Instant::now();
     let ended = timeout(Duration::from_secs(3), callers.join_next()).await;
     assert!(ended.is_err(), "{ended:?}");
-    // Eight at first, and after each pause one: 20, 40, 80, 160, 320 ms, and then each half a second.
     let asked = forwarder.accepted();
-    assert!((3..=8 + 5 + 6).contains(&asked), "{asked} connections in 3 s");
+    // Eight at first, and after each pause one: 20, 40, 80, 160, 320 ms, and then each half a second.
+    let most = 8 + 5 + 1 + start.elapsed().as_millis() / 500;
+    assert!(asked >= 3 && asked as u128 <= most, "{asked} connections in 3 s");
     Ok(())
 }
 

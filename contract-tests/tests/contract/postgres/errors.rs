@@ -1,7 +1,6 @@
 //! Real failures and their error codes (E1).
 
 use std::error::Error;
-use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,6 +11,7 @@ use syncguard_postgres::{Backend, ErrorCode, PostgresBackend};
 use super::{
     Outcome, as_user, backend, cases, execute, fresh_id, fresh_key, lease, minute, service,
 };
+use contract_tests::ports::free_port;
 use contract_tests::servers::Server;
 
 cases![
@@ -39,12 +39,12 @@ async fn code_of_connect(options: &PgConnectOptions) -> ErrorCode {
 }
 
 async fn a_refused_connection_is_unavailable(server: Arc<Server>) -> Outcome {
-    let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+    let port = free_port();
     let nobody = options(&service(&server).await?).port(port);
     assert_eq!(code_of_connect(&nobody).await, ErrorCode::ServiceUnavailable);
 
     let pool = PgPool::connect_lazy_with(nobody);
-    let hasty = PostgresBackend::builder().command_timeout(Duration::from_millis(100));
+    let hasty = PostgresBackend::builder().command_timeout(Duration::from_secs(10));
     let error = hasty.build(pool)?.get(&fresh_key()).await.unwrap_err();
     assert_eq!(error.code(), ErrorCode::ServiceUnavailable, "{error}");
     Ok(())

@@ -15,7 +15,10 @@ use tokio::time::timeout;
 
 use contract_tests::servers::Server;
 
-use super::{Outcome, cases, empty_schema, execute, fresh_id, fresh_key, lease, minute, service};
+use super::{
+    Outcome, cases, empty_schema, execute, fresh_id, fresh_key, lease, minute, other_client,
+    service,
+};
 
 cases![
     a_busy_key_is_answered_alone_and_holds_nobody_up,
@@ -207,8 +210,8 @@ async fn random_operations_have_the_answers_of_the_memory_backend(server: Arc<Se
     Ok(())
 }
 
-/// Statements of many, of one, and transactions of a caller on the same few keys. The server counts
-/// deadlocks, also those that a repeat would hide.
+/// Statements of many, of one, transactions of a caller, and those of the TypeScript client on the same
+/// few keys. The server counts deadlocks, also those that a repeat would hide.
 async fn statements_of_many_and_of_one_never_deadlock(server: Arc<Server>) -> Outcome {
     let service = service(&server).await?;
     let name = format!("trial_{}", fresh_id().fingerprint());
@@ -244,6 +247,19 @@ async fn statements_of_many_and_of_one_never_deadlock(server: Arc<Server>) -> Ou
                 let key = &keys[fastrand::usize(..keys.len())];
                 lease(alone.acquire_in(&mut transaction, key, minute()).await)?;
                 transaction.rollback().await?;
+            }
+            Outcome::Ok(())
+        });
+    }
+    for _ in 0..4 {
+        let (pool, keys) = (pool.clone(), keys.clone());
+        tasks.spawn(async move {
+            for _ in 0..20 {
+                let mut connection = pool.acquire().await?;
+                let (key, id) = (&keys[fastrand::usize(..keys.len())], fresh_id());
+                if other_client::acquire(&mut connection, key, &id).await?.is_some() {
+                    other_client::release(&mut connection, &id).await?;
+                }
             }
             Outcome::Ok(())
         });

@@ -4,7 +4,6 @@
 //! effect.
 
 use std::fs;
-use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -23,6 +22,7 @@ use super::{
     minute, pool_of,
 };
 use crate::log::logging;
+use contract_tests::ports::free_port;
 use contract_tests::servers::Server;
 
 cases![
@@ -197,7 +197,7 @@ impl Pooler {
     }
 
     fn try_start(server: &PgConnectOptions) -> std::io::Result<Self> {
-        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+        let port = free_port();
         let folder = std::env::temp_dir().join(format!("syncguard-pgbouncer-{port}"));
         fs::create_dir_all(&folder)?;
         let (host, server_port) = (server.get_host(), server.get_port());

@@ -8,7 +8,7 @@ use syncguard_postgres::sqlx::{self, AssertSqlSafe};
 use syncguard_postgres::{Backend, ErrorCode, PostgresBackend};
 use tokio::task::JoinSet;
 
-use super::faults::{connected, pid, waiting};
+use super::faults::{connected, pid, until_none_waits};
 use super::{
     Outcome, PATIENCE, as_user, cases, empty_schema, end_in, execute, fresh_id, fresh_key, lease,
     minute, pool_of,
@@ -118,12 +118,12 @@ async fn a_set_up_that_timed_out_creates_nothing_later(server: Arc<Server>) -> O
     let mut other = pool.begin().await?;
     let pid = pid(&mut other).await?;
     sqlx::query("CREATE TABLE syncguard_locks (key TEXT)").execute(&mut *other).await?;
-    let hasty = PostgresBackend::builder().command_timeout(Duration::from_secs(2));
+    let hasty = PostgresBackend::builder().command_timeout(Duration::from_secs(4));
     let hasty = hasty.build(pool.clone())?;
     connected(&hasty).await;
     let error = hasty.setup_schema().await.unwrap_err();
     assert_eq!(error.code(), ErrorCode::NetworkTimeout, "{error}");
-    assert_eq!(waiting(&pool, pid).await?, 0);
+    until_none_waits(&pool, pid).await?;
     other.rollback().await?;
     assert_eq!(objects(&pool, &schema).await?, 0);
     Ok(())

@@ -2,10 +2,10 @@
 //! preflight finds.
 
 use std::error::Error;
-use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::Duration;
 
+use contract_tests::ports::free_port;
 use contract_tests::servers::Server;
 use syncguard_postgres::sqlx::postgres::{PgConnectOptions, PgPool};
 use syncguard_postgres::sqlx::{self, ConnectOptions};
@@ -146,7 +146,7 @@ async fn e1_a_failed_connect_names_address_database_and_cause(server: Arc<Server
     let options = PgConnectOptions::clone(&service.pool().connect_options()).database("postgres");
     let user = format!("u{}", fresh_id().fingerprint());
     execute(service.pool(), format!("CREATE ROLE {user} LOGIN PASSWORD 'secret'")).await?;
-    let nobody = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+    let nobody = free_port();
     for (options, code, cause) in [
         (options.clone().port(nobody), ErrorCode::ServiceUnavailable, "refused"),
         (as_user(&options, &user).password("wrong"), ErrorCode::AuthFailed, "password"),
@@ -294,7 +294,7 @@ async fn a_preflight_of_a_standby_is_an_error(server: Arc<Server>) -> Outcome {
 
 async fn a_preflight_without_a_connection_knows_nothing(server: Arc<Server>) -> Outcome {
     let service = service(&server).await?;
-    let nobody = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+    let nobody = free_port();
     let options = PgConnectOptions::clone(&service.pool().connect_options()).port(nobody);
     let findings = patient(pool_of(1).connect_lazy_with(options))?.preflight().await;
     let expected: Vec<_> = CHECKS

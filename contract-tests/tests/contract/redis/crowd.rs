@@ -7,7 +7,7 @@ use libtest_mimic::Trial;
 use syncguard_redis::{Backend, LockManager};
 
 use super::faults::{options, spare, url};
-use super::notifications::{channels, connections, until};
+use super::notifications::{PATIENCE, channels, connections, until};
 use super::{Cases, Outcome, fresh_key, raw, take};
 use crate::crowd::Crowd;
 use contract_tests::servers::Server;
@@ -20,7 +20,7 @@ async fn costs(server: Arc<Server>) -> Outcome {
     let spare = spare(&server, &[]).await?;
     let url = url(&spare).await?;
     let raw = raw(&url).await;
-    let backend = options().connect(&url).await?;
+    let backend = options().command_timeout(PATIENCE).connect(&url).await?;
     let key = fresh_key();
     let lease = take(&backend, &key).await?;
 

@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use libtest_mimic::Trial;
 use syncguard_redis::{Backend, Error, ErrorCode, Lease, Operation, Publication, RedisBackend};
-use tokio::net::TcpListener;
 
 use super::faults::spare;
 use super::{Cases, Outcome, fresh_id, fresh_key, long, raw, take};
+use contract_tests::ports::free_port;
 use contract_tests::servers::Server;
 
 pub(super) fn trials(cases: &Cases) -> Vec<Trial> {
@@ -45,7 +45,7 @@ async fn connecting(server: Arc<Server>) -> Outcome {
     let spare = spare(&server, &["--requirepass", "right"]).await?;
     let port = spare.port;
     raw(&format!("redis://:right@127.0.0.1:{port}")).await;
-    let closed = TcpListener::bind("127.0.0.1:0").await?.local_addr()?.port();
+    let closed = free_port();
     let here = format!("127.0.0.1:{port}");
     let nowhere = format!("127.0.0.1:{closed}");
 

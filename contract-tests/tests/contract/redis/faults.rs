@@ -15,8 +15,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, sleep};
 
-use super::nodes::{Node, Started, free_port};
+use super::nodes::{Node, Started};
 use super::{Cases, Outcome, Raw, assert_code, fresh_id, fresh_key, granted, long, raw, take};
+use contract_tests::ports::free_port;
 use contract_tests::servers::{Server, Spare};
 
 pub(super) fn trials(cases: &Cases) -> Vec<Trial> {
@@ -36,7 +37,7 @@ pub(super) fn trials(cases: &Cases) -> Vec<Trial> {
 
 /// The command timeout. It is long enough for a busy machine, and short enough for the trials that
 /// wait for it on a server that hangs.
-const LIMIT: Duration = Duration::from_secs(2);
+pub(super) const LIMIT: Duration = Duration::from_secs(2);
 
 pub(super) fn options() -> RedisBackendBuilder {
     RedisBackend::builder().command_timeout(LIMIT)
@@ -148,7 +149,7 @@ async fn restart(server: Arc<Server>) -> Outcome {
 
 async fn nobody_listens(_: Arc<Server>) -> Outcome {
     // A free port, on which no server listens.
-    let port = TcpListener::bind("127.0.0.1:0").await?.local_addr()?.port();
+    let port = free_port();
     let outcome = options().connect(&format!("redis://127.0.0.1:{port}")).await;
     assert_code(outcome, ErrorCode::ServiceUnavailable);
     Ok(())
@@ -390,7 +391,7 @@ pub(super) async fn one_slot_cluster(server: &Server, port: u16, announced: u16)
 
 async fn cluster(server: Arc<Server>) -> Outcome {
     let swallow = Arc::new(AtomicBool::new(false));
-    let behind = free_port().await?;
+    let behind = free_port();
     let port = proxy(behind, swallow.clone()).await?;
     let node = one_slot_cluster(&server, behind, port).await?;
     let raw = &node.raw;

@@ -3,9 +3,9 @@
 use std::error::Error;
 
 use testcontainers::{ContainerAsync, GenericImage};
-use tokio::net::TcpListener;
 
 use super::{Raw, raw};
+use contract_tests::ports::free_port;
 use contract_tests::servers::Server;
 
 /// A server on the network of this host.
@@ -19,7 +19,7 @@ pub(super) type Started<T> = Result<T, Box<dyn Error + Send + Sync>>;
 
 impl Node {
     pub(super) async fn start(server: &Server, settings: &[&str]) -> Started<Self> {
-        Self::start_at(server, free_port().await?, settings).await
+        Self::start_at(server, free_port(), settings).await
     }
 
     pub(super) async fn start_at(server: &Server, port: u16, settings: &[&str]) -> Started<Self> {
@@ -45,16 +45,5 @@ impl Node {
 
     pub(super) async fn is_master(&self) -> bool {
         self.replication().await.contains("role:master")
-    }
-}
-
-/// Finds a port that is free, and whose bus port in a cluster is free as well.
-pub(super) async fn free_port() -> std::io::Result<u16> {
-    loop {
-        let port = fastrand::u16(10_000..30_000);
-        let free = async |port| TcpListener::bind(("127.0.0.1", port)).await.is_ok();
-        if free(port).await && free(port + 10_000).await {
-            return Ok(port);
-        }
     }
 }

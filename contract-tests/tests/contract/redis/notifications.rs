@@ -17,9 +17,9 @@ use tokio::time::{Instant, sleep, timeout};
 use tracing::Level;
 
 use super::faults::{one_slot_cluster, options, spare, url};
-use super::nodes::free_port;
 use super::{Cases, Outcome, Raw, fresh_key, raw, take};
 use crate::log::{logging, warning_of_early_ends};
+use contract_tests::ports::free_port;
 use contract_tests::servers::Server;
 
 pub(super) fn trials(cases: &Cases) -> Vec<Trial> {
@@ -421,7 +421,7 @@ async fn another_runtime(server: Arc<Server>) -> Outcome {
 }
 
 async fn cluster(server: Arc<Server>) -> Outcome {
-    let port = free_port().await?;
+    let port = free_port();
     let node = one_slot_cluster(&server, port, port).await?;
     let raw = &node.raw;
     let url = format!("redis-cluster://127.0.0.1:{port}");

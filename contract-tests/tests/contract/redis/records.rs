@@ -11,6 +11,7 @@ use syncguard_redis::fred::types::{ClusterHash, CustomCommand};
 use syncguard_redis::{Acquired, Backend, ErrorCode, Fence, Key, Lease, RedisBackend, Timestamp};
 use tokio::time::sleep;
 
+use super::notifications::PATIENCE;
 use super::{Cases, Outcome, Raw, assert_code, fresh_id, fresh_key, granted, long, take, ttl};
 use contract_tests::servers::Server;
 
@@ -37,7 +38,11 @@ pub(super) fn trials(cases: &Cases) -> Vec<Trial> {
 }
 
 pub(super) async fn connect(server: &Server) -> Result<(RedisBackend, Raw), String> {
-    let backend = server.client(&async |url: String| RedisBackend::connect(&url).await).await?;
+    let backend = server
+        .client(&async |url: String| {
+            RedisBackend::builder().command_timeout(PATIENCE).connect(&url).await
+        })
+        .await?;
     let raw = server.client(&async |url: String| Raw::connect(&url).await).await?;
     Ok((backend, raw))
 }

@@ -99,7 +99,7 @@ async fn g5_the_new_guard_is_like_any_other(store: Store) -> Result<()> {
 }
 
 async fn g5_the_new_guard_is_kept_alive(store: Store) -> Result<()> {
-    let kept = |request: LockRequest| slowly(request).ttl(Duration::from_secs(3)).keep_alive();
+    let kept = |request: LockRequest| slowly(request).ttl(Duration::from_secs(9)).keep_alive();
     let setup = Setup::new(&store, 1, kept, |_, _| Fault::None).await?;
     let Setup { faulty, waiters, .. } = setup;
     for waiter in waiters {
