@@ -550,7 +550,7 @@ fn a_runtime_that_ends_right_after_an_answer_blocks_nobody() {
 }
 
 #[test]
-fn a_runtime_that_ends_takes_only_the_operations_under_way() {
+fn a_runtime_that_ends_takes_down_only_what_relies_on_it() {
     let runtime =
         || Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
     let (server, first, second) = (Server::default(), runtime(), runtime());
