@@ -27,7 +27,7 @@ use crate::ports::free_port;
 const STARTING: Duration = Duration::from_secs(30);
 
 /// How long a container may take to start on a busy machine.
-const STARTUP: Duration = Duration::from_secs(300);
+const CONTAINER_STARTING: Duration = Duration::from_secs(300);
 
 /// One server. It starts when the first client asks for it.
 #[derive(Debug)]
@@ -271,7 +271,7 @@ impl Server {
             .with_wait_for(WaitFor::message_on_either_std(ready))
             // contract-tests/run finds the containers of an interrupted run by this label.
             .with_label("syncguard.test-run", test_run())
-            .with_startup_timeout(STARTUP)
+            .with_startup_timeout(CONTAINER_STARTING)
             .with_cmd(command.iter().copied());
         for (variable, value) in self.environment {
             request = request.with_env_var(*variable, *value);

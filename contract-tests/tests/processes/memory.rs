@@ -25,8 +25,8 @@ const GIVE_UP: Duration = Duration::from_millis(20);
 /// How much the memory may grow, in MB.
 const MOST_GROWTH: usize = 64;
 
-/// How soon after the server is back a lock must be granted on a busy machine.
-const SOON: Duration = Duration::from_secs(20);
+/// How soon after the server is back a lock must be granted.
+const SOON: Duration = Duration::from_secs(5);
 
 pub(crate) fn trials() -> Vec<Trial> {
     let trial = |backend: &'static str| {

@@ -18,7 +18,7 @@ use crate::model;
 use crate::store::{Notifications, Store};
 
 /// No case takes longer, however busy the machine.
-const LIMIT: Duration = Duration::from_secs(180);
+const LIMIT: Duration = Duration::from_secs(60);
 
 /// The first trial connects, and a test may start its server then.
 const CONNECT_LIMIT: Duration = Duration::from_secs(600);
@@ -36,8 +36,8 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(600);
 /// The clients live on `runtime`. It must be a multi-thread runtime with its time and I/O drivers
 /// enabled, and must outlive the trials.
 ///
-/// Every case ends within 180 s, or fails. The trial that compares the backend with a model runs 4
-/// batches, each within 180 s.
+/// Every case ends within 60 s, or fails. The trial that compares the backend with a model runs 4
+/// batches, each within 60 s.
 pub fn trials<B, E, F>(
     runtime: &Handle,
     name: &str,

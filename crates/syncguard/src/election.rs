@@ -114,8 +114,9 @@ impl Election {
     /// Waits until this candidate leads, and returns its term.
     ///
     /// It is the wait of [`LockRequest::acquire`](crate::LockRequest::acquire) without a limit: it
-    /// outlasts outages, and nothing is stored for a candidate, so none can be left behind. A release within the process wakes the next
-    /// candidate, but is never handed off to it, so that candidates of all processes get their chance.
+    /// outlasts outages, and nothing is stored for a candidate, so none can be left behind. A release
+    /// within the process wakes the next candidate, but is never handed off to it, so that candidates of
+    /// all processes get their chance.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), syncguard::Error> {

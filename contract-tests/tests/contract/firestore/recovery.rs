@@ -29,9 +29,6 @@ cases![
     f3_a_client_whose_runtime_has_ended_is_a_clear_error,
 ];
 
-/// How long a recovery may take on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(20);
-
 /// Returns a builder with default settings.
 fn defaults(port: u16) -> FirestoreBackendBuilder {
     FirestoreBackend::builder().emulator(format!("127.0.0.1:{port}"))
@@ -84,7 +81,7 @@ async fn f1_a_silent_connection_costs_one_request(emulator: Emulator) {
     let silent = Instant::now();
     let lease = backend.extend(&lease, ttl(LONG)).await.unwrap().unwrap();
     let recovered = silent.elapsed();
-    assert!(recovered < PATIENCE, "{recovered:?}");
+    assert!(recovered < Duration::from_secs(5), "{recovered:?}");
     assert_eq!(forwarder.accepted(), opened + 1);
     // A release is not repeated, because its result would be unknown. The next call works.
     forwarder.silence_open();
@@ -108,7 +105,7 @@ async fn f1_a_silent_connection_is_replaced_for_callers_that_give_up(emulator: E
         sleep_until(next).await;
     }
     let recovered = silent.elapsed();
-    assert!(recovered < PATIENCE, "{recovered:?}");
+    assert!(recovered < Duration::from_secs(6), "{recovered:?}");
     // Not one for each caller: each takes half of the time limit to be found silent, or slow on a busy
     // machine.
     let replaced = recovered.as_millis() / 2_500;
@@ -116,23 +113,38 @@ async fn f1_a_silent_connection_is_replaced_for_callers_that_give_up(emulator: E
     assert!(accepted >= 1 && accepted as u128 <= replaced, "{accepted} in {recovered:?}");
 }
 
+/// Returns the longest time that the emulator needed for a lookup of another client.
+async fn slowest_lookup(emulator: &Emulator, time: Duration) -> Duration {
+    let other = emulator.backend().await;
+    let (end, mut slowest) = (Instant::now() + time, Duration::ZERO);
+    while Instant::now() < end {
+        let asked = Instant::now();
+        other.get(&fresh_key()).await.unwrap();
+        slowest = slowest.max(asked.elapsed());
+        sleep(Duration::from_millis(100)).await;
+    }
+    slowest
+}
+
 async fn f1_a_kept_lease_of_ten_seconds_survives_a_silent_connection(emulator: Emulator) {
-    // On a machine that is busy at the wrong moment, a lease of ten seconds may be lost.
-    for attempt in 0..3 {
+    for _ in 0..3 {
         let (forwarder, backend) = forwarded(&emulator).await;
         let locks = LockManager::new(backend);
         let request = locks.lock(fresh_key()).ttl(Duration::from_secs(10)).keep_alive();
-        let guard = request.wait(PATIENCE).acquire().await.unwrap();
+        let guard = request.acquire().await.unwrap();
         forwarder.silence_open();
-        let lost = timeout(Duration::from_secs(22), guard.lost()).await.is_ok();
-        let released = guard.release().await.unwrap_or(false);
-        locks.shutdown().await.unwrap();
-        if !lost && released {
+        let time = Duration::from_secs(22);
+        let (lost, slowest) =
+            tokio::join!(timeout(time, guard.lost()), slowest_lookup(&emulator, time));
+        if lost.is_err() {
+            assert!(guard.release().await.unwrap());
+            locks.shutdown().await.unwrap();
             return;
         }
-        println!("attempt {attempt}: the lease was lost");
+        // If the emulator itself takes a second, the loss says nothing about the silent connection.
+        assert!(slowest >= Duration::from_secs(1), "the lease was lost: {slowest:?}");
     }
-    panic!("the lease was lost each time");
+    panic!("the emulator was too slow each time");
 }
 
 async fn f1_a_waiter_is_notified_after_a_silent_connection(emulator: Emulator) {
@@ -151,7 +163,7 @@ async fn f1_a_waiter_is_notified_after_a_silent_connection(emulator: Emulator) {
     let notification = waiting.notified(lease.key());
     assert!(other.release(&lease).await.unwrap());
     notification.await;
-    assert!(silent.elapsed() < PATIENCE, "{:?}", silent.elapsed());
+    assert!(silent.elapsed() < Duration::from_secs(20), "{:?}", silent.elapsed());
 }
 
 async fn f1_callers_that_give_up_leave_no_work_behind(emulator: Emulator) {
@@ -176,13 +188,13 @@ async fn f1_callers_that_give_up_leave_no_work_behind(emulator: Emulator) {
     for _ in 0..32 {
         let locks = locks.clone();
         working.spawn(async move {
-            let request = locks.lock(fresh_key()).wait(PATIENCE);
+            let request = locks.lock(fresh_key()).wait(Duration::from_secs(10));
             let guard = request.acquire().await.unwrap();
             guard.release().await.unwrap()
         });
     }
     assert!(working.join_all().await.iter().all(|released| *released));
-    assert!(back.elapsed() < PATIENCE, "{:?}", back.elapsed());
+    assert!(back.elapsed() < Duration::from_secs(10), "{:?}", back.elapsed());
     assert!(forwarder.accepted() < 10, "{}", forwarder.accepted());
     locks.shutdown().await.unwrap();
 }

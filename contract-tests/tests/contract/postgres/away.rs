@@ -64,7 +64,7 @@ async fn a_connection_that_is_opened_too_slowly_is_overtaken(server: Arc<Server>
         forwarder.restore();
     });
     acquired?;
-    assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
+    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
     // The slow one is given up.
     until_open(&forwarder, 1).await;
     Ok(())
@@ -90,7 +90,7 @@ async fn a_server_that_refuses_connections_is_asked_ever_less_often(
     assert!(ended.is_err(), "{ended:?}");
     let asked = forwarder.accepted();
     // Eight at first, and after each pause one: 20, 40, 80, 160, 320 ms, and then each half a second.
-    let most = 8 + 5 + 1 + start.elapsed().as_millis() / 500;
+    let most = 8 + 5 + start.elapsed().as_millis() / 500;
     assert!(asked >= 3 && asked as u128 <= most, "{asked} connections in 3 s");
     Ok(())
 }

@@ -172,9 +172,8 @@ async fn callers_that_give_up_leave_no_sessions_behind(server: Arc<Server>) -> O
         while attempts.join_next().await.is_some() {}
         most = most.max(sessions(&service, &name).await?);
     }
-    // Two are reserved for renewals, and on a busy machine some more are being opened. There were hundreds
-    // of callers.
-    assert!((4..=16).contains(&most), "{most} sessions");
+    // Two are reserved for renewals, and on a busy machine one more is being opened.
+    assert!((4..=4 + 2 + 1).contains(&most), "{most} sessions");
     blocker.rollback().await?;
     Ok(())
 }
@@ -200,12 +199,11 @@ async fn connections_that_a_network_forgot_cost_one_short_retry(server: Arc<Serv
     four_at_once().await?;
     forwarder.silence_open();
     sleep(Duration::from_millis(1_500)).await;
-    // Half a second for the test of the old connections, and the time to open new ones. The limit of a
-    // command is five seconds.
+    // Half a second for the test of the old connections, and the time to open new ones.
     let took = four_at_once().await?;
-    assert!(took < Duration::from_secs(4), "{took:?}");
+    assert!(took < Duration::from_secs(3), "{took:?}");
     let took = four_at_once().await?;
-    assert!(took < Duration::from_secs(4), "{took:?}");
+    assert!(took < Duration::from_secs(1), "{took:?}");
     Ok(())
 }
 
@@ -244,9 +242,9 @@ async fn connections_do_not_pile_up_in_a_silent_network(server: Arc<Server>) -> 
     // Ten and two connections, each tried for five seconds.
     assert!(opened <= 36, "{opened} connections");
     let restored = Instant::now();
-    while rate().await < usual / 10 {
+    while rate().await < usual * 8 / 10 {
         // Far more than it takes: other trials share the machine.
-        assert!(restored.elapsed() < PATIENCE, "not back to a tenth of {usual}/s");
+        assert!(restored.elapsed() < PATIENCE, "not back to 80 % of {usual}/s");
     }
     println!("recovery of the throughput of Postgres after silence: {:?}", restored.elapsed());
     Ok(())
@@ -325,7 +323,7 @@ async fn a_backend_works_in_one_runtime_after_another(server: Arc<Server>) -> Ou
                 let held = lease(acquired).unwrap().expect("it was free");
                 assert!(backend.extend(&held, minute()).await.unwrap().is_some());
                 assert!(backend.release(&held).await.unwrap());
-                assert!(start.elapsed() < Duration::from_secs(4), "{:?}", start.elapsed());
+                assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
             });
             if round % 2 == 0 {
                 kept.push(runtime);

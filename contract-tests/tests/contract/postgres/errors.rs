@@ -44,7 +44,7 @@ async fn a_refused_connection_is_unavailable(server: Arc<Server>) -> Outcome {
     assert_eq!(code_of_connect(&nobody).await, ErrorCode::ServiceUnavailable);
 
     let pool = PgPool::connect_lazy_with(nobody);
-    let hasty = PostgresBackend::builder().command_timeout(Duration::from_secs(10));
+    let hasty = PostgresBackend::builder().command_timeout(Duration::from_millis(100));
     let error = hasty.build(pool)?.get(&fresh_key()).await.unwrap_err();
     assert_eq!(error.code(), ErrorCode::ServiceUnavailable, "{error}");
     Ok(())

@@ -8,7 +8,7 @@ use syncguard_postgres::sqlx::{self, AssertSqlSafe};
 use syncguard_postgres::{Backend, ErrorCode, PostgresBackend};
 use tokio::task::JoinSet;
 
-use super::faults::{connected, pid, until_none_waits};
+use super::faults::{connected, pid, waiting};
 use super::{
     Outcome, PATIENCE, as_user, cases, empty_schema, end_in, execute, fresh_id, fresh_key, lease,
     minute, pool_of,
@@ -123,7 +123,7 @@ async fn a_set_up_that_timed_out_creates_nothing_later(server: Arc<Server>) -> O
     connected(&hasty).await;
     let error = hasty.setup_schema().await.unwrap_err();
     assert_eq!(error.code(), ErrorCode::NetworkTimeout, "{error}");
-    until_none_waits(&pool, pid).await?;
+    assert_eq!(waiting(&pool, pid).await?, 0);
     other.rollback().await?;
     assert_eq!(objects(&pool, &schema).await?, 0);
     Ok(())

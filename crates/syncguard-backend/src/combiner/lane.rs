@@ -78,12 +78,8 @@ impl<R: Requests> Lane<R> {
     /// Gives the lane back if nobody waits.
     fn unless_idle(self) -> Option<InTask<R>> {
         let mut state = self.shared.lock();
-        if state.queue.is_empty() {
-            state.busy -= 1;
-            return None;
-        }
-        drop(state);
-        Some(InTask(Some(self)))
+        state.busy -= 1;
+        Self::free(&self.shared, &self.home, &mut state)
     }
 }
 
@@ -99,15 +95,13 @@ impl<R: Requests> Drop for Turn<R> {
             return;
         };
         let mut state = lane.shared.lock();
-        let reclaimed = state.turns.remove(&self.number).is_none();
-        if reclaimed {
-            let free = Lane::free(&lane.shared, &lane.home, &mut state);
-            drop(state);
-            free.into_iter().for_each(InTask::start);
-        } else {
-            drop(state);
-            lane.unless_idle().into_iter().for_each(InTask::start);
+        // Unless the lane was reclaimed.
+        if state.turns.remove(&self.number).is_some() {
+            state.busy -= 1;
         }
+        let next = Lane::free(&lane.shared, &lane.home, &mut state);
+        drop(state);
+        next.into_iter().for_each(InTask::start);
     }
 }
 
