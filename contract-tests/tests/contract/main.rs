@@ -55,8 +55,17 @@ fn main() -> std::io::Result<ExitCode> {
     all.extend(postgres::trials(runtime.handle()));
     all.extend(firestore::trials(runtime.handle(), &firestore, &quiet_firestore));
     all.extend(readme::trials(runtime.handle()));
+    all.sort_by_key(|trial| has_default_limits(trial.name()));
 
     Ok(libtest_mimic::run(&args, all).exit_code())
+}
+
+/// Whether a trial has the time limits of a backend in use, a few seconds. Such trials come last: they
+/// mostly wait, and share the machine only with each other.
+fn has_default_limits(trial: &str) -> bool {
+    ["::away::", "::connections::", "::failover::", "::overload::", "::readme::", "::recovery::"]
+        .iter()
+        .any(|section| trial.contains(section))
 }
 
 /// A Redis backend whose commands do not time out on a busy machine.

@@ -105,8 +105,8 @@ async fn while_responsive(emulator: &Emulator, trial: impl AsyncFn() -> Result<(
 async fn f1_a_silent_connection_costs_one_request(emulator: Emulator) {
     while_responsive(&emulator, async || {
         let (forwarder, backend) = forwarded(&emulator).await;
-        let key = fresh_key();
-        let lease = granted(backend.acquire(&key, &fresh_id(), ttl(LONG)).await);
+        let patient = emulator.backend().await;
+        let lease = granted(patient.acquire(&fresh_key(), &fresh_id(), ttl(LONG)).await);
         let opened = forwarder.accepted();
         forwarder.silence_open();
         let silent = Instant::now();
