@@ -9,6 +9,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use syncguard_core::{Result, Sent};
+use tokio::runtime::Handle;
 
 use self::lane::{Begun, begin};
 pub use self::requests::Requests;
@@ -84,7 +85,7 @@ impl<R: Requests> Combiner<R> {
                     return answer;
                 }
                 // A task waits for the connection, because this caller may leave before it is there.
-                None => shared.lock().enqueue(shared, operation, sent),
+                None => shared.lock().enqueue(shared, &Handle::current(), operation, sent),
             },
         };
         waiting.await

@@ -565,14 +565,96 @@ fn a_runtime_that_ends_takes_down_only_what_relies_on_it() {
         two
     });
     assert!(two.1.is_marked());
-    let (waits, _) = second.block_on(start(&combiner, 3));
+    let sent = Sent::default();
+    let mut of_first = pin!(combiner.run(3, &sent));
+    first.block_on(async { assert!(poll_once(of_first.as_mut()).is_pending()) });
+    let (of_second, _) = second.block_on(start(&combiner, 4));
+    server.0.immediate.store(true, Ordering::SeqCst);
     drop(first);
     second.block_on(async {
-        let abandoned = waits.await.unwrap();
-        assert_eq!(abandoned.unwrap_err().code(), ErrorCode::NetworkTimeout);
-        server.0.immediate.store(true, Ordering::SeqCst);
-        assert_eq!(combiner.run(4, &Sent::default()).await.unwrap(), 8);
+        assert_eq!(of_first.await.unwrap_err().code(), ErrorCode::NetworkTimeout);
+        assert_eq!(of_second.await.unwrap().unwrap(), 8);
+        assert_eq!(combiner.run(5, &Sent::default()).await.unwrap(), 10);
     });
+}
+
+/// Waits for the answer to an operation that was not sent when its runtime stopped others.
+fn assert_answered(runtime: &Runtime, waiting: JoinHandle<Result<u64>>, answer: u64) {
+    let answered = runtime.block_on(async { timeout(30 * SECOND, waiting).await });
+    let answered = answered.expect("it waits for a runtime that nobody drives");
+    assert_eq!(answered.unwrap().unwrap(), answer);
+}
+
+#[test]
+fn a_runtime_that_is_not_driven_after_the_answer_of_one_holds_up_no_other() {
+    let runtime = || Builder::new_current_thread().enable_all().build().unwrap();
+    let (server, left, other) = (Server::default(), runtime(), runtime());
+    let combiner = server.combiner(1, 10);
+    let sent = Sent::default();
+    let mut first = pin!(combiner.run(1, &sent));
+    left.block_on(async { assert!(poll_once(first.as_mut()).is_pending()) });
+    let (waiting, _) = other.block_on(start(&combiner, 2));
+    other.block_on(async { drop(server.request().await) });
+    server.0.immediate.store(true, Ordering::SeqCst);
+    assert_eq!(left.block_on(first).unwrap(), 2);
+    assert_answered(&other, waiting, 4);
+    drop(left);
+}
+
+#[test]
+fn the_lane_of_a_task_that_nobody_drives_is_used_by_others() {
+    let (server, left) = (Server::default(), Builder::new_current_thread().build().unwrap());
+    let other = Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+    let combiner = server.combiner(1, 10);
+    let sents = [Sent::default(), Sent::default()];
+    let mut first = pin!(combiner.run(1, &sents[0]));
+    let mut second = pin!(combiner.run(2, &sents[1]));
+    left.block_on(async {
+        assert!(poll_once(first.as_mut()).is_pending());
+        assert!(poll_once(second.as_mut()).is_pending());
+    });
+    other.block_on(async { drop(server.request().await) });
+    assert_eq!(left.block_on(first).unwrap(), 2);
+    server.0.immediate.store(true, Ordering::SeqCst);
+    other.block_on(async {
+        advance(2 * SECOND).await;
+        let later = timeout(30 * SECOND, combiner.run(3, &Sent::default())).await;
+        assert_eq!(later.expect("it waits for a lane that nobody uses").unwrap(), 6);
+    });
+    assert!(!sents[1].is_marked());
+    assert_eq!(left.block_on(second).unwrap(), 4);
+}
+
+#[test]
+fn a_runtime_that_is_not_driven_after_a_common_answer_holds_up_no_other() {
+    let mut current_thread = Builder::new_current_thread();
+    let other = current_thread.enable_all().build().unwrap();
+    // It runs one task, then looks at what it blocks on.
+    let left = current_thread.event_interval(1).build().unwrap();
+    let server = Server::default();
+    let combiner = server.combiner(1, 10);
+    let [mut first, mut second, mut third] = [1, 2, 3].map(|n| {
+        let combiner = combiner.clone();
+        Box::pin(async move { combiner.run(n, &Sent::default()).await })
+    });
+    left.block_on(async {
+        for run in [&mut first, &mut second, &mut third] {
+            assert!(poll_once(run.as_mut()).is_pending());
+        }
+        drop(server.request().await);
+        assert_eq!(first.await.unwrap(), 2);
+        while server.idle() {
+            yield_now().await;
+        }
+    });
+    let (waiting, _) = other.block_on(start(&combiner, 4));
+    server.0.immediate.store(true, Ordering::SeqCst);
+    left.block_on(async {
+        drop(server.request().await);
+        assert_eq!((second.await.unwrap(), third.await.unwrap()), (4, 6));
+    });
+    assert_answered(&other, waiting, 8);
+    drop(left);
 }
 
 /// Callers leave at random await points. Nothing is left behind, and those that stay are answered.

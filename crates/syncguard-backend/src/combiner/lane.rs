@@ -1,7 +1,5 @@
-//! Who sends requests: a caller its own operation, or a task those that wait.
+//! Who sends a request: a caller sends its own operation, or a task sends those that wait.
 
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
 
 use syncguard_core::{Result, Sent};
@@ -34,207 +32,200 @@ pub(super) fn begin<R: Requests>(
     }
     // Under one mutex with the check, or the last lane could end in between and serve nobody.
     if state.busy >= shared.lanes || state.is_gathering(now, home.id()) {
-        return Begun::Waiting(state.enqueue(shared, operation, sent));
+        return Begun::Waiting(state.enqueue(shared, &home, operation, sent));
     }
     // Callers were just answered together. More of them may be about to come.
     if shared.waves.any(now) {
-        let waiting = state.enqueue(shared, operation, sent);
-        let gathering = Gathering::new(shared, &home, &mut state, None);
+        let waiting = state.enqueue(shared, &home, operation, sent);
+        let task = NextTask::gathering(shared, home, &mut state, None);
         drop(state);
-        gathering.start();
+        task.start();
         return Begun::Waiting(waiting);
     }
-    state.busy += 1;
-    let number = state.number();
-    state.turns.insert(number, now);
+    let number = state.begin_turn(now);
     drop(state);
-    Begun::First(Turn { lane: Some(Lane { shared: shared.clone(), home }), number }, operation)
-}
-
-/// The right to have a request under way.
-pub(super) struct Lane<R: Requests> {
-    shared: Arc<Shared<R>>,
-    home: Handle,
-}
-
-impl<R: Requests> Lane<R> {
-    /// A free lane, if somebody waits for one.
-    fn free(shared: &Arc<Shared<R>>, home: &Handle, state: &mut State<R>) -> Option<InTask<R>> {
-        let free = !state.queue.is_empty() && state.busy < shared.lanes;
-        free.then(|| {
-            state.busy += 1;
-            InTask(Some(Self { shared: shared.clone(), home: home.clone() }))
-        })
-    }
-
-    /// Gives the lane back. For a moment, those that come leave it to a task to send them.
-    fn gather(self) -> Gathering<R> {
-        let wave = self.shared.waves.begin();
-        let mut state = self.shared.lock();
-        state.busy -= 1;
-        Gathering::new(&self.shared, &self.home, &mut state, Some(wave))
-    }
-
-    /// Gives the lane back if nobody waits.
-    fn unless_idle(self) -> Option<InTask<R>> {
-        let mut state = self.shared.lock();
-        state.busy -= 1;
-        Self::free(&self.shared, &self.home, &mut state)
-    }
+    Begun::First(Turn { shared: shared.clone(), home, number }, operation)
 }
 
 /// The lane of a caller that sends its own operation. When this is dropped, a task sends what waits.
 pub(super) struct Turn<R: Requests> {
-    lane: Option<Lane<R>>,
+    shared: Arc<Shared<R>>,
+    home: Handle,
     number: u64,
 }
 
 impl<R: Requests> Drop for Turn<R> {
     fn drop(&mut self) {
-        let Some(lane) = self.lane.take() else {
-            return;
-        };
-        let mut state = lane.shared.lock();
-        // Unless the lane was reclaimed.
-        if state.turns.remove(&self.number).is_some() {
-            state.busy -= 1;
-        }
-        let next = Lane::free(&lane.shared, &lane.home, &mut state);
+        let mut state = self.shared.lock();
+        state.end(self.number);
+        let next = NextTask::with_lane(&self.shared, Some(&self.home), &mut state);
         drop(state);
-        next.into_iter().for_each(InTask::start);
+        next.into_iter().for_each(NextTask::start);
     }
 }
 
-/// The lane of a task. If the task is dropped, because its runtime ends, those that wait get an error:
-/// they may be on other runtimes, and must not wait for ever.
-struct InTask<R: Requests>(Option<Lane<R>>);
-
-impl<R: Requests> InTask<R> {
-    fn start(self) {
-        if let Some(home) = self.0.as_ref().map(|lane| lane.home.clone()) {
-            // Nobody needs the handle of the task: its operations have their own replies.
-            drop(spawn_stealable(&home, self.serve()));
-        }
-    }
-
-    /// Sends what waits, until nothing does. Boxed, because it may start another one.
-    fn serve(self) -> Pin<Box<dyn Future<Output = ()> + Send>> {
-        Box::pin(self.run())
-    }
-
-    async fn run(mut self) {
-        while let Some(lane) = &self.0 {
-            let shared = &lane.shared;
-            let first_later = shared.next_number();
-            let connected = match shared.requests.connection_at_hand() {
-                Some(connection) => Ok(connection),
-                None => shared.requests.connect().await,
-            };
-            let next = match connected {
-                Ok(connection) => {
-                    let Batch { operations, replies } = shared.take();
-                    // More than one request takes.
-                    let more = Lane::free(shared, &lane.home, &mut shared.lock());
-                    more.into_iter().for_each(Self::start);
-                    // All callers may have left while there was no connection.
-                    if operations.is_empty() {
-                        self.0.take().and_then(Lane::unless_idle)
-                    } else {
-                        let answers = shared.requests.send(connection, operations).await;
-                        self.answer(replies, answers)
-                    }
-                }
-                Err(error) => {
-                    shared.fail_before(first_later, &error);
-                    self.0.take().and_then(Lane::unless_idle)
-                }
-            };
-            let Some(next) = next else { return };
-            self = next;
-        }
-    }
-
-    /// Answers a request. Callers often have more to do at once, so the next request waits until they have
-    /// run. Otherwise each would take a free lane alone, or wait for a whole request. One that was alone
-    /// can send what follows itself.
-    fn answer(&mut self, replies: Vec<Reply<R>>, answers: Vec<Result<R::Answer>>) -> Option<Self> {
-        let several = replies.len() > 1;
-        let (lane, gathering) = match self.0.take() {
-            Some(lane) if several => (None, Some(lane.gather())),
-            lane => (lane, None),
-        };
-        for (reply, answer) in replies.into_iter().zip(answers) {
-            // The caller may have left.
-            let _ = reply.send(answer);
-        }
-        gathering.into_iter().for_each(Gathering::start);
-        lane.and_then(Lane::unless_idle)
-    }
-}
-
-impl<R: Requests> Drop for InTask<R> {
-    fn drop(&mut self) {
-        if let Some(lane) = self.0.take() {
-            lane.shared.lock().busy -= 1;
-            lane.shared.fail_before(u64::MAX, &lane.shared.requests.abandoned());
-        }
-    }
-}
-
-/// A task that the runtime runs after the callers that are ready now. It then sends what they want. Until
-/// it runs it has no lane, because its runtime may not be driven any more.
-struct Gathering<R: Requests> {
+/// A task that is about to send what waits.
+///
+/// It may not run for long, or never, if its runtime is not driven any more. So it counts only for a while:
+/// others then take the lane that it has, or no longer leave their operations to it.
+struct NextTask<R: Requests> {
     shared: Arc<Shared<R>>,
     home: Handle,
     number: u64,
     /// The one that it follows.
     _wave: Option<Wave>,
-    ended: bool,
+    begun: bool,
 }
 
-impl<R: Requests> Gathering<R> {
-    fn new(
+impl<R: Requests> NextTask<R> {
+    /// Returns a task that has a lane, if one is free and an operation waits.
+    fn with_lane(
         shared: &Arc<Shared<R>>,
-        home: &Handle,
+        home: Option<&Handle>,
+        state: &mut State<R>,
+    ) -> Option<Self> {
+        let home = state.task_home(home)?;
+        let number = (state.busy < shared.lanes).then(|| state.begin_turn(Instant::now()))?;
+        Some(Self { shared: shared.clone(), home, number, _wave: None, begun: false })
+    }
+
+    /// Returns a task that the runtime runs after the callers that are ready now. It then sends what they
+    /// want, if a lane is free.
+    fn gathering(
+        shared: &Arc<Shared<R>>,
+        home: Handle,
         state: &mut State<R>,
         wave: Option<Wave>,
     ) -> Self {
         let number = state.gather(Instant::now(), home.id());
-        Self { shared: shared.clone(), home: home.clone(), number, _wave: wave, ended: false }
+        Self { shared: shared.clone(), home, number, _wave: wave, begun: false }
     }
 
     fn start(self) {
         let home = self.home.clone();
         // Nobody needs the handle of the task: its operations have their own replies.
         drop(spawn_stealable(&home, async move {
-            if let Some(lane) = self.end() {
+            if let Some(lane) = self.begin() {
                 lane.serve().await;
             }
         }));
     }
 
-    /// Takes a lane if somebody waits by now.
-    fn end(mut self) -> Option<InTask<R>> {
-        self.ended = true;
+    /// Takes a lane if an operation still waits.
+    fn begin(mut self) -> Option<Lane<R>> {
+        self.begun = true;
         let mut state = self.shared.lock();
-        state.gatherings.remove(&self.number);
-        Lane::free(&self.shared, &self.home, &mut state)
+        state.end(self.number);
+        let needed = state.busy < self.shared.lanes && !state.queue.is_empty();
+        needed.then(|| {
+            state.busy += 1;
+            Lane { shared: self.shared.clone(), home: self.home.clone(), held: true }
+        })
     }
 }
 
-impl<R: Requests> Drop for Gathering<R> {
-    /// If the task is dropped, because its runtime ends, and there is no other lane, those that wait get
-    /// an error.
+impl<R: Requests> Drop for NextTask<R> {
     fn drop(&mut self) {
-        if self.ended {
-            return;
-        }
-        let mut state = self.shared.lock();
-        state.gatherings.remove(&self.number);
-        let alone = state.gatherings.is_empty() && state.busy == 0;
-        drop(state);
-        if alone {
-            self.shared.fail_before(u64::MAX, &self.shared.requests.abandoned());
+        if !self.begun {
+            self.shared.lock().end(self.number);
+            go_on_elsewhere(&self.shared, &self.home);
         }
     }
+}
+
+/// The lane of a task.
+struct Lane<R: Requests> {
+    shared: Arc<Shared<R>>,
+    home: Handle,
+    held: bool,
+}
+
+impl<R: Requests> Lane<R> {
+    /// Sends what waits, until nothing does.
+    async fn serve(mut self) {
+        let shared = self.shared.clone();
+        while self.held {
+            let first_later = shared.next_number();
+            let connected = match shared.requests.connection_at_hand() {
+                Some(connection) => Ok(connection),
+                None => shared.requests.connect().await,
+            };
+            match connected {
+                Ok(connection) => {
+                    let Batch { operations, replies } = shared.take();
+                    // More than one request takes.
+                    let more = NextTask::with_lane(&shared, Some(&self.home), &mut shared.lock());
+                    more.into_iter().for_each(NextTask::start);
+                    // All callers may have left while there was no connection.
+                    if operations.is_empty() {
+                        self.go_on();
+                    } else {
+                        let answers = shared.requests.send(connection, operations).await;
+                        self.answer(replies, answers);
+                    }
+                }
+                Err(error) => {
+                    shared.fail(&error, |number, _| number < first_later);
+                    self.go_on();
+                }
+            }
+        }
+    }
+
+    /// Answers a request. Callers often have more to do at once, so the next request waits until they have
+    /// run. Otherwise each would take a free lane alone, or wait for a whole request. One that was alone
+    /// can send what follows itself.
+    fn answer(&mut self, replies: Vec<Reply<R>>, answers: Vec<Result<R::Answer>>) {
+        let gathering = (replies.len() > 1).then(|| self.gather());
+        for (reply, answer) in replies.into_iter().zip(answers) {
+            // The caller may have left.
+            let _ = reply.send(answer);
+        }
+        match gathering {
+            Some(gathering) => gathering.start(),
+            None => self.go_on(),
+        }
+    }
+
+    /// Gives the lane back. For a moment, those that come leave it to a task to send them.
+    fn gather(&mut self) -> NextTask<R> {
+        let shared = self.shared.clone();
+        let wave = shared.waves.begin();
+        let mut state = shared.lock();
+        self.give_back(&mut state);
+        let home = state.task_home(Some(&self.home)).unwrap_or_else(|| self.home.clone());
+        NextTask::gathering(&shared, home, &mut state, Some(wave))
+    }
+
+    /// Goes on with the lane if an operation waits, and gives it back otherwise.
+    fn go_on(&mut self) {
+        let shared = self.shared.clone();
+        let mut state = shared.lock();
+        if state.queue.is_empty() {
+            self.give_back(&mut state);
+        }
+    }
+
+    const fn give_back(&mut self, state: &mut State<R>) {
+        self.held = false;
+        state.busy -= 1;
+    }
+}
+
+impl<R: Requests> Drop for Lane<R> {
+    fn drop(&mut self) {
+        if self.held {
+            let shared = self.shared.clone();
+            self.give_back(&mut shared.lock());
+            go_on_elsewhere(&shared, &self.home);
+        }
+    }
+}
+
+/// A task was dropped, because its runtime ended. Operations of that runtime fail. Those of others do not,
+/// and a task on another runtime sends them.
+fn go_on_elsewhere<R: Requests>(shared: &Arc<Shared<R>>, ended: &Handle) {
+    shared.fail(&shared.requests.abandoned(), |_, queued| queued.home.id() == ended.id());
+    let next = NextTask::with_lane(shared, None, &mut shared.lock());
+    next.into_iter().for_each(NextTask::start);
 }

@@ -1,4 +1,4 @@
-//! What a backend sends for a combiner.
+//! The trait through which a combiner sends requests. Each backend implements it.
 
 use std::future::Future;
 

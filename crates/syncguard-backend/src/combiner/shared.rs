@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use syncguard_core::{Error, Result, Sent};
-use tokio::runtime;
+use tokio::runtime::{self, Handle, RuntimeFlavor};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
@@ -26,9 +26,10 @@ pub(super) struct Shared<R: Requests> {
 pub(super) struct State<R: Requests> {
     /// The lanes in use.
     pub(super) busy: usize,
-    /// Which of them callers use for their own operation, and since when, the earliest first.
+    /// Which of them callers use for their own operation, or tasks have that did not run yet, and since when.
+    /// The earliest is the first.
     pub(super) turns: BTreeMap<u64, Instant>,
-    /// The tasks that are about to take what waits: until when others count on them, and their runtimes.
+    /// Tasks that will soon send what waits: until when others leave operations to them, and their runtimes.
     pub(super) gatherings: BTreeMap<u64, (Instant, runtime::Id)>,
     /// The operations that wait, by the order of their arrival.
     pub(super) queue: BTreeMap<u64, Queued<R>>,
@@ -36,10 +37,12 @@ pub(super) struct State<R: Requests> {
     next: u64,
 }
 
-/// A caller that has used a lane for so long does not poll its future. Its lane is used by others.
+/// A caller or a task that has a lane for so long is not polled. Others take the lane.
 const STALLED: Duration = Duration::from_secs(1);
 
 pub(super) struct Queued<R: Requests> {
+    /// The runtime of its caller.
+    pub(super) home: Handle,
     operation: R::Operation,
     sent: Sent,
     reply: Reply<R>,
@@ -62,13 +65,42 @@ impl<R: Requests> State<R> {
     pub(super) fn enqueue(
         &mut self,
         shared: &Arc<Shared<R>>,
+        home: &Handle,
         operation: R::Operation,
         sent: &Sent,
     ) -> Waiting<R> {
         let (reply, answer) = oneshot::channel();
         let number = self.number();
-        self.queue.insert(number, Queued { operation, sent: sent.clone(), reply });
+        let queued = Queued { home: home.clone(), operation, sent: sent.clone(), reply };
+        self.queue.insert(number, queued);
         Waiting { shared: shared.clone(), number, answer }
+    }
+
+    /// Takes a free lane, which others reclaim if it is not used.
+    pub(super) fn begin_turn(&mut self, now: Instant) -> u64 {
+        self.busy += 1;
+        let number = self.number();
+        self.turns.insert(number, now);
+        number
+    }
+
+    /// Ends a turn or a gathering.
+    pub(super) fn end(&mut self, number: u64) {
+        self.gatherings.remove(&number);
+        // A turn has no lane any more if others have reclaimed it.
+        if self.turns.remove(&number).is_some() {
+            self.busy -= 1;
+        }
+    }
+
+    /// Where a task that sends what waits should run, if an operation waits.
+    ///
+    /// A runtime with threads of its own goes on whatever its callers do. Any other runs only while its
+    /// thread drives it, which that of a waiting caller does.
+    pub(super) fn task_home(&self, preferred: Option<&Handle>) -> Option<Handle> {
+        let (_, first) = self.queue.first_key_value()?;
+        let has_threads = |home: &&Handle| home.runtime_flavor() == RuntimeFlavor::MultiThread;
+        Some(preferred.filter(has_threads).unwrap_or(&first.home).clone())
     }
 
     /// Lets others count on a task that is about to take what waits, and returns its number.
@@ -84,7 +116,7 @@ impl<R: Requests> State<R> {
         self.gatherings.values().any(|(until, home)| now <= *until && *home == runtime)
     }
 
-    /// Takes the lane of a caller that does not poll its future, if there is one.
+    /// Takes the lane of a caller or a task that is not polled, if there is one.
     pub(super) fn reclaim(&mut self, now: Instant) {
         if let Some(earliest) = self.turns.first_entry()
             && now.duration_since(*earliest.get()) >= STALLED
@@ -134,12 +166,15 @@ impl<R: Requests> Shared<R> {
         self.lock().next + 1
     }
 
-    /// Ends the wait of all operations before this number with an error.
-    pub(super) fn fail_before(&self, number: u64, error: &Error) {
-        let failed = {
+    /// Ends the wait of some operations with an error.
+    pub(super) fn fail(&self, error: &Error, fails: impl Fn(u64, &Queued<R>) -> bool) {
+        let failed: BTreeMap<_, _> = {
             let mut state = self.lock();
-            let later = state.queue.split_off(&number);
-            std::mem::replace(&mut state.queue, later)
+            let queue = std::mem::take(&mut state.queue);
+            let (failed, rest) =
+                queue.into_iter().partition(|(number, queued)| fails(*number, queued));
+            state.queue = rest;
+            failed
         };
         for queued in failed.into_values() {
             // The caller may have left.
