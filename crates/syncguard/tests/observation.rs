@@ -219,6 +219,23 @@ async fn n7_a_value_is_published_although_its_caller_has_gone() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn n7_no_value_overtakes_one_whose_caller_has_gone() {
+    let backend = with_notifications_and_handoff();
+    let locks = LockManager::new(backend.clone());
+    let term = locks.election("key").ttl(TTL).candidate("ada").campaign().await.unwrap();
+    sleep(SECOND).await;
+    backend.next(Operation::Publish, Fault::HoldRequest);
+    assert!(timeout(MS, term.publish("10.0.0.1:80")).await.is_err());
+    let sent = backend.count(Operation::Publish);
+    assert!(timeout(MS, term.publish("10.0.0.2:80")).await.is_err());
+    assert_eq!(backend.count(Operation::Publish), sent);
+    backend.open();
+    sleep(MS).await;
+    let mut leaders = locks.election("key").observe().unwrap();
+    assert_eq!(next(&mut leaders).await.0, led(&term, Some(("ada", "10.0.0.2:80"))));
+}
+
+#[tokio::test(start_paused = true)]
 async fn n7_a_failure_that_seemed_final_is_not() {
     let backend = with_notifications_and_handoff();
     let locks = LockManager::new(backend.clone());

@@ -4,7 +4,7 @@ use syncguard_core::{Error, ErrorCode, Fence, Key, Operation, Publication, Resul
 use tokio::time::Instant;
 
 use super::Election;
-use super::term::{Conditions, Term};
+use super::term::{Conditions, Term, WeakTerm};
 use crate::LockRequest;
 use crate::event::Outcome;
 use crate::observe::Observed;
@@ -29,7 +29,10 @@ impl Election {
         let request = request.cancel(self.cancel.clone()).without_handoff();
         let guard = request.wait_for_guard(true).await?;
         let term = Term::begin(guard, conditions)?;
-        self.terms().push(term.downgrade());
+        let mut terms = self.terms();
+        terms.retain(WeakTerm::is_alive);
+        terms.push(term.downgrade());
+        drop(terms);
         Ok(term)
     }
 
@@ -80,5 +83,24 @@ impl Drop for Report<'_> {
     fn drop(&mut self) {
         let Self { backend, key, called, outcome } = *self;
         backend.report(Operation::Campaign, outcome, key, None, called, None);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use syncguard_memory::MemoryBackend;
+
+    use crate::{LockManager, Result};
+
+    #[tokio::test]
+    async fn terms_that_have_ended_are_forgotten() -> Result<()> {
+        let election = LockManager::new(MemoryBackend::new()).election("key");
+        for _ in 0..100 {
+            election.campaign().await?.resign().await?;
+        }
+        // A task of the term before may not have ended yet.
+        let remembered = election.terms().len();
+        assert!(remembered < 10, "{remembered}");
+        Ok(())
     }
 }

@@ -1,5 +1,6 @@
 //! Publishes the name and the value of a leader, and renews them as long as its lease.
 
+use std::panic::resume_unwind;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -20,7 +21,8 @@ struct State {
     lease: Arc<HeldLease>,
     home: Handle,
     newest: Mutex<Option<Publication>>,
-    /// One request at a time, so that an older publication never follows a newer one.
+    /// One request at a time, so that an older publication does not follow a newer one. If one gets no
+    /// answer and is carried out late, the next renewal corrects that.
     sending: tokio::sync::Mutex<()>,
     /// Whether a task renews it.
     renewed: AtomicBool,
@@ -59,10 +61,20 @@ impl Publisher {
         Errand::new(work, || {}).start(&self.0.home, fallback.as_ref());
     }
 
-    /// Publishes, and renews from here on.
+    /// Publishes, and renews from here on. A task sends it, because a request that its caller leaves behind
+    /// could follow a newer one.
     pub(super) async fn publish(&self, publication: Publication) -> Result<()> {
         self.begin(publication);
-        self.send().await
+        let publisher = self.clone();
+        let runtime = Handle::try_current().unwrap_or_else(|_| self.0.home.clone());
+        let sent = runtime.spawn(async move { publisher.send().await }).await;
+        sent.unwrap_or_else(|failed| match failed.try_into_panic() {
+            Ok(panic) => resume_unwind(panic),
+            Err(ended) => Err(Error::new(ErrorCode::Aborted, Operation::Publish)
+                .with_key(self.0.lease.granted().key())
+                .with_message("the runtime ended before the answer came")
+                .with_source(ended)),
+        })
     }
 
     /// Removes what was published. What stays behind is shown to nobody, and expires.

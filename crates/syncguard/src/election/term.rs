@@ -179,7 +179,7 @@ impl Term {
     ///
     /// # Cancel safety
     ///
-    /// If the future is dropped, the value is written with the next renewal at the latest.
+    /// If the future is dropped, the value is written all the same, with the next renewal at the latest.
     pub async fn publish(&self, value: impl Into<Vec<u8>>) -> Result<()> {
         let named = |error: Error| error.with_key(self.key());
         let candidate = self.0.conditions.candidate.clone();
