@@ -67,8 +67,8 @@ find_image() {
 }
 
 declare -A OFFICIAL=(
-  [redis]=redis:7
-  [postgres]=postgres:17
+  [redis]=redis:7.0
+  [postgres]=postgres:15
   [firestore]=google/cloud-sdk:emulators
 )
 

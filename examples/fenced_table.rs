@@ -1,4 +1,4 @@
-//! `DATABASE_URL=postgres://localhost/app cargo run --features postgres --bin fenced_table`
+//! `DATABASE_URL=postgres://postgres:postgres@127.0.0.1:5432/postgres cargo run --features postgres --bin fenced_table`
 //!
 //! One database stores the lock and the data, and the data refuses a stale fence. So a holder that
 //! was paused for longer than its lease cannot overwrite the write of the next holder.
@@ -12,7 +12,8 @@ use tokio::time::sleep;
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
-    let url = std::env::var("DATABASE_URL").unwrap_or("postgres://localhost/postgres".into());
+    let url = std::env::var("DATABASE_URL")
+        .unwrap_or("postgres://postgres:postgres@127.0.0.1:5432/postgres".into());
     let backend = PostgresBackend::connect(&url).await?;
     let pool = backend.pool().clone();
     backend.setup_schema().await?;

@@ -1,4 +1,4 @@
-//! What a history consists of.
+//! The events of a history, one for each line of its file.
 
 use std::error::Error as _;
 use std::iter::successors;

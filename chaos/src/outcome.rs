@@ -1,4 +1,4 @@
-//! The result of what only `main` reports.
+//! The result type of the program: `main` reports every error.
 
 use std::error::Error;
 

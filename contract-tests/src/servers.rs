@@ -60,7 +60,7 @@ impl Server {
     pub const fn redis() -> Self {
         Self {
             name: "REDIS",
-            official: "redis:7",
+            official: "redis:7.0",
             port: 6379,
             ready: "Ready to accept connections",
             environment: &[],
@@ -75,7 +75,7 @@ impl Server {
     pub const fn postgres() -> Self {
         Self {
             name: "POSTGRES",
-            official: "postgres:17",
+            official: "postgres:15",
             port: 5432,
             // A standby accepts "read-only connections".
             ready: "database system is ready to accept",

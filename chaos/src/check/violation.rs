@@ -1,4 +1,4 @@
-//! What a check finds.
+//! The violations that checks find: each is a clause that the history does not keep.
 
 use std::fmt;
 

@@ -1,4 +1,4 @@
-//! When the requests that were granted were sent, by the events of the library.
+//! When each granted request was sent. The observer of the library tells.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};

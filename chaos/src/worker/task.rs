@@ -1,4 +1,4 @@
-//! What a task of a worker works with.
+//! What the tasks of a worker share, and the state of one task.
 
 use std::io;
 use std::sync::Arc;

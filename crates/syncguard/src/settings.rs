@@ -1,4 +1,4 @@
-//! What a request asks for besides its key: set on the manager for all, on a request for one.
+//! The settings of a request, as plain values: set on the manager for all, on a request for one.
 
 use std::time::Duration;
 

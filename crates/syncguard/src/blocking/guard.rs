@@ -1,4 +1,4 @@
-//! A lock in the hands of a thread.
+//! The guard of a lock that a thread holds, for programs without async.
 
 use std::fmt;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! What a candidate can set.
+//! The setters of [`Election`].
 
 use std::time::Duration;
 

@@ -1,8 +1,9 @@
+//! The queue by itself: who is next, and what must be woken and dropped.
+
 use std::future::pending;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Wake;
-
 use std::time::Duration;
 
 use syncguard_core::{ErrorCode, Fence, LockId, Operation};

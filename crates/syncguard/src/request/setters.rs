@@ -1,4 +1,4 @@
-//! What a request asks for besides its key.
+//! The setters of [`LockRequest`].
 
 use std::time::Duration;
 
