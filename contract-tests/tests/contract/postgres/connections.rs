@@ -1,6 +1,8 @@
 //! The connections of a backend: how many there are, who waits for them, and when they are replaced.
 
+use std::future::{Future, poll_fn};
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use contract_tests::forwarder::Forwarder;
@@ -20,6 +22,7 @@ cases![
     a_renewal_does_not_wait_behind_attempts,
     an_attempt_that_waits_for_a_connection_has_sent_nothing,
     an_attempt_that_is_dropped_while_it_waits_leaves_nothing_behind,
+    a_connection_that_its_caller_does_not_take_is_left_to_others,
     callers_that_give_up_leave_no_sessions_behind,
     connections_that_a_network_forgot_cost_one_short_retry,
     connections_do_not_pile_up_in_a_silent_network,
@@ -145,6 +148,36 @@ async fn an_attempt_that_is_dropped_while_it_waits_leaves_nothing_behind(
 }
 
 /// Their statements wait for another transaction, so each still needs its session when it is dropped.
+async fn a_connection_that_its_caller_does_not_take_is_left_to_others(
+    server: Arc<Server>,
+) -> Outcome {
+    let service = service(&server).await?;
+    let name = unique();
+    let options = PgConnectOptions::clone(&service.pool().connect_options());
+    let pool = PgPoolOptions::new().connect_lazy_with(options.application_name(&name));
+    let backend = PostgresBackend::new(pool);
+    let idle = async || -> sqlx::Result<Vec<i32>> {
+        let sql = "SELECT pid FROM pg_stat_activity WHERE application_name = $1 AND state = 'idle'";
+        sqlx::query_scalar(sql).bind(&name).fetch_all(service.pool()).await
+    };
+    let key = fresh_key();
+    let mut lookup = Box::pin(backend.get(&key));
+    let first = poll_fn(|context| Poll::Ready(lookup.as_mut().poll(context))).await;
+    assert!(first.is_pending());
+    let opened = loop {
+        let opened = idle().await?;
+        if !opened.is_empty() {
+            break opened;
+        }
+    };
+    // The client hears of it a moment after the server. If this is too early, nothing is tested.
+    sleep(Duration::from_millis(100)).await;
+    drop(lookup);
+    backend.get(&key).await?;
+    assert_eq!(idle().await?, opened);
+    Ok(())
+}
+
 async fn callers_that_give_up_leave_no_sessions_behind(server: Arc<Server>) -> Outcome {
     let (_forwarder, options) = forwarded(&server, &unique()).await?;
     let service = service(&server).await?;

@@ -14,18 +14,34 @@ use crate::connect::{self, Refusal};
 
 /// Waits until a connection was opened, or given back.
 pub(super) async fn wait_for_one(shared: &Arc<Shared>) -> Result<Open, Refusal> {
-    let (delivery, mut delivered) = oneshot::channel();
+    let (delivery, delivered) = oneshot::channel();
+    let mut delivered = Delivered { receiver: delivered, shared };
     let runtime = Handle::current().id();
     shared.state().wait(Waiter { delivery, runtime });
     loop {
         let look_again = open_what_is_missing(shared);
         tokio::select! {
             biased;
-            delivered = &mut delivered => {
+            delivered = &mut delivered.receiver => {
                 // Nobody drops a waiter whose receiver is alive.
                 return delivered.unwrap_or_else(|_| Err(Refusal::interrupted()));
             }
             () = sleep_until(look_again) => {}
+        }
+    }
+}
+
+/// Where the connection arrives. If the caller leaves and does not take it, it is left to others.
+struct Delivered<'a> {
+    receiver: oneshot::Receiver<Result<Open, Refusal>>,
+    shared: &'a Arc<Shared>,
+}
+
+impl Drop for Delivered<'_> {
+    fn drop(&mut self) {
+        self.receiver.close();
+        if let Ok(Ok(open)) = self.receiver.try_recv() {
+            self.shared.give_back(open);
         }
     }
 }
