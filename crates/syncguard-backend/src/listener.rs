@@ -39,7 +39,8 @@ impl ListenerTask {
     /// Starts the task on the current runtime unless it already runs.
     ///
     /// A task that ended, for example because its runtime was shut down, is started again. Outside
-    /// a runtime this does nothing.
+    /// a runtime this does nothing. A runtime that exists but is not driven is not noticed: until it is,
+    /// nobody receives notifications, and waiters try by timer.
     pub fn ensure_running<F>(&self, task: impl FnOnce() -> F)
     where
         F: Future<Output = ()> + Send + 'static,

@@ -12,7 +12,7 @@ use syncguard_core::{Error, ErrorCode, Operation};
 pub(crate) use self::cause::Cause;
 use self::verdict::concerns_leaders;
 pub(crate) use self::verdict::{
-    Verdict, concerns_a_value, is_conflict, is_creation_race, sqlstate, verdict,
+    Verdict, is_conflict, is_creation_race, may_concern_one, sqlstate, verdict,
 };
 use crate::names::Names;
 

@@ -16,7 +16,7 @@ pub(crate) use self::kinds::{Acquire, Extend};
 use self::kinds::{Acquires, Extends, Kind, Releases};
 use crate::connections::{Borrowed, Purpose};
 use crate::database::{Database, half_of, in_runtime};
-use crate::error::{concerns_a_value, is_conflict, timed_out};
+use crate::error::{is_conflict, may_concern_one, timed_out};
 use crate::operations::{Value, patience};
 
 /// With fewer lanes, four tasks wait longer than without groups. A statement of so many operations takes
@@ -92,7 +92,8 @@ impl<K: Kind> Group<K> {
     }
 }
 
-/// Sends the statements of one kind. An answer of `None` says that the operation must be sent alone.
+/// Sends the statements of one kind. An answer of `None` says that the operation must be sent again, by
+/// itself and without a lane, because it may wait for a lock.
 #[derive(Debug)]
 pub(crate) struct Sender<K> {
     database: Arc<Database>,
@@ -125,8 +126,8 @@ impl<K: Kind> Requests for Sender<K> {
         K::answer_at_once(row, &operation)
     }
 
-    // Also for a single operation: unlike the statement of one, that of many does not wait for a lock
-    // while others wait for the lane.
+    // Also for a single operation. No statement that has a lane waits for a lock, because others wait for
+    // the lane.
     async fn send(
         &self,
         connection: Borrowed,
@@ -170,8 +171,8 @@ impl<K: Kind> Sender<K> {
             }
         };
         let answer = timeout_at(deadline, answer).await;
-        // One bad value undoes the whole statement. Each operation alone gets its own answer.
-        let alone = matches!(&answer, Ok(Err(error)) if concerns_a_value(error));
+        // One operation that fails undoes the whole statement. Sent again by itself, each operation gets its own answer.
+        let alone = matches!(&answer, Ok(Err(error)) if may_concern_one(error));
         match self.database.answer(K::OPERATION, connection, answer) {
             Ok(rows) => {
                 let mut rows = rows.into_iter();

@@ -23,6 +23,7 @@ use super::{
 cases![
     a_busy_key_is_answered_alone_and_holds_nobody_up,
     a_value_that_the_tables_refuse_fails_alone,
+    an_operation_that_a_trigger_refuses_fails_alone,
     of_many_attempts_on_one_key_one_is_granted,
     random_operations_have_the_answers_of_the_memory_backend,
     renewals_and_releases_of_lost_leases_fail_alone,
@@ -69,10 +70,26 @@ fn spawn_acquire(backend: &PostgresBackend, key: &Key) -> JoinHandle<super::Resu
 }
 
 async fn a_value_that_the_tables_refuse_fails_alone(server: Arc<Server>) -> Outcome {
-    let (pool, _) = empty_schema(&server).await?;
+    let check = "ALTER TABLE syncguard_locks ADD CHECK (key <> 'refused')";
+    fails_alone(&server, &[check], ErrorCode::InvalidArgument).await
+}
+
+async fn an_operation_that_a_trigger_refuses_fails_alone(server: Arc<Server>) -> Outcome {
+    let function = "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN \
+                    RAISE EXCEPTION 'not this key'; END $$";
+    let trigger = "CREATE TRIGGER refuse BEFORE INSERT ON syncguard_locks FOR EACH ROW \
+                   WHEN (NEW.key = 'refused') EXECUTE FUNCTION refuse()";
+    fails_alone(&server, &[function, trigger], ErrorCode::Internal).await
+}
+
+/// Attempts share statements, and some of them are refused with this code.
+async fn fails_alone(server: &Server, refuse: &[&str], code: ErrorCode) -> Outcome {
+    let (pool, _) = empty_schema(server).await?;
     let backend = grouped(&pool)?;
     backend.setup_schema().await?;
-    execute(&pool, "ALTER TABLE syncguard_locks ADD CHECK (key <> 'refused')").await?;
+    for sql in refuse {
+        execute(&pool, *sql).await?;
+    }
     let mut attempts = JoinSet::new();
     for n in 0..30 {
         let name = if n % 10 == 5 { "refused".to_owned() } else { format!("key {n}") };
@@ -85,7 +102,7 @@ async fn a_value_that_the_tables_refuse_fails_alone(server: Arc<Server>) -> Outc
     while let Some(answer) = attempts.join_next().await {
         let (key, acquired) = answer?;
         match key.as_str() {
-            "refused" => assert_eq!(acquired.unwrap_err().code(), ErrorCode::InvalidArgument),
+            "refused" => assert_eq!(acquired.unwrap_err().code(), code),
             _ => assert!(acquired?.is_some()),
         }
     }

@@ -20,8 +20,8 @@ pub trait Requests: Send + Sync + Sized + 'static {
     ///
     /// # Errors
     ///
-    /// If there is none in time. The operations that have waited for it from the beginning then fail
-    /// with this error. For those that came later, it is asked again.
+    /// If there is none in time. The operations that were waiting when the call began fail with this
+    /// error. For later ones, it is called again.
     fn connect(&self) -> impl Future<Output = Result<Self::Connection>> + Send;
 
     /// Sends the operation of a caller that found a free lane. It must end within a time limit.

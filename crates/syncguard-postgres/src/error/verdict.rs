@@ -44,9 +44,12 @@ pub(crate) fn is_conflict(error: &sqlx::Error) -> bool {
     matches!(sqlstate(error).as_deref(), Some("40001" | "40P01" | "54000"))
 }
 
-/// Whether the server refused a value of the statement, such as a key that its encoding lacks.
-pub(crate) fn concerns_a_value(error: &sqlx::Error) -> bool {
-    sqlstate(error).is_some_and(|code| code.starts_with("22") || code.starts_with("23"))
+/// Whether one operation of a statement may be to blame: its value, such as a key that the server's encoding
+/// lacks, a row that somebody else has locked for too long, or a trigger of the user that refuses it.
+pub(crate) fn may_concern_one(error: &sqlx::Error) -> bool {
+    sqlstate(error).is_some_and(|code| {
+        code.starts_with("22") || code.starts_with("23") || code == "55P03" || code == "P0001"
+    })
 }
 
 /// Whether another process was creating the same table or index.

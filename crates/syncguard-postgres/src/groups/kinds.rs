@@ -20,7 +20,7 @@ pub(crate) trait Kind: fmt::Debug + Send + Sync + 'static {
 
     /// The statement of one operation that does not wait for others, because the lane does.
     fn at_once(statements: &Statements) -> &Statement;
-    /// `None` if the operation must be sent alone and wait.
+    /// `None` if the operation must be sent again, by itself, and wait.
     fn answer_at_once(
         row: Option<PgRow>,
         operation: &Self::Operation,
@@ -30,7 +30,7 @@ pub(crate) trait Kind: fmt::Debug + Send + Sync + 'static {
     /// What no two operations of a statement may have in common.
     fn subject(operation: &Self::Operation) -> &str;
     fn columns<'a>(operations: impl Iterator<Item = &'a Self::Operation>) -> Columns<'a>;
-    /// Whether the operation must be sent alone.
+    /// Whether the operation must be sent again, by itself, because a lock is taken.
     fn is_busy(row: &PgRow) -> Result<bool>;
     fn answer_together(row: PgRow, operation: &Self::Operation) -> Result<Self::Answer>;
 }

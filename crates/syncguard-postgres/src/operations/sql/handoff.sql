@@ -1,5 +1,5 @@
 -- Ends a lease and grants its key to another id. $1 its lock id, $2 the new lock id, $3 TTL in ms,
--- $4 limit for each wait on a lock, in ms, $5 the key: see statement.rs. One row if the old lease was
+-- $4 limit for each wait on a lock, in ms, $5 the key: see operations.rs. One row if the old lease was
 -- live: what was granted, or nothing where the fences are used up.
 --
 -- Why this is atomic. It is a grant, so it holds the advisory lock of the key, as every grant does,
