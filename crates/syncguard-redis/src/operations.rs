@@ -173,16 +173,9 @@ impl Script {
     fn source(&self) -> String {
         let mut text = String::new();
         if !self.functions.is_empty() {
-            // Every function sees the time, which is read once.
+            // All operations see the time, which is read once.
             text += CLOCK;
-            text += "local operations = {}\n";
-        }
-        for (name, Self { keys, args, parts, .. }) in self.functions {
-            let body: String = parts.iter().copied().filter(|part| *part != CLOCK).collect();
-            // The parameters hide the keys and arguments of the whole call.
-            text += &format!(
-                "operations.{name} = {{keys = {keys}, args = {args}, run = function(KEYS, ARGV)\n{body}end}}\n"
-            );
+            text += &self.run_function();
         }
         (text + &self.parts.concat())
             .replace("@ID@", &"[%w_-]".repeat(LockId::LEN))
@@ -190,6 +183,32 @@ impl Script {
             .replace("@MAX_FENCE@", &Fence::MAX_GRANTED.get().to_string())
             .replace("@TOLERANCE_MS@", &TOLERANCE.as_millis().to_string())
     }
+
+    /// The other scripts as one function. A function for each of them, with tables for its keys and arguments,
+    /// costs the server more. `key` is the place of its first key, `arg` that of its name.
+    fn run_function(&self) -> String {
+        let mut text = "local function run(name, key, arg)\n".to_owned();
+        for (name, script) in self.functions {
+            let body: String = script.parts.iter().copied().filter(|part| *part != CLOCK).collect();
+            text += &format!("if name == '{name}' then\n{}end\n", at_its_place(body));
+        }
+        let counts = |count: fn(&Self) -> usize| {
+            let each =
+                self.functions.iter().map(|(name, script)| format!("{name} = {}", count(script)));
+            each.collect::<Vec<_>>().join(", ")
+        };
+        let (keys, args) = (counts(|script| script.keys), counts(|script| script.args));
+        text + &format!("end\nlocal keys = {{{keys}}}\nlocal args = {{{args}}}\n")
+    }
+}
+
+/// Rewrites a script that has the call to itself for one of many operations.
+fn at_its_place(script: String) -> String {
+    let script = script.replace("KEYS[1]", "KEYS[key]");
+    (1..=4).fold(script, |script, n| {
+        let keys = script.replace(&format!("KEYS[{}]", n + 1), &format!("KEYS[key + {n}]"));
+        keys.replace(&format!("ARGV[{n}]"), &format!("ARGV[arg + {n}]"))
+    })
 }
 
 #[cfg(test)]
@@ -222,6 +241,9 @@ mod tests {
             assert!(!script.source().contains('@'), "{name}");
         }
         assert!(ACQUIRE.source().contains("fence > 900000000000000 "));
+        let many = MANY.source();
+        let own = (1..=9).flat_map(|n| [format!("KEYS[{n}]"), format!("ARGV[{n}]")]);
+        assert!(own.into_iter().all(|own| !many.contains(&own)), "of the whole call");
         assert!(ACQUIRE.source().contains("now - 1000\n"));
     }
 

@@ -2,13 +2,13 @@
 local time = redis.call('TIME')
 local now = time[1] * 1000 + time[2] / 1000
 now = now - now % 1
-local operations = {}
-operations.acquire = {keys = 3, args = 2, run = function(KEYS, ARGV)
+local function run(name, key, arg)
+if name == 'acquire' then
 -- What is stored under a key that the caller names.
 -- KEYS: lock, index (and fence counter). ARGV: head, then TTL in ms, but for a release.
 -- `head` is the record of the caller up to its fence: {"key":"..","lockId":"..","fence":"
-local call, lock, index = redis.call, KEYS[1], KEYS[2]
-local head, ttl = ARGV[1], ARGV[2]
+local call, lock, index = redis.call, KEYS[key], KEYS[key + 1]
+local head, ttl = ARGV[arg + 1], ARGV[arg + 2]
 local id -- stands in the head
 
 -- The usual writing is read without decoding it. That is right because every byte of the text is
@@ -92,7 +92,7 @@ end
 -- Free, dead, or handed over. The writes that can fail come before the lock itself, and leave nothing
 -- behind when they do: a server that takes no writes refuses the first one, and a counter that cannot
 -- be used is put back in the same atomic step.
-local counter = KEYS[3]
+local counter = KEYS[key + 2]
 local made = call('SET', index, lock, 'NX', 'PX', ttl)
 -- The id was here before: in another lease of this key, or as something that is not ours.
 if not made and redis.pcall('GET', index) ~= lock then
@@ -113,13 +113,13 @@ if not made then call('PEXPIRE', index, ttl) end
 text = string.format('%s%015d","acquiredAtMs":%d,"expiresAtMs":%d}', head, fence, now, now + ttl)
 call('SET', lock, text, 'PX', ttl)
 return text
-end}
-operations.extend = {keys = 2, args = 2, run = function(KEYS, ARGV)
+end
+if name == 'extend' then
 -- What is stored under a key that the caller names.
 -- KEYS: lock, index (and fence counter). ARGV: head, then TTL in ms, but for a release.
 -- `head` is the record of the caller up to its fence: {"key":"..","lockId":"..","fence":"
-local call, lock, index = redis.call, KEYS[1], KEYS[2]
-local head, ttl = ARGV[1], ARGV[2]
+local call, lock, index = redis.call, KEYS[key], KEYS[key + 1]
+local head, ttl = ARGV[arg + 1], ARGV[arg + 2]
 local id -- stands in the head
 
 -- The usual writing is read without decoding it. That is right because every byte of the text is
@@ -192,13 +192,13 @@ if live and mine then
   if call('PEXPIRE', index, ttl) == 0 then call('SET', index, lock, 'PX', ttl) end
   return text
 end
-end}
-operations.handoff = {keys = 4, args = 3, run = function(KEYS, ARGV)
+end
+if name == 'handoff' then
 -- What is stored under a key that the caller names.
 -- KEYS: lock, index (and fence counter). ARGV: head, then TTL in ms, but for a release.
 -- `head` is the record of the caller up to its fence: {"key":"..","lockId":"..","fence":"
-local call, lock, index = redis.call, KEYS[1], KEYS[2]
-local head, ttl = ARGV[1], ARGV[2]
+local call, lock, index = redis.call, KEYS[key], KEYS[key + 1]
+local head, ttl = ARGV[arg + 1], ARGV[arg + 2]
 local id -- stands in the head
 
 -- The usual writing is read without decoding it. That is right because every byte of the text is
@@ -254,19 +254,19 @@ if live and mine then
     return {err = 'SGINDEX the id key names another lock'}
   end
 end
--- The caller's own live lease ends, and KEYS[4] becomes the index of the next one, whose head is
--- ARGV[3]. From here on it is a grant of a key that nobody holds.
+-- The caller's own live lease ends, and KEYS[key + 3] becomes the index of the next one, whose head is
+-- ARGV[arg + 3]. From here on it is a grant of a key that nobody holds.
 if not (live and mine) then
   -- Sent again by the client, after it was carried out: what was granted then.
-  if live and string.sub(text, 1, #ARGV[3]) == ARGV[3] then return text end
+  if live and string.sub(text, 1, #ARGV[arg + 3]) == ARGV[arg + 3] then return text end
   return nil
 end
 local previous = index
-index, head = KEYS[4], ARGV[3]
+index, head = KEYS[key + 3], ARGV[arg + 3]
 -- Free, dead, or handed over. The writes that can fail come before the lock itself, and leave nothing
 -- behind when they do: a server that takes no writes refuses the first one, and a counter that cannot
 -- be used is put back in the same atomic step.
-local counter = KEYS[3]
+local counter = KEYS[key + 2]
 local made = call('SET', index, lock, 'NX', 'PX', ttl)
 -- The id was here before: in another lease of this key, or as something that is not ours.
 if not made and redis.pcall('GET', index) ~= lock then
@@ -289,13 +289,13 @@ call('SET', lock, text, 'PX', ttl)
 -- Only now, since a grant that failed has left the lease that was there.
 if previous ~= index then call('DEL', previous) end
 return text
-end}
-operations.release = {keys = 2, args = 2, run = function(KEYS, ARGV)
+end
+if name == 'release' then
 -- What is stored under a key that the caller names.
 -- KEYS: lock, index (and fence counter). ARGV: head, then TTL in ms, but for a release.
 -- `head` is the record of the caller up to its fence: {"key":"..","lockId":"..","fence":"
-local call, lock, index = redis.call, KEYS[1], KEYS[2]
-local head, ttl = ARGV[1], ARGV[2]
+local call, lock, index = redis.call, KEYS[key], KEYS[key + 1]
+local head, ttl = ARGV[arg + 1], ARGV[arg + 2]
 local id -- stands in the head
 
 -- The usual writing is read without decoding it. That is right because every byte of the text is
@@ -352,23 +352,23 @@ if live and mine then
   end
 end
 -- The caller's own live lease ends. The fence counter stays.
--- ARGV[2] is the command that tells those who wait, on the channel with the name of the lock. Whether
+-- ARGV[arg + 2] is the command that tells those who wait, on the channel with the name of the lock. Whether
 -- the user may run it, and whether the server knows it, is nothing that the release depends on.
 if live and mine then
   call('DEL', lock, index)
-  if ARGV[2] ~= '' then redis.pcall(ARGV[2], lock, '') end
+  if ARGV[arg + 2] ~= '' then redis.pcall(ARGV[arg + 2], lock, '') end
   return 1
 end
-end}
-operations.extend_by_id = {keys = 2, args = 2, run = function(KEYS, ARGV)
+end
+if name == 'extend_by_id' then
 -- What is stored for a lock id, for a caller that knows nothing else.
 -- KEYS: index, prefix of all names. ARGV: id, then TTL in ms, but for a release.
 -- The name of the lock is known to the index alone, so it cannot be declared; in a cluster the hash
 -- tag in the prefix keeps it in the same slot. While that slot moves, the lock may be on another
 -- node than the index. So the prefix is declared as a key: no key has this name, and a cluster
 -- refuses (TRYAGAIN) a script of several keys, one of which is missing, until the slot has moved.
-local call, index, prefix = redis.call, KEYS[1], KEYS[2]
-local id, ttl = ARGV[1], ARGV[2]
+local call, index, prefix = redis.call, KEYS[key], KEYS[key + 1]
+local id, ttl = ARGV[arg + 1], ARGV[arg + 2]
 local head
 local lock = call('GET', index)
 if not lock then return nil end
@@ -418,16 +418,16 @@ if live and mine then
   if call('PEXPIRE', index, ttl) == 0 then call('SET', index, lock, 'PX', ttl) end
   return text
 end
-end}
-operations.release_by_id = {keys = 2, args = 2, run = function(KEYS, ARGV)
+end
+if name == 'release_by_id' then
 -- What is stored for a lock id, for a caller that knows nothing else.
 -- KEYS: index, prefix of all names. ARGV: id, then TTL in ms, but for a release.
 -- The name of the lock is known to the index alone, so it cannot be declared; in a cluster the hash
 -- tag in the prefix keeps it in the same slot. While that slot moves, the lock may be on another
 -- node than the index. So the prefix is declared as a key: no key has this name, and a cluster
 -- refuses (TRYAGAIN) a script of several keys, one of which is missing, until the slot has moved.
-local call, index, prefix = redis.call, KEYS[1], KEYS[2]
-local id, ttl = ARGV[1], ARGV[2]
+local call, index, prefix = redis.call, KEYS[key], KEYS[key + 1]
+local id, ttl = ARGV[arg + 1], ARGV[arg + 2]
 local head
 local lock = call('GET', index)
 if not lock then return nil end
@@ -461,26 +461,26 @@ if text and not expires then
 end
 local live = expires and expires > now - 1000
 -- The caller's own live lease ends. The fence counter stays.
--- ARGV[2] is the command that tells those who wait, on the channel with the name of the lock. Whether
+-- ARGV[arg + 2] is the command that tells those who wait, on the channel with the name of the lock. Whether
 -- the user may run it, and whether the server knows it, is nothing that the release depends on.
 if live and mine then
   call('DEL', lock, index)
-  if ARGV[2] ~= '' then redis.pcall(ARGV[2], lock, '') end
+  if ARGV[arg + 2] ~= '' then redis.pcall(ARGV[arg + 2], lock, '') end
   return 1
 end
-end}
-operations.get = {keys = 1, args = 0, run = function(KEYS, ARGV)
+end
+if name == 'get' then
 -- KEYS: lock. The record as it is stored, and the time: the caller judges both.
-local text = redis.call('GET', KEYS[1])
+local text = redis.call('GET', KEYS[key])
 if not text then return nil end
 local time = redis.call('TIME')
 return {text, time[1], time[2]}
-end}
-operations.find = {keys = 2, args = 0, run = function(KEYS, ARGV)
+end
+if name == 'find' then
 -- KEYS: index, prefix of all names. As for a key, by way of the index.
 -- No key has the name of the prefix. It is declared so that a cluster refuses the script (TRYAGAIN)
 -- while the slot moves, when the lock may be on another node than the index.
-local index, prefix = KEYS[1], KEYS[2]
+local index, prefix = KEYS[key], KEYS[key + 1]
 local lock = redis.call('GET', index)
 if not lock then return nil end
 if string.sub(lock, 1, #prefix) ~= prefix then
@@ -490,53 +490,55 @@ local text = redis.call('GET', lock)
 if not text then return nil end
 local time = redis.call('TIME')
 return {text, time[1], time[2]}
-end}
-operations.publish = {keys = 1, args = 4, run = function(KEYS, ARGV)
+end
+if name == 'publish' then
 -- Ends the script if the publication has a higher fence than the caller's.
 -- KEYS: publication. ARGV: fence. Anything else that is stored there has no fence, and gives way.
-local stored = redis.pcall('HMGET', KEYS[1], 'fence')
+local stored = redis.pcall('HMGET', KEYS[key], 'fence')
 if stored.err and not string.find(stored.err, 'WRONGTYPE', 1, true) then return stored end
 local fence = stored[1]
 local is_fence = fence and string.find(fence, '^%d%d%d%d%d%d%d%d%d%d%d%d%d%d%d$')
-if is_fence and tonumber(fence) > tonumber(ARGV[1]) then return nil end
+if is_fence and tonumber(fence) > tonumber(ARGV[arg + 1]) then return nil end
 -- ARGV[2..4]: candidate, value, TTL in ms. Answers with 1.
 -- DEL comes first because a server that is out of memory allows it, and then allows the HSET of the
 -- same script: a leader that renews its lease publishes again.
-redis.call('DEL', KEYS[1])
-redis.call('HSET', KEYS[1], 'fence', ARGV[1], 'candidate', ARGV[2], 'value', ARGV[3])
-redis.call('PEXPIRE', KEYS[1], ARGV[4])
+redis.call('DEL', KEYS[key])
+redis.call('HSET', KEYS[key], 'fence', ARGV[arg + 1], 'candidate', ARGV[arg + 2], 'value', ARGV[arg + 3])
+redis.call('PEXPIRE', KEYS[key], ARGV[arg + 4])
 return 1
-end}
-operations.withdraw = {keys = 1, args = 1, run = function(KEYS, ARGV)
+end
+if name == 'withdraw' then
 -- Ends the script if the publication has a higher fence than the caller's.
 -- KEYS: publication. ARGV: fence. Anything else that is stored there has no fence, and gives way.
-local stored = redis.pcall('HMGET', KEYS[1], 'fence')
+local stored = redis.pcall('HMGET', KEYS[key], 'fence')
 if stored.err and not string.find(stored.err, 'WRONGTYPE', 1, true) then return stored end
 local fence = stored[1]
 local is_fence = fence and string.find(fence, '^%d%d%d%d%d%d%d%d%d%d%d%d%d%d%d$')
-if is_fence and tonumber(fence) > tonumber(ARGV[1]) then return nil end
-redis.call('DEL', KEYS[1])
-end}
-operations.published = {keys = 1, args = 0, run = function(KEYS, ARGV)
+if is_fence and tonumber(fence) > tonumber(ARGV[arg + 1]) then return nil end
+redis.call('DEL', KEYS[key])
+end
+if name == 'published' then
 -- KEYS: publication. Its fields as they are stored. The server removes it when it expires.
-return redis.call('HMGET', KEYS[1], 'fence', 'candidate', 'value')
-end}
+return redis.call('HMGET', KEYS[key], 'fence', 'candidate', 'value')
+end
+end
+local keys = {acquire = 3, extend = 2, handoff = 4, release = 2, extend_by_id = 2, release_by_id = 2, get = 1, find = 2, publish = 1, withdraw = 1, published = 1}
+local args = {acquire = 2, extend = 2, handoff = 3, release = 2, extend_by_id = 2, release_by_id = 2, get = 0, find = 0, publish = 4, withdraw = 1, published = 0}
 -- Many operations in one call, each as if it were alone. KEYS: those of all operations in turn. ARGV:
 -- for each operation its name and its arguments.
 -- Answers, for each operation in turn, with 0 and its answer, or with 1 and its error: one that fails
 -- must not undo or cut off the others.
 local answers, count, key, arg = {}, 0, 1, 1
 while ARGV[arg] do
-  local operation = operations[ARGV[arg]]
-  local last_key, last_arg = key + operation.keys - 1, arg + operation.args
-  local ok, answer = pcall(
-    operation.run, {unpack(KEYS, key, last_key)}, {unpack(ARGV, arg + 1, last_arg)})
+  local name = ARGV[arg]
+  local next_key, next_arg = key + keys[name], arg + args[name] + 1
+  local ok, answer = pcall(run, name, key, arg)
   -- Redis 6 reports an error as text, later ones as a table, as the operations do.
   local failed = not ok
   if type(answer) == 'table' and answer.err then failed, answer = true, answer.err end
   answers[count + 1] = failed and 1 or 0
   -- A nil would end the list.
   answers[count + 2] = answer or false
-  count, key, arg = count + 2, last_key + 1, last_arg + 1
+  count, key, arg = count + 2, next_key, next_arg
 end
 return answers
