@@ -190,7 +190,7 @@ impl Script {
         let mut text = "local function run(name, key, arg)\n".to_owned();
         for (name, script) in self.functions {
             let body: String = script.parts.iter().copied().filter(|part| *part != CLOCK).collect();
-            text += &format!("if name == '{name}' then\n{}end\n", at_its_place(body));
+            text += &format!("if name == '{name}' then\n{}end\n", at_its_place(&body));
         }
         let counts = |count: fn(&Self) -> usize| {
             let each =
@@ -203,7 +203,7 @@ impl Script {
 }
 
 /// Rewrites a script that has the call to itself for one of many operations.
-fn at_its_place(script: String) -> String {
+fn at_its_place(script: &str) -> String {
     let script = script.replace("KEYS[1]", "KEYS[key]");
     (1..=4).fold(script, |script, n| {
         let keys = script.replace(&format!("KEYS[{}]", n + 1), &format!("KEYS[key + {n}]"));

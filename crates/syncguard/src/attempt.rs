@@ -40,11 +40,12 @@ pub(crate) async fn acquire(
         let begun = Instant::now();
         match shared.backend.acquire(key, &terms.id, terms.ttl, sent).await {
             Ok(Acquired::Granted(lease)) => {
-                let lease = match shared.held_lease(lease, terms, begun) {
+                let answered = Instant::now();
+                let lease = match shared.held_lease(lease, terms, begun, answered) {
                     Ok(lease) => lease,
                     Err(error) => return Attempt::Failed(error, Some(undo.tracked())),
                 };
-                if lease.is_lost() {
+                if lease.is_over(answered) {
                     let late =
                         Error::new(ErrorCode::NetworkTimeout, Operation::Acquire).with_key(key);
                     let late = late.with_message("the answer came after the TTL: raise the TTL");
@@ -85,7 +86,7 @@ pub(crate) async fn adopt(
     let Some(extended) = shared.backend.extend(lease, terms.ttl).await? else {
         return Ok(None);
     };
-    let lease = shared.held_lease(extended, terms, sent)?;
+    let lease = shared.held_lease(extended, terms, sent, Instant::now())?;
     let holder = lease.holder();
     let guard = LockGuard::new(shared.clone(), lease, home.clone());
     shared.queues.update(guard.key(), |queue| ((), queue.granted(None, holder, sent)));

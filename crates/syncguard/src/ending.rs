@@ -27,7 +27,8 @@ pub(crate) async fn release(
     lease: &HeldLease,
     home: &Handle,
 ) -> Result<bool> {
-    if lease.is_lost() {
+    let mut now = Instant::now();
+    if lease.is_over(now) {
         loss::signal(shared, lease);
     }
     lease.end();
@@ -37,10 +38,11 @@ pub(crate) async fn release(
             current_runtime(Operation::Release)
                 .map_err(|error| error.with_key(lease.granted().key()))?;
             // A renewal on a runtime that nobody drives must not hold up the release for ever.
-            timeout(LONGEST_EXTENSION, lease.sending.lock()).await.ok()
+            let sending = timeout(LONGEST_EXTENSION, lease.sending.lock()).await.ok();
+            now = Instant::now();
+            sending
         }
     };
-    let now = Instant::now();
     let (present, Holder { number, deadline, .. }) = (lease.lease(), lease.holder());
     let (capabilities, key) = (shared.backend.capabilities(), present.key());
     let (peers, over) = (shared.peers(capabilities), deadline <= now);
@@ -157,9 +159,10 @@ impl Handoff {
         let (terms, sent) = (self.receiver.terms.clone(), Instant::now());
         match self.shared.backend.handoff(from, &terms.id, terms.ttl).await {
             Ok(Some(lease)) => {
-                match self.shared.held_lease(lease, &terms, sent) {
+                let answered = Instant::now();
+                match self.shared.held_lease(lease, &terms, sent, answered) {
                     // The answer came after the TTL: the waiter finds out what is left of the lease.
-                    Ok(lease) if lease.is_lost() => self.settle(Settled::Uncertain),
+                    Ok(lease) if lease.is_over(answered) => self.settle(Settled::Uncertain),
                     Ok(lease) => {
                         self.settled = true;
                         self.deliver(lease);

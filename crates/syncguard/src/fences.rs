@@ -36,18 +36,24 @@ struct Seen {
 }
 
 impl HighestFences {
-    /// Remembers a grant whose request began at `begun`.
+    /// Remembers a grant whose request began at `begun` and was answered at `now`.
     ///
     /// # Errors
     ///
     /// The highest fence, if the grant should have had a higher one. A request that began before the
     /// highest fence was seen proves nothing: its answer may be late.
-    pub(crate) fn check(&self, lease: &Lease, begun: Instant) -> Result<(), Fence> {
-        self.check_in(lease, begun, GENERATION)
+    pub(crate) fn check(&self, lease: &Lease, begun: Instant, now: Instant) -> Result<(), Fence> {
+        self.check_in(lease, begun, now, GENERATION)
     }
 
-    fn check_in(&self, lease: &Lease, begun: Instant, generation: usize) -> Result<(), Fence> {
-        let grant = Seen { fence: lease.fence(), id: lease.id().clone(), at: Instant::now() };
+    fn check_in(
+        &self,
+        lease: &Lease,
+        begun: Instant,
+        now: Instant,
+        generation: usize,
+    ) -> Result<(), Fence> {
+        let grant = Seen { fence: lease.fence(), id: lease.id().clone(), at: now };
         // No code that can panic runs while this mutex is held, so poisoning cannot occur.
         let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(highest) = seen.recent.get_mut(lease.key()) {
@@ -98,6 +104,10 @@ mod tests {
         Lease::new(key, LockId::random().unwrap(), fence, Timestamp::from_millis(0))
     }
 
+    fn check(fences: &HighestFences, lease: &Lease, begun: Instant) -> Result<(), Fence> {
+        fences.check(lease, begun, Instant::now())
+    }
+
     async fn later() -> Instant {
         advance(Duration::from_millis(1)).await;
         Instant::now()
@@ -106,20 +116,20 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn f6_a_fence_that_is_not_higher_is_noticed() {
         let fences = HighestFences::default();
-        assert_eq!(fences.check(&lease("a", 19), later().await), Ok(()));
-        assert_eq!(fences.check(&lease("b", 1), later().await), Ok(()));
+        assert_eq!(check(&fences, &lease("a", 19), later().await), Ok(()));
+        assert_eq!(check(&fences, &lease("b", 1), later().await), Ok(()));
         let highest = Fence::new(19).unwrap();
-        assert_eq!(fences.check(&lease("a", 9), later().await), Err(highest));
-        assert_eq!(fences.check(&lease("a", 19), later().await), Err(highest));
-        assert_eq!(fences.check(&lease("a", 20), later().await), Ok(()));
+        assert_eq!(check(&fences, &lease("a", 9), later().await), Err(highest));
+        assert_eq!(check(&fences, &lease("a", 19), later().await), Err(highest));
+        assert_eq!(check(&fences, &lease("a", 20), later().await), Ok(()));
     }
 
     #[tokio::test(start_paused = true)]
     async fn a4_a_repeat_may_find_the_same_grant() {
         let fences = HighestFences::default();
         let granted = lease("a", 7);
-        assert_eq!(fences.check(&granted, later().await), Ok(()));
-        assert_eq!(fences.check(&granted, later().await), Ok(()));
+        assert_eq!(check(&fences, &granted, later().await), Ok(()));
+        assert_eq!(check(&fences, &granted, later().await), Ok(()));
     }
 
     #[tokio::test(start_paused = true)]
@@ -127,16 +137,17 @@ mod tests {
         let fences = HighestFences::default();
         let begun = later().await;
         let later = later().await;
-        assert_eq!(fences.check(&lease("a", 8), later), Ok(()));
-        assert_eq!(fences.check(&lease("a", 7), begun), Ok(()));
+        assert_eq!(check(&fences, &lease("a", 8), later), Ok(()));
+        assert_eq!(check(&fences, &lease("a", 7), begun), Ok(()));
         // It has not replaced the higher one.
-        assert!(fences.check(&lease("a", 8), Instant::now()).is_err());
+        assert!(check(&fences, &lease("a", 8), Instant::now()).is_err());
     }
 
     #[tokio::test(start_paused = true)]
     async fn f6_the_memory_is_bounded_and_keeps_the_recent_keys() {
         let fences = HighestFences::default();
-        let check = |key: &str, fence, begun| fences.check_in(&lease(key, fence), begun, 4);
+        let check =
+            |key: &str, fence, begun| fences.check_in(&lease(key, fence), begun, Instant::now(), 4);
         for n in 0..100_u64 {
             assert_eq!(check(&format!("key {n}"), 5, later().await), Ok(()));
             assert_eq!(check("busy", 100 + n, later().await), Ok(()));

@@ -1,8 +1,9 @@
-//! The queues of all keys, behind one mutex.
+//! The queues of all keys, behind a few mutexes.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::fmt;
+use std::hash::BuildHasher;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
@@ -13,6 +14,16 @@ use crate::queue::{Effects, Number, Queue};
 
 /// The queues of all keys that a manager waits for or holds.
 pub(crate) struct Queues<G> {
+    /// Tasks that want different keys seldom meet in the same part.
+    parts: [Part<G>; PARTS],
+    /// Says which part has a key.
+    spread: RandomState,
+}
+
+/// With one mutex, 16 busy tasks on two cores spent a tenth of their time waiting for it.
+const PARTS: usize = 16;
+
+struct Part<G> {
     /// Boxed, because a queue comes and goes with each lock that nobody waits for.
     queues: Mutex<HashMap<Key, Box<Queue<G>>, RandomState>>,
     /// The number of waiters and of queues, so that they can be read without the mutex.
@@ -45,8 +56,9 @@ impl<G> Queues<G> {
 
     /// As [`update`](Self::update), for a change that wakes nobody.
     pub(crate) fn with<T>(&self, key: &Key, change: impl FnOnce(&mut Queue<G>) -> T) -> T {
+        let part = self.part(key);
         // No code that can panic runs while this mutex is held, so poisoning cannot occur.
-        let mut queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut queues = part.queues.lock().unwrap_or_else(PoisonError::into_inner);
         let (value, ended, outdated, change_in_waiters);
         match queues.entry(key.clone()) {
             Entry::Occupied(mut entry) => {
@@ -69,26 +81,37 @@ impl<G> Queues<G> {
                 };
             }
         }
-        self.keys.store(queues.len(), Ordering::Relaxed);
+        part.keys.store(queues.len(), Ordering::Relaxed);
         // Adding wraps around, so this may also subtract.
-        self.waiters.fetch_add(change_in_waiters, Ordering::Relaxed);
+        part.waiters.fetch_add(change_in_waiters, Ordering::Relaxed);
         drop(queues);
         drop((ended, outdated));
         value
     }
 
+    #[expect(clippy::cast_possible_truncation, reason = "a remainder of this size fits")]
+    fn part(&self, key: &Key) -> &Part<G> {
+        &self.parts[(self.spread.hash_one(key) % PARTS as u64) as usize]
+    }
+
     /// How many wait, for all keys.
     pub(crate) fn waiters(&self) -> usize {
-        self.waiters.load(Ordering::Relaxed)
+        self.parts.iter().map(|part| part.waiters.load(Ordering::Relaxed)).sum()
     }
 
     /// How many keys are waited for or held.
     pub(crate) fn keys(&self) -> usize {
-        self.keys.load(Ordering::Relaxed)
+        self.parts.iter().map(|part| part.keys.load(Ordering::Relaxed)).sum()
     }
 }
 
 impl<G> Default for Queues<G> {
+    fn default() -> Self {
+        Self { parts: Default::default(), spread: RandomState::default() }
+    }
+}
+
+impl<G> Default for Part<G> {
     fn default() -> Self {
         Self {
             queues: Mutex::default(),

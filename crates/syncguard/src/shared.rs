@@ -44,15 +44,16 @@ pub(crate) struct Grant {
 }
 
 impl Shared {
-    /// A lease that was granted to a request which was sent at `sent`. An error if its fence says that
-    /// the store has lost data.
+    /// A lease that was granted to a request which was sent at `sent` and answered at `answered`. An error
+    /// if its fence says that the store has lost data.
     pub(crate) fn held_lease(
         &self,
         lease: Lease,
         terms: &Terms,
         sent: Instant,
+        answered: Instant,
     ) -> Result<Arc<HeldLease>> {
-        if let Err(highest) = self.fences.check(&lease, sent) {
+        if let Err(highest) = self.fences.check(&lease, sent, answered) {
             return Err(went_back(&lease, highest));
         }
         let timing = Timing {

@@ -48,8 +48,10 @@ impl Wait<'_> {
         let mut schedule = Schedule::new(backoff, retries);
         let mut ticket =
             Ticket::join(self.shared, self.home, self.key, self.terms, self.limits.started);
+        // Asked of the clock as seldom as possible: that is a good part of the time of a wait.
+        let mut known = Some(self.limits.started);
         loop {
-            let now = Instant::now();
+            let now = known.take().unwrap_or_else(Instant::now);
             let (held_until, yields_until) = match ticket.position(now) {
                 Position::Granted(grant) => {
                     let guard = LockGuard::new(self.shared.clone(), grant.lease, self.home.clone());
@@ -95,13 +97,13 @@ impl Wait<'_> {
                     schedule.attempt_begins(now);
                     let attempt = self.bound(self.attempt(ticket.number, attempts)).await;
                     let attempt = attempt.map_err(|stop| self.stopped(stop, &ticket, *attempts))?;
-                    let now = Instant::now();
                     match attempt {
                         Attempt::Granted(guard) => {
                             ticket.was_granted();
                             return Ok(guard.with_earlier(ticket.unanswered.take()));
                         }
                         Attempt::Held { remaining } => {
+                            let now = Instant::now();
                             let left =
                                 remaining.map_or(Duration::MAX, |left| left.max(LEAST_PAUSE));
                             ticket.attempt_held(now, after(now, left));
@@ -120,6 +122,7 @@ impl Wait<'_> {
                             if !error.is_transient() {
                                 return Err(error);
                             }
+                            let now = Instant::now();
                             ticket.attempt_failed(now, error);
                             schedule.failed(now);
                         }
