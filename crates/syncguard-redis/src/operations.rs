@@ -108,7 +108,7 @@ pub(crate) struct Script {
     keys: usize,
     args: usize,
     parts: &'static [&'static str],
-    /// Other scripts, as functions that the parts can call by name.
+    /// Other scripts, which the parts can run by name.
     functions: &'static [(&'static str, &'static Self)],
     loaded: OnceLock<Loaded>,
 }

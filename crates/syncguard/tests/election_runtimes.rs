@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use support::plain;
 use support::threads::{one_thread, two_threads};
-use syncguard::{CancellationToken, Leadership, LockManager, Result, Term};
+use syncguard::{CancellationToken, Leadership, LockManager, Operation, Result, Term};
+use syncguard_memory::Fault;
 use tokio::time::timeout;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -43,6 +44,19 @@ fn n2_a_term_goes_on_in_the_runtime_that_the_manager_knows() {
         term.ending().await;
         assert!(!locks.is_locked("key").await.unwrap());
     });
+}
+
+#[test]
+fn n7_a_value_from_a_runtime_that_is_not_driven_holds_up_no_other() {
+    let (home, left, backend) = (two_threads(), one_thread(), plain());
+    let locks = LockManager::new(backend.clone());
+    let term = home.block_on(locks.election("key").ttl(HOUR).campaign()).unwrap();
+    backend.next(Operation::Publish, Fault::HoldRequest);
+    let sent = left.block_on(async { timeout(SECOND / 10, term.publish("1")).await });
+    assert!(sent.is_err(), "its caller leaves before the answer");
+    backend.open();
+    home.block_on(async { timeout(30 * SECOND, term.publish("2")).await.unwrap().unwrap() });
+    drop(left);
 }
 
 #[test]

@@ -147,7 +147,6 @@ async fn an_attempt_that_is_dropped_while_it_waits_leaves_nothing_behind(
     Ok(())
 }
 
-/// Their statements wait for another transaction, so each still needs its session when it is dropped.
 async fn a_connection_that_its_caller_does_not_take_is_left_to_others(
     server: Arc<Server>,
 ) -> Outcome {
@@ -178,6 +177,7 @@ async fn a_connection_that_its_caller_does_not_take_is_left_to_others(
     Ok(())
 }
 
+/// Their statements wait for another transaction, so each still needs its session when it is dropped.
 async fn callers_that_give_up_leave_no_sessions_behind(server: Arc<Server>) -> Outcome {
     let (_forwarder, options) = forwarded(&server, &unique()).await?;
     let service = service(&server).await?;

@@ -78,14 +78,18 @@ struct NextTask<R: Requests> {
 }
 
 impl<R: Requests> NextTask<R> {
-    /// Returns a task that has a lane, if one is free and an operation waits.
+    /// Returns a task that has a lane, if one is free and an operation waits. `current` is the runtime of the
+    /// caller, unless it has ended.
     fn with_lane(
         shared: &Arc<Shared<R>>,
-        home: Option<&Handle>,
+        current: Option<&Handle>,
         state: &mut State<R>,
     ) -> Option<Self> {
-        let home = state.task_home(home)?;
-        let number = (state.busy < shared.lanes).then(|| state.begin_turn(Instant::now()))?;
+        if state.busy >= shared.lanes {
+            return None;
+        }
+        let home = state.task_home(current)?;
+        let number = state.task_with_lane(Instant::now(), home.id());
         Some(Self { shared: shared.clone(), home, number, _wave: None, begun: false })
     }
 
@@ -97,7 +101,7 @@ impl<R: Requests> NextTask<R> {
         state: &mut State<R>,
         wave: Option<Wave>,
     ) -> Self {
-        let number = state.gather(Instant::now(), home.id());
+        let number = state.gathering_task(Instant::now(), home.id());
         Self { shared: shared.clone(), home, number, _wave: wave, begun: false }
     }
 

@@ -29,12 +29,19 @@ pub(super) struct State<R: Requests> {
     /// Which of them callers use for their own operation, or tasks have that did not run yet, and since when.
     /// The earliest is the first.
     pub(super) turns: BTreeMap<u64, Instant>,
-    /// Tasks that will soon send what waits: until when others leave operations to them, and their runtimes.
-    pub(super) gatherings: BTreeMap<u64, (Instant, runtime::Id)>,
+    /// Tasks that were spawned to send what waits, and did not run yet.
+    pub(super) tasks: BTreeMap<u64, Spawned>,
     /// The operations that wait, by the order of their arrival.
     pub(super) queue: BTreeMap<u64, Queued<R>>,
-    /// The number of the next turn, operation or gathering.
+    /// The number of the next turn, task or operation.
     next: u64,
+}
+
+/// A task that did not run yet.
+pub(super) struct Spawned {
+    home: runtime::Id,
+    /// Until when others leave their operations to it, if they do.
+    gathers_until: Option<Instant>,
 }
 
 /// A caller or a task that has a lane for so long is not polled. Others take the lane.
@@ -84,9 +91,9 @@ impl<R: Requests> State<R> {
         number
     }
 
-    /// Ends a turn or a gathering.
+    /// Ends a turn, or the wait of a task to run.
     pub(super) fn end(&mut self, number: u64) {
-        self.gatherings.remove(&number);
+        self.tasks.remove(&number);
         // A turn has no lane any more if others have reclaimed it.
         if self.turns.remove(&number).is_some() {
             self.busy -= 1;
@@ -96,24 +103,36 @@ impl<R: Requests> State<R> {
     /// Where a task that sends what waits should run, if an operation waits.
     ///
     /// A runtime with threads of its own goes on whatever its callers do. Any other runs only while its
-    /// thread drives it, which that of a waiting caller does.
-    pub(super) fn task_home(&self, preferred: Option<&Handle>) -> Option<Handle> {
+    /// thread drives it. So one task at a time is spawned there, first where the first caller waits.
+    pub(super) fn task_home(&self, current: Option<&Handle>) -> Option<Handle> {
         let (_, first) = self.queue.first_key_value()?;
-        let has_threads = |home: &&Handle| home.runtime_flavor() == RuntimeFlavor::MultiThread;
-        Some(preferred.filter(has_threads).unwrap_or(&first.home).clone())
+        let has_threads = |home: &Handle| home.runtime_flavor() == RuntimeFlavor::MultiThread;
+        let is_free = |home: &Handle| self.tasks.values().all(|task| task.home != home.id());
+        let candidates = [current.filter(|home| has_threads(home)), Some(&first.home), current];
+        let mut candidates = candidates.into_iter().flatten();
+        candidates.find(|home| has_threads(home) || is_free(home)).cloned()
     }
 
-    /// Lets others count on a task that is about to take what waits, and returns its number.
-    pub(super) fn gather(&mut self, now: Instant, runtime: runtime::Id) -> u64 {
+    /// Records a task that has a lane, which others reclaim if it does not run.
+    pub(super) fn task_with_lane(&mut self, now: Instant, home: runtime::Id) -> u64 {
+        let number = self.begin_turn(now);
+        self.tasks.insert(number, Spawned { home, gathers_until: None });
+        number
+    }
+
+    /// Records a task to which others leave their operations for a moment.
+    pub(super) fn gathering_task(&mut self, now: Instant, home: runtime::Id) -> u64 {
         let number = self.number();
-        self.gatherings.insert(number, (now + wave::LONGEST, runtime));
+        let gathers_until = Some(now + wave::LONGEST);
+        self.tasks.insert(number, Spawned { home, gathers_until });
         number
     }
 
     /// Whether a task is about to take what waits. One on another runtime does not count, because that
     /// runtime may not be driven any more.
     pub(super) fn is_gathering(&self, now: Instant, runtime: runtime::Id) -> bool {
-        self.gatherings.values().any(|(until, home)| now <= *until && *home == runtime)
+        let gathers = |task: &Spawned| task.gathers_until.is_some_and(|until| now <= until);
+        self.tasks.values().any(|task| task.home == runtime && gathers(task))
     }
 
     /// Takes the lane of a caller or a task that is not polled, if there is one.
@@ -132,7 +151,7 @@ impl<R: Requests> Shared<R> {
         let state = State {
             busy: 0,
             turns: BTreeMap::new(),
-            gatherings: BTreeMap::new(),
+            tasks: BTreeMap::new(),
             queue: BTreeMap::new(),
             next: 0,
         };
@@ -161,7 +180,7 @@ impl<R: Requests> Shared<R> {
         batch
     }
 
-    /// The number that the next turn, operation or gathering will have.
+    /// The number that the next turn, task or operation will have.
     pub(super) fn next_number(&self) -> u64 {
         self.lock().next + 1
     }

@@ -24,8 +24,8 @@ pub(crate) fn verdict(operation: Operation, error: &sqlx::Error) -> Verdict {
         Some(
             // A conflict with others, or a wait that took too long.
             "40001" | "40P01" | "54000" | "55P03" | "57014" |
-            // A key or a row that the tables do not take.
-            "22021" | "22P05" | "23502" | "23505" | "23514",
+            // A key or a row that the tables, or a trigger of the user, do not take.
+            "22021" | "22P05" | "23502" | "23505" | "23514" | "P0001",
         ) => Verdict::Keep,
         Some(_) => Verdict::CloseAll,
     }

@@ -61,20 +61,26 @@ impl Publisher {
         Errand::new(work, || {}).start(&self.0.home, fallback.as_ref());
     }
 
-    /// Publishes, and renews from here on. A task sends it, because a request that its caller leaves behind
-    /// could follow a newer one.
+    /// Publishes, and renews from here on. A task sends it, where it is also renewed, because a request that
+    /// its caller leaves behind could follow a newer one.
     pub(super) async fn publish(&self, publication: Publication) -> Result<()> {
         self.begin(publication);
         let publisher = self.clone();
-        let runtime = Handle::try_current().unwrap_or_else(|_| self.0.home.clone());
-        let sent = runtime.spawn(async move { publisher.send().await }).await;
-        sent.unwrap_or_else(|failed| match failed.try_into_panic() {
-            Ok(panic) => resume_unwind(panic),
-            Err(ended) => Err(Error::new(ErrorCode::Aborted, Operation::Publish)
-                .with_key(self.0.lease.granted().key())
-                .with_message("the runtime ended before the answer came")
-                .with_source(ended)),
-        })
+        let sending = self.0.home.spawn(async move { publisher.send().await });
+        let sent = tokio::select! {
+            biased;
+            sent = sending => sent,
+            // Nobody drives that runtime, or the store does not answer.
+            () = self.0.lease.over() => return Err(self.over()),
+        };
+        match sent {
+            Ok(sent) => sent,
+            Err(failed) => match failed.try_into_panic() {
+                Ok(panic) => resume_unwind(panic),
+                // That runtime has ended.
+                Err(_) => self.send().await,
+            },
+        }
     }
 
     /// Removes what was published. What stays behind is shown to nobody, and expires.
@@ -121,9 +127,13 @@ impl Publisher {
         if !over && shared.backend.publish(&lease.lease(), &newest, lease.ttl()).await? {
             return Ok(());
         }
-        Err(Error::new(ErrorCode::Lost, Operation::Publish)
-            .with_key(lease.granted().key())
-            .with_message("the term is over"))
+        Err(self.over())
+    }
+
+    fn over(&self) -> Error {
+        Error::new(ErrorCode::Lost, Operation::Publish)
+            .with_key(self.0.lease.granted().key())
+            .with_message("the term is over")
     }
 
     fn newest(&self) -> std::sync::MutexGuard<'_, Option<Publication>> {
