@@ -578,7 +578,7 @@ fn a_runtime_that_ends_takes_down_only_what_relies_on_it() {
     });
 }
 
-/// Waits for the answer to an operation that was not sent when its runtime stopped others.
+/// Asserts that an operation is answered, although nobody drives another runtime.
 fn assert_answered(runtime: &Runtime, waiting: JoinHandle<Result<u64>>, answer: u64) {
     // It would time out if it waited for a runtime that nobody drives.
     let answered = runtime.block_on(async { timeout(30 * SECOND, waiting).await });

@@ -48,7 +48,7 @@ impl Wait<'_> {
         let mut schedule = Schedule::new(backoff, retries);
         let mut ticket =
             Ticket::join(self.shared, self.home, self.key, self.terms, self.limits.started);
-        // Asked of the clock as seldom as possible: that is a good part of the time of a wait.
+        // Reading the clock is a good part of the cost of a wait, so the first round does without.
         let mut known = Some(self.limits.started);
         loop {
             let now = known.take().unwrap_or_else(Instant::now);
