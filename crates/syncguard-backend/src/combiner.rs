@@ -7,13 +7,15 @@ mod wave;
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use syncguard_core::{Result, Sent};
 use tokio::runtime::Handle;
+use tokio::time::timeout;
 
 use self::lane::{Begun, begin};
 pub use self::requests::Requests;
-use self::shared::Shared;
+use self::shared::{Shared, Waiting};
 use self::wave::Waves;
 
 /// How operations share requests.
@@ -26,11 +28,21 @@ pub struct GroupCommit {
     pub cap: usize,
 }
 
+/// How long an operation waits that others send.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(clippy::exhaustive_structs, reason = "a backend names both")]
+pub struct TimeLimits {
+    /// Until it is sent.
+    pub unsent: Duration,
+    /// If it was sent by then: for how much longer until it is answered.
+    pub unanswered: Duration,
+}
+
 /// Sends operations to a server. While few requests are under way, each operation goes out at once and
 /// alone. The others wait, and the next request takes all of them.
 ///
-/// There is no timer: an operation waits for a request that is under way, or, right after an answer to
-/// several callers, until these have run. An operation that waits is dropped with its caller. An operation
+/// No timer delays a request: an operation waits for a request that is under way, or, right after an answer
+/// to several callers, until these have run. An operation that waits is dropped with its caller. An operation
 /// that was sent in a request with others runs to its end, whoever leaves.
 ///
 /// # Cancel safety
@@ -40,20 +52,20 @@ pub struct Combiner<R: Requests>(Arc<Shared<R>>);
 
 impl<R: Requests> Combiner<R> {
     /// Combines operations into few requests.
-    pub fn new(requests: R, group_commit: GroupCommit) -> Self {
-        Self::with(requests, group_commit, Waves::default())
+    pub fn new(requests: R, group_commit: GroupCommit, limits: TimeLimits) -> Self {
+        Self::with(requests, group_commit, limits, Waves::default())
     }
 
     /// Combines requests of another kind, with lanes of their own. Callers that were answered together by
     /// one of the two combiners often go on with the other at once, and then share requests there as well.
     #[must_use]
     pub fn beside<S: Requests>(&self, requests: S) -> Combiner<S> {
-        let Shared { lanes, cap, ref waves, .. } = *self.0;
-        Combiner::with(requests, GroupCommit { lanes, cap }, waves.clone())
+        let Shared { lanes, cap, limits, ref waves, .. } = *self.0;
+        Combiner::with(requests, GroupCommit { lanes, cap }, limits, waves.clone())
     }
 
-    fn with(requests: R, GroupCommit { lanes, cap }: GroupCommit, waves: Waves) -> Self {
-        Self(Arc::new(Shared::new(requests, lanes.max(1), cap.max(1), waves)))
+    fn with(requests: R, group_commit: GroupCommit, limits: TimeLimits, waves: Waves) -> Self {
+        Self(Arc::new(Shared::new(requests, group_commit, limits, waves)))
     }
 
     /// Returns what sends the requests.
@@ -67,7 +79,8 @@ impl<R: Requests> Combiner<R> {
     ///
     /// # Errors
     ///
-    /// As [`Requests::connect`] and [`Requests::send`] fail.
+    /// As [`Requests::connect`] and [`Requests::send`] fail, and [`Requests::unsent`] or
+    /// [`Requests::unanswered`] after the [`TimeLimits`].
     ///
     /// # Cancel safety
     ///
@@ -75,20 +88,33 @@ impl<R: Requests> Combiner<R> {
     /// carried out or not. Dropping the future never affects other operations.
     pub async fn run(&self, operation: R::Operation, sent: &Sent) -> Result<R::Answer> {
         let shared = &self.0;
-        let waiting = match begin(shared, operation, sent) {
-            Begun::Waiting(waiting) => waiting,
-            Begun::First(turn, operation) => match shared.requests.connection_at_hand() {
-                Some(connection) => {
-                    sent.mark();
-                    let answer = shared.requests.send_alone(connection, operation).await;
-                    drop(turn);
-                    return answer;
-                }
-                // A task waits for the connection, because this caller may leave before it is there.
-                None => shared.lock().enqueue(shared, &Handle::current(), operation, sent),
-            },
+        let (turn, operation) = match begin(shared, operation, sent) {
+            Begun::First(turn, operation) => (turn, operation),
+            Begun::Waiting(waiting) => return self.answer(waiting).await,
         };
-        waiting.await
+        let Some(connection) = shared.requests.connection_at_hand() else {
+            // A task waits for the connection, because this caller may leave before it is there.
+            let waiting = shared.lock().enqueue(shared, &Handle::current(), operation, sent);
+            drop(turn);
+            return self.answer(waiting).await;
+        };
+        sent.mark();
+        let answer = shared.requests.send_alone(connection, operation).await;
+        drop(turn);
+        answer
+    }
+
+    /// Waits for the answer to an operation that others send, within the time limits.
+    async fn answer(&self, mut waiting: Waiting<R>) -> Result<R::Answer> {
+        let Shared { requests, limits, .. } = &*self.0;
+        match timeout(limits.unsent, &mut waiting).await {
+            Ok(answer) => answer,
+            Err(_) if waiting.withdraw() => Err(requests.unsent()),
+            Err(_) => {
+                let answer = timeout(limits.unanswered, waiting).await;
+                answer.unwrap_or_else(|_| Err(requests.unanswered()))
+            }
+        }
     }
 }
 

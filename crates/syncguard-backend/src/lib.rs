@@ -5,7 +5,7 @@
 //!
 //! | | |
 //! |---|---|
-//! | [`Combiner`], [`Requests`] | group commit: operations that arrive while a request is under way share the next one |
+//! | [`Combiner`], [`Requests`], [`TimeLimits`] | group commit: operations that arrive while a request is under way share the next one |
 //! | [`NotificationRegistry`] | records which names this process waits for, and wakes their waiters |
 //! | [`Notified`] | one waiter's registration; resolves when the waiter is woken |
 //! | [`ListenerTask`] | the task that receives notifications over a connection of its own |
@@ -18,7 +18,7 @@ mod reconnect;
 mod registry;
 mod stealable;
 
-pub use combiner::{Combiner, GroupCommit, Requests};
+pub use combiner::{Combiner, GroupCommit, Requests, TimeLimits};
 pub use listener::ListenerTask;
 pub use reconnect::ReconnectBackoff;
 pub use registry::{NotificationRegistry, Notified};

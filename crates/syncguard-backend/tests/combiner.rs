@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use syncguard_backend::{Combiner, GroupCommit, Requests};
+use syncguard_backend::{Combiner, GroupCommit, Requests, TimeLimits};
 use syncguard_core::{Error, ErrorCode, Operation, Result, Sent};
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::oneshot;
@@ -18,6 +18,9 @@ use tokio::task::{JoinHandle, yield_now};
 use tokio::time::{advance, sleep, timeout};
 
 const SECOND: Duration = Duration::from_secs(1);
+/// The time limits of operations that others send.
+const UNSENT: Duration = Duration::from_secs(600);
+const UNANSWERED: Duration = Duration::from_secs(900);
 
 /// A server that answers each number with its double, when the test says so. It refuses multiples of
 /// 100.
@@ -39,7 +42,8 @@ struct State {
 
 impl Server {
     fn combiner(&self, lanes: usize, cap: usize) -> Combiner<Self> {
-        Combiner::new(self.clone(), GroupCommit { lanes, cap })
+        let limits = TimeLimits { unsent: UNSENT, unanswered: UNANSWERED };
+        Combiner::new(self.clone(), GroupCommit { lanes, cap }, limits)
     }
 
     /// Waits for the next request and returns its operations. It is answered when the sender sends, or
@@ -115,6 +119,14 @@ impl Requests for Server {
 
     fn abandoned(&self) -> Error {
         Error::new(ErrorCode::NetworkTimeout, Operation::Acquire)
+    }
+
+    fn unsent(&self) -> Error {
+        Error::new(ErrorCode::RateLimited, Operation::Acquire)
+    }
+
+    fn unanswered(&self) -> Error {
+        Error::new(ErrorCode::AcquisitionTimeout, Operation::Acquire)
     }
 }
 
@@ -291,6 +303,42 @@ async fn operations_wait_together_for_a_connection_and_leave_unmarked() {
         task.await.unwrap().unwrap();
         assert!(sent.is_marked());
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_waits_for_too_long_to_be_sent_is_dropped() {
+    let server = Server::default();
+    let combiner = server.combiner(1, 10);
+    let (first, _) = start(&combiner, 1).await;
+    let (_, answer) = server.request().await;
+    let (waits, sent) = start(&combiner, 2).await;
+    advance(UNSENT - SECOND).await;
+    yield_now().await;
+    assert!(!waits.is_finished());
+    advance(SECOND).await;
+    assert_eq!(waits.await.unwrap().unwrap_err().code(), ErrorCode::RateLimited);
+    answer.send(()).unwrap();
+    assert_eq!(first.await.unwrap().unwrap(), 2);
+    yield_now().await;
+    assert!(server.idle() && !sent.is_marked());
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_others_sent_waits_longer_for_its_answer() {
+    let server = Server::default();
+    let combiner = server.combiner(1, 10);
+    let (_first, _) = start(&combiner, 1).await;
+    let (_, answer) = server.request().await;
+    let (waits, sent) = start(&combiner, 2).await;
+    advance(UNSENT - SECOND).await;
+    answer.send(()).unwrap();
+    let (_, _answer) = server.request().await;
+    assert!(sent.is_marked());
+    advance(UNANSWERED).await;
+    yield_now().await;
+    assert!(!waits.is_finished());
+    advance(SECOND).await;
+    assert_eq!(waits.await.unwrap().unwrap_err().code(), ErrorCode::AcquisitionTimeout);
 }
 
 #[tokio::test(start_paused = true)]

@@ -3,19 +3,18 @@
 mod kinds;
 
 use std::marker::PhantomData;
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::postgres::PgRow;
-use syncguard_backend::{Combiner, GroupCommit, Requests};
+use syncguard_backend::{Combiner, GroupCommit, Requests, TimeLimits};
 use syncguard_core::{Error, ErrorCode, Result, Sent};
 use tokio::time::{Instant, timeout_at};
 
 pub(crate) use self::kinds::{Acquire, Extend};
 use self::kinds::{Acquires, Extends, Kind, Releases};
 use crate::connections::{Borrowed, Purpose};
-use crate::database::{Database, half_of, in_runtime};
+use crate::database::{Database, in_runtime};
 use crate::error::{is_conflict, may_concern_one, timed_out};
 use crate::operations::{Value, patience};
 
@@ -33,7 +32,9 @@ pub(crate) struct Groups {
 
 impl Groups {
     pub(crate) fn new(database: &Arc<Database>, group_commit: Option<GroupCommit>) -> Self {
-        let acquires = group_commit.map(|how| Combiner::new(Sender::new(database), how));
+        let limit = database.command_timeout;
+        let limits = TimeLimits { unsent: limit / 2, unanswered: limit / 2 + GRACE };
+        let acquires = group_commit.map(|how| Combiner::new(Sender::new(database), how, limits));
         let acquires = Group { database: database.clone(), combiner: acquires };
         Self { extends: acquires.beside(), releases: acquires.beside(), acquires }
     }
@@ -65,14 +66,7 @@ impl<K: Kind> Group<K> {
             return self.alone(&operation, deadline, sent).await;
         };
         in_runtime(K::OPERATION)?;
-        let mut run = pin!(combiner.run((operation.clone(), deadline), sent));
-        let answer = match timeout_at(half_of(deadline), &mut run).await {
-            Ok(answer) => answer,
-            Err(_) if sent.is_marked() => timeout_at(deadline + GRACE, run)
-                .await
-                .unwrap_or_else(|_| Err(timed_out(K::OPERATION))),
-            Err(_) => Err(self.database.no_connection(K::OPERATION)),
-        };
+        let answer = combiner.run((operation.clone(), deadline), sent).await;
         match answer? {
             Some(answer) => Ok(answer),
             None => self.alone(&operation, deadline, sent).await,
@@ -140,6 +134,14 @@ impl<K: Kind> Requests for Sender<K> {
     fn abandoned(&self) -> Error {
         Error::new(ErrorCode::NetworkTimeout, K::OPERATION)
             .with_message("the runtime that sent the statement has ended: try again")
+    }
+
+    fn unsent(&self) -> Error {
+        self.database.no_connection(K::OPERATION)
+    }
+
+    fn unanswered(&self) -> Error {
+        timed_out(K::OPERATION)
     }
 }
 

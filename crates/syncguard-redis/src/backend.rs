@@ -69,16 +69,16 @@ impl RedisBackend {
     /// Runs the script of a lock operation, alone or in one call with others.
     ///
     /// Until there is a connection, nothing is sent and `sent` is not marked.
-    async fn call<const K: usize, const A: usize>(
+    fn call<const K: usize, const A: usize>(
         &self,
         operation: Operation,
         script: &'static Script,
         keys: [String; K],
         args: [String; A],
         sent: &Sent,
-    ) -> Result<Value> {
+    ) -> impl Future<Output = Result<Value>> {
         let (keys, args) = (keys.map(Str::from).into(), args.map(Value::from).into());
-        self.groups.run(Call { operation, script, keys, args }, sent).await
+        self.groups.run(Call { operation, script, keys, args }, sent)
     }
 }
 

@@ -1,7 +1,6 @@
 //! Group commit: operations that arrive together share a call.
 
 use std::borrow::Cow;
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,10 +8,9 @@ use fred::bytes_utils::Str;
 use fred::error::{Error as RedisError, ErrorKind};
 use fred::types::Value;
 use fred::types::config::Options;
-use syncguard_backend::{Combiner, GroupCommit, Requests};
+use syncguard_backend::{Combiner, GroupCommit, Requests, TimeLimits};
 use syncguard_core::{Error, ErrorCode, Operation, Result, Sent};
 use tokio::runtime::Handle;
-use tokio::time::timeout;
 
 use crate::connection::{Connection, Connections, Established, InFlight};
 use crate::error::{self, Fault, NO_RUNTIME};
@@ -30,7 +28,8 @@ pub(crate) struct Call {
     pub(crate) args: Vec<Value>,
 }
 
-/// How much longer than its limit an operation waits for the call that it is in.
+/// How much longer than its limit an operation waits for the call that it is in, which has a limit of its
+/// own, at which its connection is closed.
 const GRACE: Duration = Duration::from_millis(100);
 
 /// Sends operations, alone or together.
@@ -39,19 +38,19 @@ pub(crate) struct Groups {
     sender: Sender,
     /// `None` if each operation has a call of its own.
     combiner: Option<Combiner<Sender>>,
-    command_timeout: Duration,
 }
 
 impl Groups {
     pub(crate) fn new(
         connections: Connections,
         options: Options,
-        command_timeout: Duration,
+        limit: Duration,
         group_commit: Option<GroupCommit>,
     ) -> Self {
         let sender = Sender { connections, options };
-        let combiner = group_commit.map(|group_commit| Combiner::new(sender.clone(), group_commit));
-        Self { sender, combiner, command_timeout }
+        let limits = TimeLimits { unsent: limit, unanswered: limit + GRACE };
+        let combiner = group_commit.map(|how| Combiner::new(sender.clone(), how, limits));
+        Self { sender, combiner }
     }
 
     /// The options of every command.
@@ -70,15 +69,7 @@ impl Groups {
             let cause = RedisError::new(ErrorKind::Config, NO_RUNTIME);
             return Err(error::classify(cause, operation));
         }
-        let mut run = pin!(combiner.run(call, sent));
-        let answer = match timeout(self.command_timeout, &mut run).await {
-            Ok(answer) => answer,
-            // The call has a limit of its own, at which its connection is closed.
-            Err(_) if sent.is_marked() => timeout(self.command_timeout + GRACE, run)
-                .await
-                .unwrap_or_else(|_| Err(no_answer(operation))),
-            Err(_) => Err(self.sender.not_sent(operation)),
-        };
+        let answer = combiner.run(call, sent).await;
         answer.map_err(|error| error.with_operation(operation))
     }
 
@@ -133,23 +124,22 @@ impl Requests for Sender {
         Error::new(ErrorCode::NetworkTimeout, Operation::Connect)
             .with_message("the runtime that sent the command has ended: try again")
     }
-}
 
-fn no_answer(operation: Operation) -> Error {
-    Error::new(ErrorCode::NetworkTimeout, operation)
-        .with_message("the server did not answer in time")
-}
-
-impl Sender {
-    /// The error of an operation that waited for too long to be sent.
-    fn not_sent(&self, operation: Operation) -> Error {
+    fn unsent(&self) -> Error {
         if let Some((connection, cause)) = self.connections.none_in_time() {
-            return connection.connector().error(cause, operation);
+            return connection.connector().error(cause, Operation::Connect);
         }
-        Error::new(ErrorCode::ServiceUnavailable, operation)
+        Error::new(ErrorCode::ServiceUnavailable, Operation::Connect)
             .with_message("the operations before this one had no answer in time")
     }
 
+    fn unanswered(&self) -> Error {
+        Error::new(ErrorCode::NetworkTimeout, Operation::Connect)
+            .with_message("the server did not answer in time")
+    }
+}
+
+impl Sender {
     async fn link(&self) -> Result<Link> {
         let connection = self.connections.next().clone();
         match connection.established().await {
@@ -161,7 +151,9 @@ impl Sender {
     async fn send_one(&self, link: &Link, call: &Call) -> Result<Value> {
         let in_flight = InFlight::new(&link.connection, &link.established);
         let client = link.established.client();
-        let answer = call.script.call(client, &self.options, &call.keys, &call.args).await;
+        // Boxed, because it takes 5 KB, which an operation that waits would also take.
+        let answer =
+            Box::pin(call.script.call(client, &self.options, &call.keys, &call.args)).await;
         in_flight.heard();
         answer.map_err(|cause| link.failed(cause, call.operation, &[call]))
     }
@@ -175,7 +167,8 @@ impl Sender {
             keys.extend(call.keys.iter().cloned());
         }
         let in_flight = InFlight::new(&link.connection, &link.established);
-        let answer = MANY.call(link.established.client(), &self.options, &keys, &args).await;
+        let client = link.established.client();
+        let answer = Box::pin(MANY.call(client, &self.options, &keys, &args)).await;
         in_flight.heard();
         match answer {
             Ok(Value::Array(parts)) if parts.len() == calls.len() * 2 => {

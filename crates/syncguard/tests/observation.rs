@@ -17,6 +17,7 @@ use syncguard::{
     LockRecord, Observation, Operation, Outcome, Result, Term, Ttl,
 };
 use syncguard_memory::{Fault, MemoryBackend};
+use tokio::runtime::Handle;
 use tokio::time::{Instant, sleep, timeout};
 
 const TTL: Duration = Duration::from_secs(15);
@@ -233,6 +234,26 @@ async fn n7_no_value_overtakes_one_whose_caller_has_gone() {
     sleep(MS).await;
     let mut leaders = locks.election("key").observe().unwrap();
     assert_eq!(next(&mut leaders).await.0, led(&term, Some(("ada", "10.0.0.2:80"))));
+}
+
+#[tokio::test(start_paused = true)]
+async fn n7_callers_that_have_gone_leave_no_tasks_behind() {
+    let backend = with_notifications_and_handoff();
+    let locks = LockManager::new(backend.clone());
+    let term = locks.election("key").ttl(TTL).candidate("ada").campaign().await.unwrap();
+    sleep(SECOND).await;
+    backend.next(Operation::Publish, Fault::HoldRequest);
+    assert!(timeout(MS, term.publish("0")).await.is_err());
+    let metrics = Handle::current().metrics();
+    let tasks = metrics.num_alive_tasks();
+    for n in 1..=100 {
+        assert!(timeout(MS, term.publish(n.to_string())).await.is_err());
+    }
+    assert_eq!(metrics.num_alive_tasks(), tasks);
+    backend.open();
+    sleep(MS).await;
+    let mut leaders = locks.election("key").observe().unwrap();
+    assert_eq!(next(&mut leaders).await.0, led(&term, Some(("ada", "100"))));
 }
 
 #[tokio::test(start_paused = true)]

@@ -286,26 +286,51 @@ async fn statements_of_many_and_of_one_never_deadlock(server: Arc<Server>) -> Ou
     }
     assert_eq!(deadlocks(&pool, &name, 0).await?, 0);
 
-    // The control: two transactions that take the same two locks in different orders.
-    let mut first = pool.begin().await?;
-    let mut second = pool.begin().await?;
-    execute_in(&mut first, "SELECT pg_advisory_xact_lock(1)").await?;
-    execute_in(&mut second, "SELECT pg_advisory_xact_lock(2)").await?;
-    let (crossed, back) = tokio::join!(
-        execute_in(&mut first, "SELECT pg_advisory_xact_lock(2)"),
-        execute_in(&mut second, "SELECT pg_advisory_xact_lock(1)"),
-    );
-    assert!(crossed.is_err() || back.is_err(), "the server breaks a deadlock");
-    drop((first, second));
+    unsorted_statements_that_wait_deadlock(&pool).await?;
     assert_eq!(deadlocks(&pool, &name, 1).await?, 1);
     Ok(())
 }
 
-async fn execute_in(
-    transaction: &mut sqlx::Transaction<'_, sqlx::Postgres>,
-    sql: &'static str,
-) -> sqlx::Result<()> {
-    sqlx::query(sql).execute(&mut **transaction).await.map(drop)
+/// The control: the statement of many, changed so that it waits for each key, in the order in which the keys
+/// came. Two of them go from both ends to a key that a third transaction has, and then on.
+async fn unsorted_statements_that_wait_deadlock(pool: &PgPool) -> Outcome {
+    let statement =
+        include_str!("../../../../crates/syncguard-postgres/src/operations/sql/acquire_many.sql");
+    let tries = "WHERE pg_try_advisory_xact_lock(hashtext(key))";
+    assert!(statement.contains(tries));
+    let waits = statement
+        .replace(tries, "WHERE pg_advisory_xact_lock(hashtext(key)) IS NOT NULL")
+        .replace("{now}", "floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint")
+        .replace("{max_fence}", "900000000000000")
+        .replace("{locks}", "syncguard_locks")
+        .replace("{fences}", "syncguard_fence_counters");
+    let acquire = async |keys: Vec<String>| {
+        let ids: Vec<_> = keys.iter().map(|_| fresh_id().as_str().to_owned()).collect();
+        let ttls = vec![60_000_i64; keys.len()];
+        let query = sqlx::query(AssertSqlSafe(waits.clone()));
+        query.bind(keys).bind(ids).bind(ttls).bind(None::<i64>).fetch_all(pool).await
+    };
+    let keys: Vec<_> = (0..9).map(|_| fresh_key().as_str().to_owned()).collect();
+    let reversed = keys.iter().rev().cloned().collect();
+    let mut middle = pool.begin().await?;
+    let lock = sqlx::query("SELECT pg_advisory_xact_lock(hashtext($1))").bind(&keys[4]);
+    lock.execute(&mut *middle).await?;
+    let (one, other, freed) = tokio::join!(acquire(keys.clone()), acquire(reversed), async {
+        while waiting(pool).await? < 2 {}
+        middle.rollback().await
+    });
+    freed?;
+    let refused = one.err().or(other.err()).expect("the server ends one of the two");
+    let code = refused.as_database_error().and_then(|error| error.code().map(String::from));
+    assert_eq!(code.as_deref(), Some("40P01"));
+    Ok(())
+}
+
+/// How many sessions of this database wait for an advisory lock.
+async fn waiting(pool: &PgPool) -> sqlx::Result<i64> {
+    let sql = "SELECT count(*) FROM pg_locks JOIN pg_database AS d ON d.oid = database \
+               WHERE locktype = 'advisory' AND NOT granted AND datname = current_database()";
+    sqlx::query_scalar(sql).fetch_one(pool).await
 }
 
 /// Reads how many deadlocks the server broke. It publishes the number after a moment.

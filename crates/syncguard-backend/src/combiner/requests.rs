@@ -47,4 +47,10 @@ pub trait Requests: Send + Sync + Sized + 'static {
 
     /// The error for an operation whose runtime ended before the answer came.
     fn abandoned(&self) -> Error;
+
+    /// The error for an operation that waited for too long to be sent.
+    fn unsent(&self) -> Error;
+
+    /// The error for an operation that was sent in a request, and waited for too long for its answer.
+    fn unanswered(&self) -> Error;
 }

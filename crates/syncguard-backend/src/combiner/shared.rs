@@ -14,11 +14,13 @@ use tokio::time::Instant;
 
 use super::requests::Requests;
 use super::wave::{self, Waves};
+use super::{GroupCommit, TimeLimits};
 
 pub(super) struct Shared<R: Requests> {
     pub(super) requests: R,
     pub(super) lanes: usize,
     pub(super) cap: usize,
+    pub(super) limits: TimeLimits,
     pub(super) waves: Waves,
     state: Mutex<State<R>>,
 }
@@ -147,7 +149,12 @@ impl<R: Requests> State<R> {
 }
 
 impl<R: Requests> Shared<R> {
-    pub(super) fn new(requests: R, lanes: usize, cap: usize, waves: Waves) -> Self {
+    pub(super) fn new(
+        requests: R,
+        GroupCommit { lanes, cap }: GroupCommit,
+        limits: TimeLimits,
+        waves: Waves,
+    ) -> Self {
         let state = State {
             busy: 0,
             turns: BTreeMap::new(),
@@ -155,7 +162,8 @@ impl<R: Requests> Shared<R> {
             queue: BTreeMap::new(),
             next: 0,
         };
-        Self { requests, lanes, cap, waves, state: Mutex::new(state) }
+        let (lanes, cap) = (lanes.max(1), cap.max(1));
+        Self { requests, lanes, cap, limits, waves, state: Mutex::new(state) }
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, State<R>> {
@@ -219,10 +227,17 @@ impl<R: Requests> Future for Waiting<R> {
     }
 }
 
+impl<R: Requests> Waiting<R> {
+    /// Drops the operation if it was not sent yet.
+    pub(super) fn withdraw(&self) -> bool {
+        let queued = self.shared.lock().queue.remove(&self.number);
+        // It is dropped outside the mutex, because it belongs to the backend.
+        queued.is_some()
+    }
+}
+
 impl<R: Requests> Drop for Waiting<R> {
     fn drop(&mut self) {
-        let queued = self.shared.lock().queue.remove(&self.number);
-        // Outside the mutex, because the operation belongs to the backend.
-        drop(queued);
+        self.withdraw();
     }
 }

@@ -1,11 +1,11 @@
 //! Publishes the name and the value of a leader, and renews them as long as its lease.
 
-use std::panic::resume_unwind;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 
 use syncguard_core::{Error, ErrorCode, Operation, Publication, Result};
 use tokio::runtime::Handle;
+use tokio::sync::{Mutex, watch};
 use tokio::time::sleep;
 
 use crate::errand::Errand;
@@ -20,12 +20,26 @@ struct State {
     shared: Arc<Shared>,
     lease: Arc<HeldLease>,
     home: Handle,
-    newest: Mutex<Option<Publication>>,
+    newest: watch::Sender<Newest>,
+    sent: watch::Sender<Sent>,
+    /// Whether a task sends the newest publication, and renews it.
+    renewed: AtomicBool,
     /// One request at a time, so that an older publication does not follow a newer one. If one gets no
     /// answer and is carried out late, the next renewal corrects that.
-    sending: tokio::sync::Mutex<()>,
-    /// Whether a task renews it.
-    renewed: AtomicBool,
+    sending: Mutex<()>,
+}
+
+/// The newest publication, and its number.
+#[derive(Clone, Default)]
+struct Newest {
+    number: u64,
+    publication: Option<Publication>,
+}
+
+/// The number of the publication that was sent last, and the answer.
+struct Sent {
+    number: u64,
+    answer: Result<()>,
 }
 
 /// A publication is renewed after this part of the TTL, as the lease is.
@@ -39,53 +53,62 @@ impl Publisher {
             shared: shared.clone(),
             lease: lease.clone(),
             home: home.clone(),
-            newest: Mutex::default(),
-            sending: tokio::sync::Mutex::default(),
+            newest: watch::Sender::default(),
+            sent: watch::Sender::new(Sent { number: 0, answer: Ok(()) }),
             renewed: AtomicBool::new(false),
+            sending: Mutex::default(),
         }))
     }
 
-    /// Publishes in the background, and renews from here on.
-    pub(super) fn begin(&self, publication: Publication) {
-        *self.newest() = Some(publication);
-        if self.0.renewed.swap(true, Ordering::Relaxed) {
-            return;
+    /// Publishes in the background, and renews from here on. Returns the number of the publication.
+    pub(super) fn begin(&self, publication: Publication) -> u64 {
+        let mut number = 0;
+        self.0.newest.send_modify(|newest| {
+            newest.number += 1;
+            number = newest.number;
+            newest.publication = Some(publication);
+        });
+        if !self.0.renewed.swap(true, Ordering::Relaxed) {
+            self.start();
         }
-        let publisher = self.clone();
+        number
+    }
+
+    fn start(&self) {
+        let (publisher, by_end) = (self.clone(), self.clone());
         let work = move || {
             let publisher = publisher.clone();
             async move { publisher.run().await }
         };
+        let abandoned = move || {
+            by_end.0.renewed.store(false, Ordering::Relaxed);
+            by_end.tell(by_end.0.newest.borrow().number, Err(by_end.abandoned()));
+        };
         // What is not renewed expires.
         let fallback = self.0.shared.background.fallback().cloned();
-        Errand::new(work, || {}).start(&self.0.home, fallback.as_ref());
+        Errand::new(work, abandoned).start(&self.0.home, fallback.as_ref());
     }
 
-    /// Publishes, and renews from here on. A task sends it, where it is also renewed, because a request that
-    /// its caller leaves behind could follow a newer one.
+    /// Publishes, and renews from here on. The task that renews sends it, because a request that its caller
+    /// leaves behind could follow a newer one.
     pub(super) async fn publish(&self, publication: Publication) -> Result<()> {
-        self.begin(publication);
-        let publisher = self.clone();
-        let sending = self.0.home.spawn(async move { publisher.send().await });
-        let sent = tokio::select! {
+        let mut sent = self.0.sent.subscribe();
+        let number = self.begin(publication);
+        let answered = sent.wait_for(|sent| sent.number >= number);
+        tokio::select! {
             biased;
-            sent = sending => sent,
+            // It fails only if the sender is gone, which `self` keeps.
+            Ok(sent) = answered => sent.answer.clone(),
             // Nobody drives that runtime, or the store does not answer.
-            () = self.0.lease.over() => return Err(self.over()),
-        };
-        match sent {
-            Ok(sent) => sent,
-            Err(failed) => match failed.try_into_panic() {
-                Ok(panic) => resume_unwind(panic),
-                // That runtime has ended.
-                Err(_) => self.send().await,
-            },
+            () = self.0.lease.over() => Err(self.over()),
+            () = self.0.lease.ended() => Err(self.over()),
         }
     }
 
     /// Removes what was published. What stays behind is shown to nobody, and expires.
     pub(super) async fn withdraw(&self) {
-        if self.newest().is_some() {
+        let published = self.0.newest.borrow().publication.is_some();
+        if published {
             let _one_at_a_time = self.0.sending.lock().await;
             drop(self.0.shared.backend.withdraw(&self.0.lease.lease()).await);
         }
@@ -93,10 +116,14 @@ impl Publisher {
 
     async fn run(&self) {
         let lease = &self.0.lease;
+        let mut newest = self.0.newest.subscribe();
         let mut warned = false;
         loop {
+            let Newest { number, publication } = newest.borrow_and_update().clone();
+            let answer = self.send(publication).await;
+            self.tell(number, answer.clone());
             let ttl = lease.ttl().as_duration();
-            let pause = match self.send().await {
+            let pause = match answer {
                 Ok(()) => ttl / RENEWAL_PART,
                 Err(error) if error.code() == ErrorCode::Lost => return,
                 Err(error) => {
@@ -111,23 +138,28 @@ impl Publisher {
                 biased;
                 () = lease.ended() => return,
                 () = lease.over() => return,
+                // It fails only if the sender is gone, which `self` keeps.
+                _ = newest.changed() => {}
                 () = sleep(pause) => {}
             }
         }
     }
 
-    /// Sends the newest publication.
-    async fn send(&self) -> Result<()> {
+    async fn send(&self, publication: Option<Publication>) -> Result<()> {
         let State { shared, lease, sending, .. } = &*self.0;
         let _one_at_a_time = sending.lock().await;
-        let Some(newest) = self.newest().clone() else {
+        let Some(publication) = publication else {
             return Ok(());
         };
         let over = lease.is_ended() || lease.is_lost();
-        if !over && shared.backend.publish(&lease.lease(), &newest, lease.ttl()).await? {
+        if !over && shared.backend.publish(&lease.lease(), &publication, lease.ttl()).await? {
             return Ok(());
         }
         Err(self.over())
+    }
+
+    fn tell(&self, number: u64, answer: Result<()>) {
+        self.0.sent.send_replace(Sent { number, answer });
     }
 
     fn over(&self) -> Error {
@@ -136,9 +168,10 @@ impl Publisher {
             .with_message("the term is over")
     }
 
-    fn newest(&self) -> std::sync::MutexGuard<'_, Option<Publication>> {
-        // Nothing panics while it is locked.
-        self.0.newest.lock().unwrap_or_else(PoisonError::into_inner)
+    fn abandoned(&self) -> Error {
+        Error::new(ErrorCode::Aborted, Operation::Publish)
+            .with_key(self.0.lease.granted().key())
+            .with_message("the task that publishes has ended, as its runtime did: publish again")
     }
 }
 
