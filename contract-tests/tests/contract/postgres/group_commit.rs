@@ -296,10 +296,18 @@ async fn statements_of_many_and_of_one_never_deadlock(server: Arc<Server>) -> Ou
 async fn unsorted_statements_that_wait_deadlock(pool: &PgPool) -> Outcome {
     let statement =
         include_str!("../../../../crates/syncguard-postgres/src/operations/sql/acquire_many.sql");
-    let tries = "WHERE pg_try_advisory_xact_lock(hashtext(key))";
-    assert!(statement.contains(tries));
-    let waits = statement
-        .replace(tries, "WHERE pg_advisory_xact_lock(hashtext(key)) IS NOT NULL")
+    let waits = [
+        ("OFFSET 0) AS free", "ORDER BY n OFFSET 0) AS free"),
+        (
+            "WHERE pg_try_advisory_xact_lock(hashtext(key))",
+            "WHERE pg_advisory_xact_lock(hashtext(key)) IS NOT NULL",
+        ),
+    ];
+    let waits = waits.iter().fold(statement.to_owned(), |statement, (found, replacement)| {
+        assert!(statement.contains(found));
+        statement.replace(found, replacement)
+    });
+    let waits = waits
         .replace("{now}", "floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint")
         .replace("{max_fence}", "900000000000000")
         .replace("{locks}", "syncguard_locks")
