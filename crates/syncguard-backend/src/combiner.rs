@@ -75,7 +75,7 @@ impl<R: Requests> Combiner<R> {
     }
 
     /// Runs an operation, and marks `sent` when it leaves the process. It must be called inside a
-    /// tokio runtime.
+    /// tokio runtime whose timer is enabled.
     ///
     /// # Errors
     ///

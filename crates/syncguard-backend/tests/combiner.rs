@@ -103,6 +103,10 @@ impl Requests for Server {
         }
     }
 
+    async fn send_alone(&self, connection: Connection, operation: u64) -> Result<u64> {
+        self.send(connection, vec![operation]).await.remove(0)
+    }
+
     async fn send(&self, connection: Connection, operations: Vec<u64>) -> Vec<Result<u64>> {
         if !self.0.immediate.load(Ordering::SeqCst) {
             let (answer, answered) = oneshot::channel();
@@ -671,7 +675,8 @@ fn a_runtime_that_is_not_driven_gets_one_lane_at_most() {
 
 #[test]
 fn the_lane_of_a_task_that_nobody_drives_is_used_by_others() {
-    let (server, left) = (Server::default(), Builder::new_current_thread().build().unwrap());
+    let server = Server::default();
+    let left = Builder::new_current_thread().enable_time().build().unwrap();
     let other = Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
     let combiner = server.combiner(1, 10);
     let sents = [Sent::default(), Sent::default()];

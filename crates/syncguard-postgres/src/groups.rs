@@ -109,6 +109,7 @@ impl<K: Kind> Requests for Sender<K> {
         self.database.borrow(K::OPERATION, Purpose::of(K::OPERATION), deadline).await
     }
 
+    // No statement that has a lane waits for a lock, because others wait for the lane.
     async fn send_alone(
         &self,
         connection: Borrowed,
@@ -120,8 +121,6 @@ impl<K: Kind> Requests for Sender<K> {
         K::answer_at_once(row, &operation)
     }
 
-    // Also for a single operation. No statement that has a lane waits for a lock, because others wait for
-    // the lane.
     async fn send(
         &self,
         connection: Borrowed,

@@ -114,10 +114,34 @@ impl Requests for Sender {
     }
 
     async fn send(&self, link: Link, calls: Vec<Call>) -> Vec<Result<Value>> {
-        if let [call] = &calls[..] {
-            return vec![self.send_one(&link, call).await];
+        let (mut keys, mut args) = (Vec::new(), Vec::new());
+        for call in &calls {
+            debug_assert!(call.script.takes(call.keys.len(), call.args.len()));
+            args.push(Value::from_static_str(call.script.name().unwrap_or_default()));
+            args.extend(call.args.iter().cloned());
+            keys.extend(call.keys.iter().cloned());
         }
-        self.send_many(&link, &calls).await
+        let in_flight = InFlight::new(&link.connection, &link.established);
+        let client = link.established.client();
+        let answer = Box::pin(MANY.call(client, &self.options, &keys, &args)).await;
+        in_flight.heard();
+        match answer {
+            Ok(Value::Array(parts)) if parts.len() == calls.len() * 2 => {
+                let parts = parts.chunks_exact(2).zip(&calls);
+                parts.map(|(answer, call)| link.answer(answer, call)).collect()
+            }
+            Ok(_) => {
+                let cause =
+                    || RedisError::new(ErrorKind::Parse, "Not one answer for each operation.");
+                calls.iter().map(|call| Err(error::classify(cause(), call.operation))).collect()
+            }
+            Err(cause) => {
+                let all: Vec<_> = calls.iter().collect();
+                let error = link.failed(cause, Operation::Connect, &all);
+                let each = |call: &Call| Err(error.clone().with_operation(call.operation));
+                calls.iter().map(each).collect()
+            }
+        }
     }
 
     fn abandoned(&self) -> Error {
@@ -156,37 +180,6 @@ impl Sender {
             Box::pin(call.script.call(client, &self.options, &call.keys, &call.args)).await;
         in_flight.heard();
         answer.map_err(|cause| link.failed(cause, call.operation, &[call]))
-    }
-
-    async fn send_many(&self, link: &Link, calls: &[Call]) -> Vec<Result<Value>> {
-        let (mut keys, mut args) = (Vec::new(), Vec::new());
-        for call in calls {
-            debug_assert!(call.script.takes(call.keys.len(), call.args.len()));
-            args.push(Value::from_static_str(call.script.name().unwrap_or_default()));
-            args.extend(call.args.iter().cloned());
-            keys.extend(call.keys.iter().cloned());
-        }
-        let in_flight = InFlight::new(&link.connection, &link.established);
-        let client = link.established.client();
-        let answer = Box::pin(MANY.call(client, &self.options, &keys, &args)).await;
-        in_flight.heard();
-        match answer {
-            Ok(Value::Array(parts)) if parts.len() == calls.len() * 2 => {
-                let parts = parts.chunks_exact(2).zip(calls);
-                parts.map(|(answer, call)| link.answer(answer, call)).collect()
-            }
-            Ok(_) => {
-                let cause =
-                    || RedisError::new(ErrorKind::Parse, "Not one answer for each operation.");
-                calls.iter().map(|call| Err(error::classify(cause(), call.operation))).collect()
-            }
-            Err(cause) => {
-                let all: Vec<_> = calls.iter().collect();
-                let error = link.failed(cause, Operation::Connect, &all);
-                let each = |call: &Call| Err(error.clone().with_operation(call.operation));
-                calls.iter().map(each).collect()
-            }
-        }
     }
 }
 

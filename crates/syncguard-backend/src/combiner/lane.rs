@@ -164,7 +164,7 @@ impl<R: Requests> Lane<R> {
                     if operations.is_empty() {
                         self.go_on();
                     } else {
-                        let answers = shared.requests.send(connection, operations).await;
+                        let answers = send(&shared.requests, connection, operations).await;
                         self.answer(replies, answers);
                     }
                 }
@@ -214,6 +214,19 @@ impl<R: Requests> Lane<R> {
         self.held = false;
         state.busy -= 1;
     }
+}
+
+async fn send<R: Requests>(
+    requests: &R,
+    connection: R::Connection,
+    mut operations: Vec<R::Operation>,
+) -> Vec<Result<R::Answer>> {
+    if operations.len() == 1
+        && let Some(operation) = operations.pop()
+    {
+        return vec![requests.send_alone(connection, operation).await];
+    }
+    requests.send(connection, operations).await
 }
 
 impl<R: Requests> Drop for Lane<R> {

@@ -24,21 +24,15 @@ pub trait Requests: Send + Sync + Sized + 'static {
     /// error. For later ones, it is called again.
     fn connect(&self) -> impl Future<Output = Result<Self::Connection>> + Send;
 
-    /// Sends the operation of a caller that found a free lane. It must end within a time limit.
+    /// Sends a single operation. It must end within a time limit.
     fn send_alone(
         &self,
         connection: Self::Connection,
         operation: Self::Operation,
-    ) -> impl Future<Output = Result<Self::Answer>> + Send {
-        async {
-            let mut answers = self.send(connection, vec![operation]).await;
-            answers.pop().unwrap_or_else(|| Err(self.abandoned()))
-        }
-    }
+    ) -> impl Future<Output = Result<Self::Answer>> + Send;
 
-    /// Sends operations that waited, which may be a single one, in one request, and returns their
-    /// answers in the same order. It must end within a time limit, and should not wait for other
-    /// clients: the lane is not free until it ends.
+    /// Sends several operations in one request, and returns their answers in the same order. It must end
+    /// within a time limit, and should not wait for other clients: the lane is not free until it ends.
     fn send(
         &self,
         connection: Self::Connection,
