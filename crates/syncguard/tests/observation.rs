@@ -173,6 +173,23 @@ async fn n7_what_a_leader_publishes_is_seen_while_it_leads() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn n7_a_term_that_was_overtaken_publishes_no_more() {
+    let backend = with_notifications_and_handoff();
+    let (locks, others) = (LockManager::new(backend.clone()), LockManager::new(backend.clone()));
+    let term = locks.election("key").ttl(TTL).candidate("ada").campaign().await.unwrap();
+    sleep(MS).await;
+    backend.lose_lease("key").await.unwrap();
+    let next_term = others.election("key").ttl(TTL).candidate("bob").campaign().await.unwrap();
+    sleep(MS).await;
+    assert!(!term.remaining().is_zero(), "no renewal has noticed it yet");
+    for value in ["10.0.0.1:80", "10.0.0.2:80"] {
+        let refused = timeout(MS, term.publish(value)).await.unwrap().unwrap_err();
+        assert_eq!(refused.code(), ErrorCode::Lost);
+    }
+    drop(next_term);
+}
+
+#[tokio::test(start_paused = true)]
 async fn n7_a_publication_of_an_earlier_term_is_not_shown() {
     let backend = with_notifications_and_handoff();
     let locks = LockManager::new(backend.clone());

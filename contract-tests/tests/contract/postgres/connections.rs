@@ -1,8 +1,7 @@
 //! The connections of a backend: how many there are, who waits for them, and when they are replaced.
 
-use std::future::{Future, poll_fn};
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Context, Wake, Waker};
 use std::time::Duration;
 
 use contract_tests::forwarder::Forwarder;
@@ -11,6 +10,7 @@ use contract_tests::servers::Server;
 use syncguard_postgres::sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use syncguard_postgres::sqlx::{self, AssertSqlSafe};
 use syncguard_postgres::{Backend, ErrorCode, LockManager, PostgresBackend, Sent};
+use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -147,6 +147,16 @@ async fn an_attempt_that_is_dropped_while_it_waits_leaves_nothing_behind(
     Ok(())
 }
 
+/// Notices that a future was woken, without polling it.
+#[derive(Default)]
+struct Woken(Notify);
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.notify_one();
+    }
+}
+
 async fn a_connection_that_its_caller_does_not_take_is_left_to_others(
     server: Arc<Server>,
 ) -> Outcome {
@@ -161,17 +171,17 @@ async fn a_connection_that_its_caller_does_not_take_is_left_to_others(
     };
     let key = fresh_key();
     let mut lookup = Box::pin(backend.get(&key));
-    let first = poll_fn(|context| Poll::Ready(lookup.as_mut().poll(context))).await;
-    assert!(first.is_pending());
+    let delivered = Arc::new(Woken::default());
+    let waker = Waker::from(delivered.clone());
+    assert!(lookup.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+    delivered.0.notified().await;
+    drop(lookup);
     let opened = loop {
         let opened = idle().await?;
         if !opened.is_empty() {
             break opened;
         }
     };
-    // The client hears of it a moment after the server. If this is too early, nothing is tested.
-    sleep(Duration::from_millis(100)).await;
-    drop(lookup);
     backend.get(&key).await?;
     assert_eq!(idle().await?, opened);
     Ok(())

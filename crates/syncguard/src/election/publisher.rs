@@ -121,11 +121,15 @@ impl Publisher {
         loop {
             let Newest { number, publication } = newest.borrow_and_update().clone();
             let answer = self.send(publication).await;
+            let is_over = answer.as_ref().is_err_and(|error| error.code() == ErrorCode::Lost);
+            if is_over {
+                // Nothing later is sent either.
+                return self.tell(u64::MAX, answer);
+            }
             self.tell(number, answer.clone());
             let ttl = lease.ttl().as_duration();
             let pause = match answer {
                 Ok(()) => ttl / RENEWAL_PART,
-                Err(error) if error.code() == ErrorCode::Lost => return,
                 Err(error) => {
                     if !warned {
                         warn(&error);
