@@ -1,7 +1,7 @@
 //! Runs a future until the time limit, the caller's cancellation, or the shutdown of the manager.
 
 use std::future::{Future, poll_fn};
-use std::pin::pin;
+use std::pin::Pin;
 use std::task::Poll;
 
 use syncguard_core::{Error, ErrorCode, Key, Operation};
@@ -29,18 +29,18 @@ pub(crate) enum Stop {
 impl Limits {
     /// Awaits `future` within the limits, and until `closing` is cancelled because the manager shuts
     /// down. A request that is cancelled beforehand sends nothing.
-    pub(crate) async fn bound<T>(
+    ///
+    /// The future is pinned by the caller, because one that is passed by value is stored twice.
+    pub(crate) async fn bound<F: Future>(
         &self,
         closing: &CancellationToken,
-        future: impl Future<Output = T>,
-    ) -> Result<T, Stop> {
+        mut future: Pin<&mut F>,
+    ) -> Result<F::Output, Stop> {
         if let Some(stop) = self.reached(closing) {
             return Err(stop);
         }
-        let mut future = pin!(future);
         // A future that is ready at once costs no timer and no registration with the tokens.
-        let first = poll_fn(|cx| Poll::Ready(future.as_mut().poll(cx))).await;
-        if let Poll::Ready(value) = first {
+        if let Poll::Ready(value) = poll_fn(|cx| Poll::Ready(future.as_mut().poll(cx))).await {
             return Ok(value);
         }
         let cancelled = async {

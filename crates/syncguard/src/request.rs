@@ -135,7 +135,7 @@ impl LockRequest {
     /// As [`acquire`](Self::acquire).
     pub async fn try_acquire(self) -> Result<Option<LockGuard>> {
         let Checked { shared, home, key, terms, limits, settings } = self.check()?;
-        let attempt = attempt::acquire(&shared, &home, &key, &terms, None);
+        let attempt = pin!(attempt::acquire(&shared, &home, &key, &terms, None));
         let attempt = limits.bound(shared.background.closing(), attempt).await;
         match attempt.map_err(|stop| stop.without_answer(Operation::Acquire, &key))? {
             Attempt::Granted(guard) => {
@@ -183,7 +183,7 @@ impl LockRequest {
                 .with_key(&key)
                 .with_message("the lease is one of another key: ask for the lock of lease.key()"));
         }
-        let adopted = attempt::adopt(&shared, &home, lease, &terms);
+        let adopted = pin!(attempt::adopt(&shared, &home, lease, &terms));
         let adopted = limits.bound(shared.background.closing(), adopted).await;
         let guard = adopted.map_err(|stop| stop.without_answer(Operation::Extend, &key))??;
         if settings.keep_alive == Some(true)

@@ -1,6 +1,7 @@
 //! The loop that waits for one key: it stands in the queue, and tries while it is first.
 
 use std::future::{Future, pending};
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -63,7 +64,7 @@ impl Wait<'_> {
                     continue;
                 }
                 Position::Behind => {
-                    let moved = self.bound(ticket.woken()).await;
+                    let moved = self.bound(pin!(ticket.woken())).await;
                     moved.map_err(|stop| self.stopped(stop, &ticket, *attempts))?;
                     continue;
                 }
@@ -75,7 +76,7 @@ impl Wait<'_> {
             match schedule.next(now, held_until, yields_until) {
                 Next::GiveUp => return Err(self.give_up(Limit::Retries, &ticket, *attempts)),
                 Next::Sleep { until, listen } => {
-                    let woken = self.bound(sleep(&mut ticket, until, listen)).await;
+                    let woken = self.bound(pin!(sleep(&mut ticket, until, listen))).await;
                     match woken.map_err(|stop| self.stopped(stop, &ticket, *attempts))? {
                         Woken::Queue => {}
                         Woken::Notification => {
@@ -95,7 +96,7 @@ impl Wait<'_> {
                 }
                 Next::Try if ticket.begin_attempt() => {
                     schedule.attempt_begins(now);
-                    let attempt = self.bound(self.attempt(ticket.number, attempts)).await;
+                    let attempt = self.bound(pin!(self.attempt(ticket.number, attempts))).await;
                     let attempt = attempt.map_err(|stop| self.stopped(stop, &ticket, *attempts))?;
                     match attempt {
                         Attempt::Granted(guard) => {
@@ -134,8 +135,11 @@ impl Wait<'_> {
         }
     }
 
-    async fn bound<T>(&self, future: impl Future<Output = T>) -> Result<T, Stop> {
-        self.limits.bound(self.shared.background.closing(), future).await
+    fn bound<F: Future>(
+        &self,
+        future: Pin<&mut F>,
+    ) -> impl Future<Output = Result<F::Output, Stop>> {
+        self.limits.bound(self.shared.background.closing(), future)
     }
 
     /// An attempt counts when it is sent.
