@@ -28,7 +28,8 @@ pub struct GroupCommit {
     pub cap: usize,
 }
 
-/// How long an operation waits that others send.
+/// How long an operation waits if a task sends it. One that its caller sends has only the limit of
+/// [`Requests::send_alone`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(clippy::exhaustive_structs, reason = "a backend names both")]
 pub struct TimeLimits {
@@ -104,7 +105,7 @@ impl<R: Requests> Combiner<R> {
         answer
     }
 
-    /// Waits for the answer to an operation that others send, within the time limits.
+    /// Waits for the answer to an operation that a task sends, within the time limits.
     async fn answer(&self, mut waiting: Waiting<R>) -> Result<R::Answer> {
         let Shared { requests, limits, .. } = &*self.0;
         match timeout(limits.unsent, &mut waiting).await {

@@ -134,12 +134,12 @@ impl Database {
     }
 }
 
-/// Until when an operation may wait for a connection or a lane.
+/// Until when an operation may wait for a connection.
 ///
 /// The other half of its time is for the answer. With more callers than the server can serve in time, all
 /// would else be sent just before their deadlines, get no answer in time, and have their connections
 /// closed.
-pub(crate) fn half_of(deadline: Instant) -> Instant {
+fn half_of(deadline: Instant) -> Instant {
     let now = Instant::now();
     now + deadline.saturating_duration_since(now) / 2
 }

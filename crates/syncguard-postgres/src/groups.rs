@@ -33,6 +33,7 @@ pub(crate) struct Groups {
 impl Groups {
     pub(crate) fn new(database: &Arc<Database>, group_commit: Option<GroupCommit>) -> Self {
         let limit = database.command_timeout;
+        // As for a connection, half of the time is for the answer.
         let limits = TimeLimits { unsent: limit / 2, unanswered: limit / 2 + GRACE };
         let acquires = group_commit.map(|how| Combiner::new(Sender::new(database), how, limits));
         let acquires = Group { database: database.clone(), combiner: acquires };

@@ -29,7 +29,7 @@ const LONGEST_TIMEOUT: Duration = Duration::from_secs(3_600);
 /// - key prefix: `syncguard`
 /// - command timeout: 3 seconds
 /// - notifications: yes
-/// - concurrent operations share calls, at most 2 at a time with 64 operations each
+/// - concurrent operations share calls, at most 8 at a time with 32 operations each
 #[derive(Clone, Debug)]
 #[must_use = "options do nothing until `connect` or `build`"]
 pub struct RedisBackendBuilder {

@@ -28,8 +28,8 @@ pub(crate) struct Call {
     pub(crate) args: Vec<Value>,
 }
 
-/// How much longer than its limit an operation waits for the call that it is in, which has a limit of its
-/// own, at which its connection is closed.
+/// How much longer than its limit an operation waits for its call. The call has a limit of its own, at which
+/// its connection is closed.
 const GRACE: Duration = Duration::from_millis(100);
 
 /// Sends operations, alone or together.
@@ -175,7 +175,7 @@ impl Sender {
     async fn send_one(&self, link: &Link, call: &Call) -> Result<Value> {
         let in_flight = InFlight::new(&link.connection, &link.established);
         let client = link.established.client();
-        // Boxed, because it takes 5 KB, which an operation that waits would also take.
+        // Boxed: it takes 5 KB, for which every operation would have room even while it waits.
         let answer =
             Box::pin(call.script.call(client, &self.options, &call.keys, &call.args)).await;
         in_flight.heard();

@@ -60,6 +60,20 @@ fn n7_a_value_from_a_runtime_that_is_not_driven_holds_up_no_other() {
 }
 
 #[test]
+fn n7_a_value_is_published_where_the_term_is_renewed() {
+    let current = two_threads();
+    let locks = LockManager::builder(plain()).runtime(current.handle().clone()).build();
+    let term = one_thread().block_on(locks.election("key").ttl(HOUR).campaign()).unwrap();
+    // A caller starts to publish on a runtime that is then not driven any more.
+    let left = one_thread();
+    drop(left.block_on(async { timeout(Duration::ZERO, term.publish("1")).await }));
+    one_thread().block_on(async {
+        timeout(30 * SECOND, term.publish("2")).await.unwrap().unwrap();
+    });
+    drop(left);
+}
+
+#[test]
 fn n2_a_term_that_no_runtime_can_keep_is_lost_at_once() {
     let locks = LockManager::new(plain());
     let term = orphan(&locks, HOUR);

@@ -202,7 +202,8 @@ async fn g8_a_process_without_notifications_is_served_beside_one_with_them() {
 /// The grants in two minutes of eight tasks of one process, and of eight clients that only poll, with 0
 /// to 3 ms of work each.
 async fn grants_beside_pollers(locks: LockManager, backend: &FaultyBackend) -> [usize; 2] {
-    // The pauses between polls. In one minute in a hundred, they give pollers less than a tenth.
+    // Fixes the pauses between polls. With random ones, pollers got less than a tenth in one minute of a
+    // hundred.
     fastrand::seed(7);
     let polls = backend.clone().without_notifications().without_handoff();
     let poller = || LockManager::new(farther_by(&polls, MS));

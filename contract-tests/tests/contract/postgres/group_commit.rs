@@ -1,6 +1,7 @@
 //! Group commit: operations that share a statement keep their own answers.
 
 use std::collections::HashMap;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -323,11 +324,20 @@ async fn unsorted_statements_that_wait_deadlock(pool: &PgPool) -> Outcome {
     let mut middle = pool.begin().await?;
     let lock = sqlx::query("SELECT pg_advisory_xact_lock(hashtext($1))").bind(&keys[4]);
     lock.execute(&mut *middle).await?;
-    let (one, other, freed) = tokio::join!(acquire(keys.clone()), acquire(reversed), async {
+    let both = async { tokio::join!(acquire(keys.clone()), acquire(reversed)) };
+    let free = async {
         while waiting(pool).await? < 2 {}
         middle.rollback().await
-    });
-    freed?;
+    };
+    let (mut both, mut free) = (pin!(both), pin!(free));
+    let (one, other) = tokio::select! {
+        freed = &mut free => {
+            freed?;
+            both.await
+        }
+        // They did not wait.
+        ended = &mut both => ended,
+    };
     let refused = one.err().or(other.err()).expect("the server ends one of the two");
     let code = refused.as_database_error().and_then(|error| error.code().map(String::from));
     assert_eq!(code.as_deref(), Some("40P01"));

@@ -24,15 +24,16 @@ pub trait Requests: Send + Sync + Sized + 'static {
     /// error. For later ones, it is called again.
     fn connect(&self) -> impl Future<Output = Result<Self::Connection>> + Send;
 
-    /// Sends a single operation. It must end within a time limit.
+    /// Sends a single operation. It must end within a time limit, and should not wait for other clients: the
+    /// lane is not free until it ends.
     fn send_alone(
         &self,
         connection: Self::Connection,
         operation: Self::Operation,
     ) -> impl Future<Output = Result<Self::Answer>> + Send;
 
-    /// Sends several operations in one request, and returns their answers in the same order. It must end
-    /// within a time limit, and should not wait for other clients: the lane is not free until it ends.
+    /// Sends several operations in one request, and returns their answers in the same order. The same holds
+    /// for it.
     fn send(
         &self,
         connection: Self::Connection,

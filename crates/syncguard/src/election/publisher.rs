@@ -1,7 +1,6 @@
 //! Publishes the name and the value of a leader, and renews them as long as its lease.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use syncguard_core::{Error, ErrorCode, Operation, Publication, Result};
 use tokio::runtime::Handle;
@@ -19,28 +18,28 @@ pub(super) struct Publisher(Arc<State>);
 struct State {
     shared: Arc<Shared>,
     lease: Arc<HeldLease>,
-    home: Handle,
     newest: watch::Sender<Newest>,
-    sent: watch::Sender<Sent>,
-    /// Whether a task sends the newest publication, and renews it.
-    renewed: AtomicBool,
+    answered: watch::Sender<Answered>,
     /// One request at a time, so that an older publication does not follow a newer one. If one gets no
     /// answer and is carried out late, the next renewal corrects that.
     sending: Mutex<()>,
 }
 
-/// The newest publication, and its number.
-#[derive(Clone, Default)]
+/// The newest publication, if there is one, and its number.
+#[derive(Clone)]
 struct Newest {
     number: u64,
     publication: Option<Publication>,
 }
 
-/// The number of the publication that was sent last, and the answer.
-struct Sent {
+/// The answer to the publication with this number, and to those before it.
+struct Answered {
     number: u64,
     answer: Result<()>,
 }
+
+/// Nothing more is sent in this term, so this is the answer to all publications.
+const ALL: u64 = u64::MAX;
 
 /// A publication is renewed after this part of the TTL, as the lease is.
 const RENEWAL_PART: u32 = 3;
@@ -48,57 +47,48 @@ const RENEWAL_PART: u32 = 3;
 const RETRY_PART: u32 = 12;
 
 impl Publisher {
-    pub(super) fn new(shared: &Arc<Shared>, lease: &Arc<HeldLease>, home: &Handle) -> Self {
-        Self(Arc::new(State {
+    /// Starts a task that sends the newest publication, and renews it until the term is over. The task runs
+    /// where the lease is renewed.
+    pub(super) fn start(
+        shared: &Arc<Shared>,
+        lease: &Arc<HeldLease>,
+        home: &Handle,
+        first: Option<Publication>,
+    ) -> Self {
+        let publisher = Self(Arc::new(State {
             shared: shared.clone(),
             lease: lease.clone(),
-            home: home.clone(),
-            newest: watch::Sender::default(),
-            sent: watch::Sender::new(Sent { number: 0, answer: Ok(()) }),
-            renewed: AtomicBool::new(false),
+            newest: watch::Sender::new(Newest { number: 0, publication: first }),
+            answered: watch::Sender::new(Answered { number: 0, answer: Ok(()) }),
             sending: Mutex::default(),
-        }))
+        }));
+        let (by_work, by_end) = (publisher.clone(), publisher.clone());
+        let work = move || {
+            let publisher = by_work.clone();
+            async move { publisher.run().await }
+        };
+        let abandoned = move || by_end.tell(ALL, Err(by_end.abandoned()));
+        // What is not renewed expires.
+        Errand::new(work, abandoned).start(home, shared.background.fallback());
+        publisher
     }
 
-    /// Publishes in the background, and renews from here on. Returns the number of the publication.
-    pub(super) fn begin(&self, publication: Publication) -> u64 {
+    /// Publishes, and renews from here on. The task sends it, because a request that its caller leaves
+    /// behind could follow a newer one.
+    pub(super) async fn publish(&self, publication: Publication) -> Result<()> {
+        let mut answered = self.0.answered.subscribe();
         let mut number = 0;
         self.0.newest.send_modify(|newest| {
             newest.number += 1;
             number = newest.number;
             newest.publication = Some(publication);
         });
-        if !self.0.renewed.swap(true, Ordering::Relaxed) {
-            self.start();
-        }
-        number
-    }
-
-    fn start(&self) {
-        let (publisher, by_end) = (self.clone(), self.clone());
-        let work = move || {
-            let publisher = publisher.clone();
-            async move { publisher.run().await }
-        };
-        let abandoned = move || {
-            by_end.0.renewed.store(false, Ordering::Relaxed);
-            by_end.tell(by_end.0.newest.borrow().number, Err(by_end.abandoned()));
-        };
-        // What is not renewed expires.
-        let fallback = self.0.shared.background.fallback().cloned();
-        Errand::new(work, abandoned).start(&self.0.home, fallback.as_ref());
-    }
-
-    /// Publishes, and renews from here on. The task that renews sends it, because a request that its caller
-    /// leaves behind could follow a newer one.
-    pub(super) async fn publish(&self, publication: Publication) -> Result<()> {
-        let mut sent = self.0.sent.subscribe();
-        let number = self.begin(publication);
-        let answered = sent.wait_for(|sent| sent.number >= number);
         tokio::select! {
             biased;
             // It fails only if the sender is gone, which `self` keeps.
-            Ok(sent) = answered => sent.answer.clone(),
+            Ok(answered) = answered.wait_for(|answered| answered.number >= number) => {
+                answered.answer.clone()
+            }
             // Nobody drives that runtime, or the store does not answer.
             () = self.0.lease.over() => Err(self.over()),
             () = self.0.lease.ended() => Err(self.over()),
@@ -123,8 +113,7 @@ impl Publisher {
             let answer = self.send(publication).await;
             let is_over = answer.as_ref().is_err_and(|error| error.code() == ErrorCode::Lost);
             if is_over {
-                // Nothing later is sent either.
-                return self.tell(u64::MAX, answer);
+                return self.tell(ALL, answer);
             }
             self.tell(number, answer.clone());
             let ttl = lease.ttl().as_duration();
@@ -163,7 +152,7 @@ impl Publisher {
     }
 
     fn tell(&self, number: u64, answer: Result<()>) {
-        self.0.sent.send_replace(Sent { number, answer });
+        self.0.answered.send_replace(Answered { number, answer });
     }
 
     fn over(&self) -> Error {
@@ -175,7 +164,7 @@ impl Publisher {
     fn abandoned(&self) -> Error {
         Error::new(ErrorCode::Aborted, Operation::Publish)
             .with_key(self.0.lease.granted().key())
-            .with_message("the task that publishes has ended, as its runtime did: publish again")
+            .with_message("no runtime is left to publish, or the backend panicked")
     }
 }
 

@@ -64,11 +64,11 @@ impl Term {
         let watchdog = conditions.aborts.then(|| Watchdog::start(lease)).transpose()?;
         let head_start = LONGEST_HEAD_START.min(lease.ttl().as_duration() / 10);
         let head_start = if conditions.aborts { head_start } else { Duration::ZERO };
-        let publisher = Publisher::new(shared, lease, home);
-        if conditions.publishes {
+        let publishes = conditions.publishes.then(|| {
             let (candidate, value) = (conditions.candidate.clone(), conditions.value.clone());
-            publisher.begin(Publication::new(guard.fence(), candidate, value)?);
-        }
+            Publication::new(guard.fence(), candidate, value)
+        });
+        let publisher = Publisher::start(shared, lease, home, publishes.transpose()?);
         let ender = Ender::new(shared, lease, head_start);
         ender.start(home, conditions.margin, &conditions.cancel);
         Ok(Self(Arc::new(State {
@@ -175,7 +175,8 @@ impl Term {
     ///
     /// - [`ErrorCode::InvalidArgument`] if the value or the name is too long.
     /// - [`ErrorCode::Lost`] if the term is over.
-    /// - Otherwise as the backend fails. The value is then written with the next renewal.
+    /// - [`ErrorCode::Aborted`] if no runtime is left to send it. Then the term ends as well.
+    /// - Otherwise as the backend fails. The value, or a newer one, is then written with the next renewal.
     ///
     /// # Cancel safety
     ///
