@@ -35,7 +35,7 @@ pub struct GroupCommit {
 pub struct TimeLimits {
     /// Until it is sent.
     pub unsent: Duration,
-    /// If it was sent by then: for how much longer until it is answered.
+    /// After that, until it is answered, if it was sent in time.
     pub unanswered: Duration,
 }
 

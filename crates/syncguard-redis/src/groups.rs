@@ -123,6 +123,7 @@ impl Requests for Sender {
         }
         let in_flight = InFlight::new(&link.connection, &link.established);
         let client = link.established.client();
+        // Boxed, as in `send_one`.
         let answer = Box::pin(MANY.call(client, &self.options, &keys, &args)).await;
         in_flight.heard();
         match answer {

@@ -16,6 +16,7 @@ use tokio::time::timeout;
 
 use contract_tests::servers::Server;
 
+use super::faults::{pid, waiting};
 use super::{
     Outcome, cases, empty_schema, execute, fresh_id, fresh_key, lease, minute, other_client,
     service,
@@ -324,9 +325,10 @@ async fn unsorted_statements_that_wait_deadlock(pool: &PgPool) -> Outcome {
     let mut middle = pool.begin().await?;
     let lock = sqlx::query("SELECT pg_advisory_xact_lock(hashtext($1))").bind(&keys[4]);
     lock.execute(&mut *middle).await?;
+    let holder = pid(&mut middle).await?;
     let both = async { tokio::join!(acquire(keys.clone()), acquire(reversed)) };
     let free = async {
-        while waiting(pool).await? < 2 {}
+        while waiting(pool, holder).await? < 2 {}
         middle.rollback().await
     };
     let (mut both, mut free) = (pin!(both), pin!(free));
@@ -342,13 +344,6 @@ async fn unsorted_statements_that_wait_deadlock(pool: &PgPool) -> Outcome {
     let code = refused.as_database_error().and_then(|error| error.code().map(String::from));
     assert_eq!(code.as_deref(), Some("40P01"));
     Ok(())
-}
-
-/// How many sessions of this database wait for an advisory lock.
-async fn waiting(pool: &PgPool) -> sqlx::Result<i64> {
-    let sql = "SELECT count(*) FROM pg_locks JOIN pg_database AS d ON d.oid = database \
-               WHERE locktype = 'advisory' AND NOT granted AND datname = current_database()";
-    sqlx::query_scalar(sql).fetch_one(pool).await
 }
 
 /// Reads how many deadlocks the server broke. It publishes the number after a moment.

@@ -32,8 +32,9 @@ pub trait Requests: Send + Sync + Sized + 'static {
         operation: Self::Operation,
     ) -> impl Future<Output = Result<Self::Answer>> + Send;
 
-    /// Sends several operations in one request, and returns their answers in the same order. The same holds
-    /// for it.
+    /// Sends several operations in one request, and returns their answers in the same order. Like
+    /// [`send_alone`](Self::send_alone), it must end within a time limit and should not wait for other
+    /// clients.
     fn send(
         &self,
         connection: Self::Connection,

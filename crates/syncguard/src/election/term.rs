@@ -64,11 +64,11 @@ impl Term {
         let watchdog = conditions.aborts.then(|| Watchdog::start(lease)).transpose()?;
         let head_start = LONGEST_HEAD_START.min(lease.ttl().as_duration() / 10);
         let head_start = if conditions.aborts { head_start } else { Duration::ZERO };
-        let publishes = conditions.publishes.then(|| {
+        let publication = conditions.publishes.then(|| {
             let (candidate, value) = (conditions.candidate.clone(), conditions.value.clone());
             Publication::new(guard.fence(), candidate, value)
         });
-        let publisher = Publisher::start(shared, lease, home, publishes.transpose()?);
+        let publisher = Publisher::start(shared, lease, home, publication.transpose()?);
         let ender = Ender::new(shared, lease, head_start);
         ender.start(home, conditions.margin, &conditions.cancel);
         Ok(Self(Arc::new(State {
