@@ -1,43 +1,23 @@
 //! Group commit: operations that arrive while a request is under way share the next one.
 
 mod lane;
+mod options;
 mod requests;
 mod shared;
 mod wave;
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
 
 use syncguard_core::{Result, Sent};
 use tokio::runtime::Handle;
 use tokio::time::timeout;
 
 use self::lane::{Begun, begin};
+pub use self::options::{GroupCommit, TimeLimits};
 pub use self::requests::Requests;
 use self::shared::{Shared, Waiting};
 use self::wave::Waves;
-
-/// How operations share requests.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(clippy::exhaustive_structs, reason = "a backend names both")]
-pub struct GroupCommit {
-    /// How many requests are under way at a time. A value of 0 counts as 1.
-    pub lanes: usize,
-    /// How many operations one request has at most. A value of 0 counts as 1.
-    pub cap: usize,
-}
-
-/// How long an operation waits if a task sends it. One that its caller sends has only the limit of
-/// [`Requests::send_alone`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(clippy::exhaustive_structs, reason = "a backend names both")]
-pub struct TimeLimits {
-    /// Until it is sent.
-    pub unsent: Duration,
-    /// After that, until it is answered, if it was sent in time.
-    pub unanswered: Duration,
-}
 
 /// Sends operations to a server. While few requests are under way, each operation goes out at once and
 /// alone. The others wait, and the next request takes all of them.

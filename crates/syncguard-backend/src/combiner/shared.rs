@@ -12,9 +12,9 @@ use tokio::runtime::{self, Handle, RuntimeFlavor};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use super::options::{GroupCommit, TimeLimits};
 use super::requests::Requests;
 use super::wave::{self, Waves};
-use super::{GroupCommit, TimeLimits};
 
 pub(super) struct Shared<R: Requests> {
     pub(super) requests: R,
