@@ -121,6 +121,9 @@ impl Database {
     ) -> Result<Option<PgRow>> {
         let values = || values(Value::Millis(Some(patience(deadline))));
         let answer = async {
+            if statement.is_prepared() {
+                borrowed.renew_plans().await?;
+            }
             let connection = borrowed.connection();
             match statement.fetch(connection, values().as_ref()).await {
                 Err(error) if is_conflict(&error) => {

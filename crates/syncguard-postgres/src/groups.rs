@@ -163,6 +163,9 @@ impl<K: Kind> Sender<K> {
         let columns = K::columns(sent().map(|(operation, _)| *operation));
         let statement = K::together(&self.database.statements);
         let answer = async {
+            if statement.is_prepared() {
+                connection.renew_plans().await?;
+            }
             let link = connection.connection();
             let values = || columns.values(Value::Millis(Some(patience(deadline))));
             match statement.fetch_all(link, &values()).await {

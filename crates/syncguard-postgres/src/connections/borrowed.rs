@@ -2,15 +2,15 @@
 
 use std::sync::Arc;
 
-use sqlx::Connection;
 use sqlx::postgres::PgConnection;
+use sqlx::{Connection, Executor};
 use syncguard_backend::spawn_stealable;
 use tokio::runtime::Handle;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
 
 use super::shared::Shared;
-use super::state::Open;
+use super::state::{Open, SAME_PLANS};
 
 /// A connection for one operation. If it is neither [given back](Self::give_back) nor
 /// [condemned](Self::condemn), the operation was dropped, and its answer may still come.
@@ -30,6 +30,22 @@ impl Borrowed {
         #[expect(clippy::expect_used, reason = "only methods that consume `self` take it out")]
         let open = self.open.as_mut().expect("it is lent");
         &mut open.connection
+    }
+
+    /// Makes the server drop the plans of prepared statements now and then. Call it before each of them.
+    ///
+    /// A server that refuses the command still has a session that works.
+    pub(crate) async fn renew_plans(&mut self) -> sqlx::Result<()> {
+        let Some(open) = &mut self.open else { return Ok(()) };
+        open.same_plans = open.same_plans.saturating_sub(1);
+        if open.same_plans > 0 {
+            return Ok(());
+        }
+        open.same_plans = SAME_PLANS;
+        match open.connection.execute(sqlx::raw_sql("DISCARD PLANS")).await {
+            Ok(_) | Err(sqlx::Error::Database(_)) => Ok(()),
+            Err(error) => Err(error),
+        }
     }
 
     /// Leaves the connection to others: its answer has arrived, and says nothing against it.

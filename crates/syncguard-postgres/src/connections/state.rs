@@ -21,6 +21,8 @@ pub(super) struct Open {
     pub(super) runtime: Id,
     /// Connections of an earlier generation are not used again.
     pub(super) generation: u64,
+    /// How many statements it may still send with the same plans.
+    pub(super) same_plans: u32,
     /// One of as many as there are connections.
     _counted: Arc<()>,
 }
@@ -73,10 +75,24 @@ struct Refused {
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 const LAST_PAUSE: Duration = Duration::from_millis(500);
 
+/// How many statements a connection sends with the same plans.
+///
+/// A session keeps the plan of a prepared statement until the table is vacuumed or analyzed. Right after that,
+/// the table may have so few pages that the plan is to read all of them, and the session keeps this plan
+/// while hundreds of thousands of leases come and go, and leave pages behind. A new plan takes the server a
+/// millisecond, and suits the table as it is by then.
+pub(super) const SAME_PLANS: u32 = 1_000;
+
 impl State {
     /// Counts a new connection.
     pub(super) fn open(&self, connection: PgConnection, runtime: Id, generation: u64) -> Open {
-        Open { connection, runtime, generation, _counted: self.counter.clone() }
+        Open {
+            connection,
+            runtime,
+            generation,
+            same_plans: SAME_PLANS,
+            _counted: self.counter.clone(),
+        }
     }
 
     /// Takes the idle connection of this runtime that was used last, and says since when it is idle.

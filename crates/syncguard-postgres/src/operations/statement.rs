@@ -17,6 +17,11 @@ pub(crate) struct Statement {
 }
 
 impl Statement {
+    /// Whether sessions keep a plan of it.
+    pub(crate) fn is_prepared(&self) -> bool {
+        self.protocol == Protocol::Prepared
+    }
+
     /// Sends it, and waits for the end of its transaction: a row alone says nothing yet.
     pub(crate) async fn fetch(
         &self,
