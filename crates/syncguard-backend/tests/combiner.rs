@@ -1,6 +1,6 @@
 //! The combiner, on a server that a test plays.
 
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
 
 use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
@@ -36,13 +36,18 @@ struct State {
     /// Requests are answered at once.
     immediate: AtomicBool,
     requests: Mutex<VecDeque<(Vec<u64>, oneshot::Sender<()>)>>,
+    connects: AtomicUsize,
     connections: AtomicUsize,
     most_connections: AtomicUsize,
 }
 
 impl Server {
     fn combiner(&self, lanes: usize, cap: usize) -> Combiner<Self> {
-        let limits = TimeLimits { unsent: UNSENT, unanswered: UNANSWERED };
+        self.combiner_that_waits(lanes, cap, Duration::ZERO)
+    }
+
+    fn combiner_that_waits(&self, lanes: usize, cap: usize, short: Duration) -> Combiner<Self> {
+        let limits = TimeLimits { short_request: short, unsent: UNSENT, unanswered: UNANSWERED };
         Combiner::new(self.clone(), GroupCommit { lanes, cap }, limits)
     }
 
@@ -93,6 +98,7 @@ impl Requests for Server {
     }
 
     async fn connect(&self) -> Result<Connection> {
+        self.0.connects.fetch_add(1, Ordering::SeqCst);
         let down = self.0.down.load(Ordering::SeqCst);
         if self.0.far.load(Ordering::SeqCst) {
             sleep(SECOND).await;
@@ -268,10 +274,11 @@ async fn one_whose_caller_does_not_poll_does_not_block_the_others_for_long() {
     let (two, _) = start(&combiner, 2).await;
     advance(SECOND).await;
     let (three, _) = start(&combiner, 3).await;
-    server.request().await.1.send(()).unwrap();
-    three.await.unwrap().unwrap();
-    server.request().await.1.send(()).unwrap();
+    let (operations, answer) = server.request().await;
+    assert_eq!(operations, [2, 3]);
+    answer.send(()).unwrap();
     two.await.unwrap().unwrap();
+    three.await.unwrap().unwrap();
     assert_eq!(forgotten.await.unwrap(), 2);
     // The lane that was taken from it is not given back twice.
     let mut tasks = Vec::new();
@@ -480,6 +487,116 @@ async fn more_than_one_request_takes_use_other_free_lanes_at_once() {
     // None of these is answered.
     let (one, other) = (server.request().await, server.request().await);
     assert_eq!((one.0, other.0), (vec![30, 31, 40], vec![41, 50, 51]));
+}
+
+/// A request that takes less is short.
+const SHORT: Duration = Duration::from_millis(4);
+
+/// Sends a request that takes this time, and then two at once, while two operations wait. Answers the first of
+/// them after the same time, and returns the second.
+async fn two_wait_and_a_lane_is_free(
+    server: &Server,
+    combiner: &Combiner<Server>,
+    time: Duration,
+) -> oneshot::Sender<()> {
+    let (first, _) = start(combiner, 9).await;
+    let (_, answer) = server.request().await;
+    advance(time).await;
+    drop(answer);
+    first.await.unwrap().unwrap();
+    for n in 1..=4 {
+        start(combiner, n).await;
+    }
+    let (first, second) = (server.request().await, server.request().await);
+    assert_eq!((first.0, second.0), (vec![1], vec![2]));
+    advance(time).await;
+    drop(first.1);
+    // The caller and the task that may follow it.
+    for _ in 0..3 {
+        yield_now().await;
+    }
+    second.1
+}
+
+#[tokio::test(start_paused = true)]
+async fn more_callers_than_lanes_wait_for_a_short_request_and_share_the_next_one() {
+    let server = Server::default();
+    let combiner = server.combiner_that_waits(2, 10, SHORT);
+    let second = two_wait_and_a_lane_is_free(&server, &combiner, SHORT / 2).await;
+    assert!(server.idle());
+    drop(second);
+    assert_eq!(server.request().await.0, [3, 4]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_waits_for_a_long_request_while_a_lane_is_free() {
+    let server = Server::default();
+    let combiner = server.combiner_that_waits(2, 10, SHORT);
+    let _second = two_wait_and_a_lane_is_free(&server, &combiner, SHORT).await;
+    assert_eq!(server.request().await.0, [3, 4]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn operations_that_fill_a_request_do_not_wait_for_a_short_one() {
+    let server = Server::default();
+    let combiner = server.combiner_that_waits(2, 2, SHORT);
+    let _second = two_wait_and_a_lane_is_free(&server, &combiner, SHORT / 2).await;
+    assert_eq!(server.request().await.0, [3, 4]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_arrives_and_fills_a_request_goes_out_with_those_that_wait() {
+    let server = Server::default();
+    let combiner = server.combiner_that_waits(2, 3, SHORT);
+    let _second = two_wait_and_a_lane_is_free(&server, &combiner, SHORT / 2).await;
+    assert!(server.idle());
+    start(&combiner, 5).await;
+    assert_eq!(server.request().await.0, [3, 4, 5]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_caller_that_was_answered_does_not_count() {
+    let server = Server::default();
+    let combiner = server.combiner_that_waits(2, 10, SHORT);
+    let (nine, _) = start(&combiner, 9).await;
+    drop(server.request().await);
+    nine.await.unwrap().unwrap();
+    for n in 1..=3 {
+        start(&combiner, n).await;
+    }
+    let (first, _second) = (server.request().await, server.request().await);
+    drop(first);
+    assert_eq!(server.request().await.0, [3]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lane_that_waits_for_its_connection_is_the_only_one_to_do_so() {
+    let server = Server::default();
+    server.0.far.store(true, Ordering::SeqCst);
+    let combiner = server.combiner_that_waits(4, 10, SHORT);
+    let (one, _) = start(&combiner, 1).await;
+    sleep(2 * SECOND).await;
+    drop(server.request().await);
+    one.await.unwrap().unwrap();
+    assert_eq!(server.0.connects.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_may_be_lost_holds_nobody_up_for_long() {
+    let server = Server::default();
+    let combiner = server.combiner_that_waits(2, 10, SHORT);
+    let _lost = two_wait_and_a_lane_is_free(&server, &combiner, SHORT / 2).await;
+    sleep(SECOND / 10).await;
+    let (operations, answer) = server.request().await;
+    assert_eq!(operations, [3, 4]);
+    drop(answer);
+    // Those that come later do not wait for it at all, although there are more callers than lanes.
+    let beside = combiner.beside(Server::default());
+    for n in 5..=7 {
+        start(&beside, n).await;
+    }
+    start(&combiner, 8).await;
+    assert_eq!(server.request().await.0, [8]);
 }
 
 /// A runtime that is not driven any more when a task on it has answered two operations together.
@@ -741,8 +858,17 @@ fn a_runtime_that_is_not_driven_after_a_common_answer_holds_up_no_other() {
 /// Callers leave at random await points. Nothing is left behind, and those that stay are answered.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ten_thousand_random_drops_leave_nothing_behind() {
+    drop_at_random(Duration::ZERO).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ten_thousand_random_drops_leave_nothing_behind_if_requests_are_short() {
+    drop_at_random(SECOND).await;
+}
+
+async fn drop_at_random(short_request: Duration) {
     let server = Server::default();
-    let combiner = server.combiner(2, 7);
+    let combiner = server.combiner_that_waits(2, 7, short_request);
     let answering = server.clone();
     let answers = Handle::current().spawn(async move {
         loop {

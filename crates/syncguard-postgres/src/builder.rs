@@ -133,10 +133,14 @@ impl PostgresBackendBuilder {
     /// renewals, releases) are under way at a time, each with at most `most` operations. The default is
     /// 4 lanes and 32 operations. A value of 0 counts as 1.
     ///
-    /// While fewer are under way, an operation is sent at once and alone. Otherwise it waits until one
-    /// of them is answered, and goes out with all others that wait. So a commit serves many locks when
-    /// there is much to do, and nothing is delayed when there is not. One lane suits a server that
-    /// shares its few processors with this program, and more lanes suit one that is far away.
+    /// An operation that finds a free lane is sent at once and alone. Otherwise it waits until a statement
+    /// is answered, and goes out with all others that wait. So a commit serves many locks when there is much
+    /// to do, and nothing is delayed when there is not.
+    ///
+    /// If the server is near, operations share more: while statements can take less than a millisecond, and more
+    /// callers than lanes use the backend, an operation waits for the end of a statement even if a lane is free,
+    /// for some milliseconds at most. It does not wait if enough operations do to fill a statement. So the server has less work,
+    /// and all are served earlier.
     pub fn group_commit(mut self, lanes: usize, most: usize) -> Self {
         self.group_commit = Some(GroupCommit { lanes, cap: most });
         self

@@ -48,7 +48,9 @@ impl Groups {
         group_commit: Option<GroupCommit>,
     ) -> Self {
         let sender = Sender { connections, options };
-        let limits = TimeLimits { unsent: limit, unanswered: limit + GRACE };
+        let (unsent, unanswered) = (limit, limit + GRACE);
+        // A call costs the server little beside its operations, so nothing is gained by waiting for another one.
+        let limits = TimeLimits { short_request: Duration::ZERO, unsent, unanswered };
         let combiner = group_commit.map(|how| Combiner::new(sender.clone(), how, limits));
         Self { sender, combiner }
     }

@@ -1,66 +1,35 @@
-//! Who sends a request: a caller sends its own operation, or a task sends those that wait.
+//! The lane of a task, which sends the operations that wait.
 
-use std::sync::Arc;
+use std::sync::{Arc, MutexGuard};
 
-use syncguard_core::{Result, Sent};
+use syncguard_core::Result;
 use tokio::runtime::Handle;
 use tokio::time::Instant;
 
+use super::callers::Wave;
 use super::requests::Requests;
-use super::shared::{Batch, Reply, Shared, State, Waiting};
-use super::wave::Wave;
+use super::shared::{Batch, Reply, Shared, State};
 use crate::stealable::spawn_stealable;
 
-/// How an operation begins.
-pub(super) enum Begun<R: Requests> {
-    /// With a lane of its own.
-    First(Turn<R>, R::Operation),
-    Waiting(Waiting<R>),
-}
-
-/// Takes a free lane for the operation, or lets it wait.
-pub(super) fn begin<R: Requests>(
+/// Starts a task that sends what waits, if an operation waits and a request may begin.
+pub(super) fn start_next<R: Requests>(
     shared: &Arc<Shared<R>>,
-    operation: R::Operation,
-    sent: &Sent,
-) -> Begun<R> {
-    let home = Handle::current();
-    let now = Instant::now();
-    let mut state = shared.lock();
-    if state.busy >= shared.lanes {
-        state.reclaim(now);
-    }
-    // Under one mutex with the check, or the last lane could end in between and serve nobody.
-    if state.busy >= shared.lanes || state.is_gathering(now, home.id()) {
-        return Begun::Waiting(state.enqueue(shared, &home, operation, sent));
-    }
-    // Callers were just answered together. More of them may be about to come.
-    if shared.waves.any(now) {
-        let waiting = state.enqueue(shared, &home, operation, sent);
-        let task = NextTask::gathering(shared, home, &mut state, None);
-        drop(state);
-        task.start();
-        return Begun::Waiting(waiting);
-    }
-    let number = state.begin_turn(now);
+    current: Option<&Handle>,
+    mut state: MutexGuard<'_, State<R>>,
+) {
+    let next = NextTask::with_lane(shared, current, &mut state);
+    // The runtime may drop the task at once, and that takes the lock.
     drop(state);
-    Begun::First(Turn { shared: shared.clone(), home, number }, operation)
+    if let Some(next) = next {
+        next.start();
+    }
 }
 
-/// The lane of a caller that sends its own operation. When this is dropped, a task sends what waits.
-pub(super) struct Turn<R: Requests> {
-    shared: Arc<Shared<R>>,
-    home: Handle,
-    number: u64,
-}
-
-impl<R: Requests> Drop for Turn<R> {
-    fn drop(&mut self) {
-        let mut state = self.shared.lock();
-        state.end(self.number);
-        let next = NextTask::with_lane(&self.shared, Some(&self.home), &mut state);
-        drop(state);
-        next.into_iter().for_each(NextTask::start);
+/// Sends what waits if all requests under way are overdue.
+pub(super) fn send_if_overdue<R: Requests>(shared: &Arc<Shared<R>>) {
+    let state = shared.lock();
+    if state.pace.is_overdue(Instant::now()) {
+        start_next(shared, Some(&Handle::current()), state);
     }
 }
 
@@ -68,7 +37,7 @@ impl<R: Requests> Drop for Turn<R> {
 ///
 /// It may not run for long, or never, if its runtime is not driven any more. So it counts only for a while:
 /// others then take the lane that it has, or no longer leave their operations to it.
-struct NextTask<R: Requests> {
+pub(super) struct NextTask<R: Requests> {
     shared: Arc<Shared<R>>,
     home: Handle,
     number: u64,
@@ -85,17 +54,18 @@ impl<R: Requests> NextTask<R> {
         current: Option<&Handle>,
         state: &mut State<R>,
     ) -> Option<Self> {
-        if state.busy >= shared.lanes {
+        let now = Instant::now();
+        if !state.may_begin(shared, now, 0) {
             return None;
         }
         let home = state.task_home(current)?;
-        let number = state.task_with_lane(Instant::now(), home.id());
+        let number = state.task_with_lane(now, home.id());
         Some(Self { shared: shared.clone(), home, number, _wave: None, begun: false })
     }
 
     /// Returns a task that the runtime runs after the callers that are ready now. It then sends what they
     /// want, if a lane is free.
-    fn gathering(
+    pub(super) fn gathering(
         shared: &Arc<Shared<R>>,
         home: Handle,
         state: &mut State<R>,
@@ -105,7 +75,7 @@ impl<R: Requests> NextTask<R> {
         Self { shared: shared.clone(), home, number, _wave: wave, begun: false }
     }
 
-    fn start(self) {
+    pub(super) fn start(self) {
         let home = self.home.clone();
         // Nobody needs the handle of the task: its operations have their own replies.
         drop(spawn_stealable(&home, async move {
@@ -120,10 +90,12 @@ impl<R: Requests> NextTask<R> {
         self.begun = true;
         let mut state = self.shared.lock();
         state.end(self.number);
-        let needed = state.busy < self.shared.lanes && !state.queue.is_empty();
+        // If no request may begin, a lane is in use, and the next request follows there.
+        let needed = !state.queue.is_empty() && state.may_begin(&self.shared, Instant::now(), 0);
         needed.then(|| {
             state.busy += 1;
-            Lane { shared: self.shared.clone(), home: self.home.clone(), held: true }
+            let (shared, home) = (self.shared.clone(), self.home.clone());
+            Lane { shared, home, held: true, begun: None, answered: false }
         })
     }
 }
@@ -142,6 +114,9 @@ struct Lane<R: Requests> {
     shared: Arc<Shared<R>>,
     home: Handle,
     held: bool,
+    /// When the request began that is under way.
+    begun: Option<Instant>,
+    answered: bool,
 }
 
 impl<R: Requests> Lane<R> {
@@ -156,15 +131,16 @@ impl<R: Requests> Lane<R> {
             };
             match connected {
                 Ok(connection) => {
-                    let Batch { operations, replies } = shared.take();
-                    // More than one request takes.
-                    let more = NextTask::with_lane(&shared, Some(&self.home), &mut shared.lock());
-                    more.into_iter().for_each(NextTask::start);
+                    let Batch { operations, replies, begun } = shared.take();
                     // All callers may have left while there was no connection.
                     if operations.is_empty() {
                         self.go_on();
                     } else {
+                        self.begun = Some(begun);
+                        // Operations may be left that can use another lane.
+                        start_next(&shared, Some(&self.home), shared.lock());
                         let answers = send(&shared.requests, connection, operations).await;
+                        self.answered = answers.iter().any(Result::is_ok);
                         self.answer(replies, answers);
                     }
                 }
@@ -194,25 +170,30 @@ impl<R: Requests> Lane<R> {
     /// Gives the lane back. For a moment, those that come leave it to a task to send them.
     fn gather(&mut self) -> NextTask<R> {
         let shared = self.shared.clone();
-        let wave = shared.waves.begin();
+        let wave = shared.callers.begin_wave();
         let mut state = shared.lock();
         self.give_back(&mut state);
         let home = state.task_home(Some(&self.home)).unwrap_or_else(|| self.home.clone());
         NextTask::gathering(&shared, home, &mut state, Some(wave))
     }
 
-    /// Goes on with the lane if an operation waits, and gives it back otherwise.
+    /// Goes on with the lane if an operation waits and a request may begin, and gives it back otherwise.
     fn go_on(&mut self) {
         let shared = self.shared.clone();
         let mut state = shared.lock();
-        if state.queue.is_empty() {
-            self.give_back(&mut state);
+        self.give_back(&mut state);
+        if !state.queue.is_empty() && state.may_begin(&shared, Instant::now(), 0) {
+            state.busy += 1;
+            self.held = true;
         }
     }
 
-    const fn give_back(&mut self, state: &mut State<R>) {
+    fn give_back(&mut self, state: &mut State<R>) {
         self.held = false;
         state.busy -= 1;
+        if let Some(begun) = self.begun.take() {
+            state.pace.end(begun, std::mem::take(&mut self.answered));
+        }
     }
 }
 
@@ -243,6 +224,5 @@ impl<R: Requests> Drop for Lane<R> {
 /// and a task on another runtime sends them.
 fn go_on_elsewhere<R: Requests>(shared: &Arc<Shared<R>>, ended: &Handle) {
     shared.fail(&shared.requests.abandoned(), |_, queued| queued.home.id() == ended.id());
-    let next = NextTask::with_lane(shared, None, &mut shared.lock());
-    next.into_iter().for_each(NextTask::start);
+    start_next(shared, None, shared.lock());
 }

@@ -15,11 +15,14 @@ pub struct GroupCommit {
     pub cap: usize,
 }
 
-/// How long an operation waits if a task sends it. One that its caller sends has only the limit of
-/// [`Requests::send_alone`].
+/// Times that decide how long an operation waits if a task sends it. One that its caller sends has only the
+/// limit of [`Requests::send_alone`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(clippy::exhaustive_structs, reason = "a backend names both")]
+#[allow(clippy::exhaustive_structs, reason = "a backend names all of them")]
 pub struct TimeLimits {
+    /// A request that takes less time is worth waiting for. Operations that arrive meanwhile share the next one,
+    /// although a lane is free, if there are more callers than lanes. With zero, they never wait for that.
+    pub short_request: Duration,
     /// Until it is sent.
     pub unsent: Duration,
     /// After that, until it is answered, if it was sent in time.

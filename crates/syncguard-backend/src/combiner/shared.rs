@@ -12,16 +12,17 @@ use tokio::runtime::{self, Handle, RuntimeFlavor};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use super::callers::{Caller, Callers, LONGEST_WAVE};
 use super::options::{GroupCommit, TimeLimits};
+use super::pace::Pace;
 use super::requests::Requests;
-use super::wave::{self, Waves};
 
 pub(super) struct Shared<R: Requests> {
     pub(super) requests: R,
     pub(super) lanes: usize,
     pub(super) cap: usize,
     pub(super) limits: TimeLimits,
-    pub(super) waves: Waves,
+    pub(super) callers: Callers,
     state: Mutex<State<R>>,
 }
 
@@ -30,12 +31,13 @@ pub(super) struct State<R: Requests> {
     pub(super) busy: usize,
     /// Which of them callers use for their own operation, or tasks have that did not run yet, and since when.
     /// The earliest is the first.
-    pub(super) turns: BTreeMap<u64, Instant>,
+    pub(super) reclaimable: BTreeMap<u64, Instant>,
     /// Tasks that were spawned to send what waits, and did not run yet.
     pub(super) tasks: BTreeMap<u64, Spawned>,
     /// The operations that wait, by the order of their arrival.
     pub(super) queue: BTreeMap<u64, Queued<R>>,
-    /// The number of the next turn, task or operation.
+    pub(super) pace: Pace,
+    /// The number of the next lane, task or operation.
     next: u64,
 }
 
@@ -63,6 +65,7 @@ pub(super) type Reply<R> = oneshot::Sender<Result<<R as Requests>::Answer>>;
 pub(super) struct Batch<R: Requests> {
     pub(super) operations: Vec<R::Operation>,
     pub(super) replies: Vec<Reply<R>>,
+    pub(super) begun: Instant,
 }
 
 impl<R: Requests> State<R> {
@@ -82,22 +85,36 @@ impl<R: Requests> State<R> {
         let number = self.number();
         let queued = Queued { home: home.clone(), operation, sent: sent.clone(), reply };
         self.queue.insert(number, queued);
-        Waiting { shared: shared.clone(), number, answer }
+        Waiting { shared: shared.clone(), number, answer, _caller: shared.callers.enter() }
+    }
+
+    /// Whether another request may begin now, for the operations that wait and `more` operations.
+    ///
+    /// Few callers use a lane each. With more of them, requests are larger if one begins when the last one
+    /// has ended, and the server has less work. But nobody waits for a server that is far, for a request
+    /// that may be lost, or if there are enough operations to fill a request.
+    pub(super) fn may_begin(&self, shared: &Shared<R>, now: Instant, more: usize) -> bool {
+        let Shared { lanes, cap, limits, ref callers, .. } = *shared;
+        self.busy == 0
+            || self.busy < lanes
+                && (!self.pace.ends_soon(now, limits.short_request)
+                    || self.queue.len() + more >= cap
+                    || callers.count() + more <= lanes)
     }
 
     /// Takes a free lane, which others reclaim if it is not used.
-    pub(super) fn begin_turn(&mut self, now: Instant) -> u64 {
+    pub(super) fn take_lane(&mut self, now: Instant) -> u64 {
         self.busy += 1;
         let number = self.number();
-        self.turns.insert(number, now);
+        self.reclaimable.insert(number, now);
         number
     }
 
-    /// Ends a turn, or the wait of a task to run.
+    /// Gives a lane back, or ends the wait of a task to run.
     pub(super) fn end(&mut self, number: u64) {
         self.tasks.remove(&number);
-        // A turn has no lane any more if others have reclaimed it.
-        if self.turns.remove(&number).is_some() {
+        // Others may have reclaimed the lane.
+        if self.reclaimable.remove(&number).is_some() {
             self.busy -= 1;
         }
     }
@@ -117,7 +134,7 @@ impl<R: Requests> State<R> {
 
     /// Records a task that has a lane, which others reclaim if it does not run.
     pub(super) fn task_with_lane(&mut self, now: Instant, home: runtime::Id) -> u64 {
-        let number = self.begin_turn(now);
+        let number = self.take_lane(now);
         self.tasks.insert(number, Spawned { home, gathers_until: None });
         number
     }
@@ -125,7 +142,7 @@ impl<R: Requests> State<R> {
     /// Records a task to which others leave their operations for a moment.
     pub(super) fn gathering_task(&mut self, now: Instant, home: runtime::Id) -> u64 {
         let number = self.number();
-        let gathers_until = Some(now + wave::LONGEST);
+        let gathers_until = Some(now + LONGEST_WAVE);
         self.tasks.insert(number, Spawned { home, gathers_until });
         number
     }
@@ -139,7 +156,7 @@ impl<R: Requests> State<R> {
 
     /// Takes the lane of a caller or a task that is not polled, if there is one.
     pub(super) fn reclaim(&mut self, now: Instant) {
-        if let Some(earliest) = self.turns.first_entry()
+        if let Some(earliest) = self.reclaimable.first_entry()
             && now.duration_since(*earliest.get()) >= STALLED
         {
             earliest.remove();
@@ -153,17 +170,18 @@ impl<R: Requests> Shared<R> {
         requests: R,
         GroupCommit { lanes, cap }: GroupCommit,
         limits: TimeLimits,
-        waves: Waves,
+        callers: Callers,
     ) -> Self {
         let state = State {
             busy: 0,
-            turns: BTreeMap::new(),
+            reclaimable: BTreeMap::new(),
             tasks: BTreeMap::new(),
             queue: BTreeMap::new(),
+            pace: Pace::default(),
             next: 0,
         };
         let (lanes, cap) = (lanes.max(1), cap.max(1));
-        Self { requests, lanes, cap, limits, waves, state: Mutex::new(state) }
+        Self { requests, lanes, cap, limits, callers, state: Mutex::new(state) }
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, State<R>> {
@@ -175,20 +193,23 @@ impl<R: Requests> Shared<R> {
     pub(super) fn take(&self) -> Batch<R> {
         let mut state = self.lock();
         let count = state.queue.len().min(self.cap);
-        let mut batch =
-            Batch { operations: Vec::with_capacity(count), replies: Vec::with_capacity(count) };
-        while batch.replies.len() < count
+        let begun = Instant::now();
+        let (mut operations, mut replies) = (Vec::with_capacity(count), Vec::with_capacity(count));
+        while replies.len() < count
             && let Some((_, queued)) = state.queue.pop_first()
         {
             // Under the mutex: a caller that leaves finds its operation either here or marked.
             queued.sent.mark();
-            batch.operations.push(queued.operation);
-            batch.replies.push(queued.reply);
+            operations.push(queued.operation);
+            replies.push(queued.reply);
         }
-        batch
+        if count > 0 {
+            state.pace.begin(begun);
+        }
+        Batch { operations, replies, begun }
     }
 
-    /// The number that the next turn, task or operation will have.
+    /// The number that the next lane, task or operation will have.
     pub(super) fn next_number(&self) -> u64 {
         self.lock().next + 1
     }
@@ -215,6 +236,7 @@ pub(super) struct Waiting<R: Requests> {
     shared: Arc<Shared<R>>,
     number: u64,
     answer: oneshot::Receiver<Result<R::Answer>>,
+    _caller: Caller,
 }
 
 impl<R: Requests> Future for Waiting<R> {
