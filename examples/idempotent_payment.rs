@@ -28,7 +28,7 @@ impl Provider {
     async fn charge(&self, idempotency_key: String, cents: u64) -> Result<String, PayError> {
         let provider = self.clone();
         let request = tokio::spawn(async move {
-            sleep(Duration::from_millis(200)).await;
+            sleep(Duration::from_millis(600)).await;
             let mut charges = provider.0.lock().unwrap_or_else(PoisonError::into_inner);
             let number = charges.len() + 1;
             let charge = || format!("charge {number} of {cents} cents");
@@ -84,7 +84,7 @@ async fn pay(
 ) -> Result<String, PayError> {
     locks
         .lock(format!("invoice:{invoice}"))
-        .ttl(Duration::from_millis(150))
+        .ttl(Duration::from_millis(450))
         .run(async |_lock| -> Result<_, PayError> {
             let intent = intents.record(invoice, 1, 4_200);
             if let Some(receipt) = intent.receipt {

@@ -137,10 +137,9 @@ impl PostgresBackendBuilder {
     /// is answered, and goes out with all others that wait. So a commit serves many locks when there is much
     /// to do, and nothing is delayed when there is not.
     ///
-    /// If the server is near, operations share more: while statements can take less than a millisecond, and more
-    /// callers than lanes use the backend, an operation waits for the end of a statement even if a lane is free,
-    /// for some milliseconds at most. It does not wait if enough operations do to fill a statement. So the server has less work,
-    /// and all are served earlier.
+    /// Operations share more if the server is near, so that a statement can take less than a millisecond. If
+    /// there are more callers than lanes, an operation then waits for the end of a statement even if a lane is
+    /// free, for some milliseconds at most. The server has less work, and all are served earlier.
     pub fn group_commit(mut self, lanes: usize, most: usize) -> Self {
         self.group_commit = Some(GroupCommit { lanes, cap: most });
         self

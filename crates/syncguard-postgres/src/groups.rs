@@ -18,12 +18,13 @@ use crate::database::{Database, in_runtime};
 use crate::error::{is_conflict, may_concern_one, timed_out};
 use crate::operations::{Value, patience};
 
-/// With fewer lanes, four tasks wait longer than without groups, and so do all that use a server far away.
-/// A statement of so many operations takes about a millisecond of the server. BENCHMARKS.md has the figures.
+/// With fewer lanes, four tasks wait longer than without groups, and a distant server has less to do. A statement
+/// of 32 operations takes the server about a millisecond. BENCHMARKS.md has the figures.
 pub(crate) const DEFAULT: GroupCommit = GroupCommit { lanes: 4, cap: 32 };
 
-/// A server whose statements can take less time is near. An operation then gains by waiting for the end of a
-/// statement: one of eight operations costs the server less than two of four. BENCHMARKS.md has the figures.
+/// The server is near if a statement can take less time than this. An operation then gains by waiting for the end
+/// of one, because a statement of eight operations costs the server less than two of four. BENCHMARKS.md has
+/// the figures.
 const SHORT_STATEMENT: Duration = Duration::from_millis(1);
 
 /// One group for each kind of operation, because a statement does one kind.

@@ -20,8 +20,8 @@ pub struct GroupCommit {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(clippy::exhaustive_structs, reason = "a backend names all of them")]
 pub struct TimeLimits {
-    /// A request that takes less time is worth waiting for. Operations that arrive meanwhile share the next one,
-    /// although a lane is free, if there are more callers than lanes. With zero, they never wait for that.
+    /// Decides whether an operation waits although a lane is free. It does if a recent request took less time
+    /// than this, and there are more callers than lanes. It then shares the next request. Zero turns this off.
     pub short_request: Duration,
     /// Until it is sent.
     pub unsent: Duration,

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Operations do not wait for the end of a request that is under way for so long. It may have been lost, or the
-/// server needs longer than it did.
+/// An operation does not wait for a request that has been under way for this time. The request may be lost, or the
+/// server is slower than before.
 pub(super) const OVERDUE: Duration = Duration::from_millis(5);
 
 /// The pace of requests of one kind.
@@ -24,9 +24,9 @@ impl Pace {
 
     /// Ends the request that began then.
     ///
-    /// Requests with many operations take longer, and so do those of a busy machine, so the shortest one shows
-    /// best how far the server is. It goes up slowly, because short ones may be rare. A failure may be fast
-    /// without an answer of the server, so it does not count.
+    /// The shortest time shows best how far away the server is, because many operations and a busy machine make
+    /// requests longer. It rises slowly, because short requests may be rare. A failure does not count, because
+    /// it may come without an answer of the server.
     pub(super) fn end(&mut self, begun: Instant, answered: bool) {
         if let Some(at) = self.under_way.iter().position(|one| *one == begun) {
             self.under_way.swap_remove(at);
@@ -39,7 +39,7 @@ impl Pace {
         }
     }
 
-    /// Whether a request is likely to end soon, because requests can be so short.
+    /// Whether a request under way is likely to end soon. It is if a recent one was that short.
     pub(super) fn ends_soon(&self, now: Instant, short: Duration) -> bool {
         self.shortest.is_some_and(|shortest| shortest < short)
             && self.under_way.iter().any(|begun| !is_overdue(*begun, now))

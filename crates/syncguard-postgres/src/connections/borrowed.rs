@@ -32,9 +32,8 @@ impl Borrowed {
         &mut open.connection
     }
 
-    /// Makes the server drop the plans of prepared statements now and then. Call it before each of them.
-    ///
-    /// A server that refuses the command still has a session that works.
+    /// Drops the server's plans of prepared statements, once in [`SAME_PLANS`] calls. Call it before each
+    /// of these statements.
     pub(crate) async fn renew_plans(&mut self) -> sqlx::Result<()> {
         let Some(open) = &mut self.open else { return Ok(()) };
         open.same_plans = open.same_plans.saturating_sub(1);
@@ -43,6 +42,7 @@ impl Borrowed {
         }
         open.same_plans = SAME_PLANS;
         match open.connection.execute(sqlx::raw_sql("DISCARD PLANS")).await {
+            // The session still works if the server refuses the command. Otherwise the statement fails next.
             Ok(_) | Err(sqlx::Error::Database(_)) => Ok(()),
             Err(error) => Err(error),
         }

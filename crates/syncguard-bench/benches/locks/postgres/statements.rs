@@ -36,6 +36,13 @@ impl Statements {
         Ok(Some(count.fetch_one(&mut self.connection).await?))
     }
 
+    /// Makes the space of dead rows usable again, as autovacuum does in its time.
+    pub(crate) async fn vacuum(&mut self) -> Outcome {
+        let tables = sqlx::query("VACUUM syncguard_locks, syncguard_fence_counters");
+        tables.execute(&mut self.connection).await?;
+        Ok(())
+    }
+
     /// Returns how many connections the server has left, after those of the last run have ended.
     pub(crate) async fn connections(&mut self) -> Outcome<usize> {
         self.wait_for_others_to_end().await?;
