@@ -18,8 +18,8 @@ use crate::database::{Database, in_runtime};
 use crate::error::{is_conflict, may_concern_one, timed_out};
 use crate::operations::{Value, patience};
 
-/// With fewer lanes, four tasks wait longer than without groups, and a distant server has less to do. A statement
-/// of 32 operations takes the server about a millisecond. BENCHMARKS.md has the figures.
+/// With fewer lanes, four tasks wait longer than without groups, and fewer operations a second reach a distant
+/// server. A statement of 32 operations takes the server about a millisecond. BENCHMARKS.md has the figures.
 pub(crate) const DEFAULT: GroupCommit = GroupCommit { lanes: 4, cap: 32 };
 
 /// The server is near if a statement can take less time than this. An operation then gains by waiting for the end

@@ -149,8 +149,8 @@
 //! the oldest transaction in `pg_stat_activity`, and set `idle_in_transaction_session_timeout`.
 //! [`preflight`](Backend::preflight) reports a transaction that is older than a minute.
 //!
-//! Autovacuum makes the space of these rows usable again, once a minute by default. With 20,000 cycles a
-//! second, the table and its indexes take 100 MB more until then, and a cycle takes up to 1.7 times as long. If
+//! Autovacuum makes the space of these rows usable again, once a minute by default. After minutes with 20,000
+//! cycles a second, the table and its indexes had grown to 250 MB, and a cycle took 1.7 times as long. If
 //! you take thousands of locks a second, set `autovacuum_naptime` to some seconds, and
 //! `autovacuum_vacuum_cost_delay` to 0 for the lock table.
 //!
